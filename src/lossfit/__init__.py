@@ -1,0 +1,59 @@
+"""lossfit: train the metric you report.
+
+Losses for classification that fit the metric, called as ``torch.nn.CrossEntropyLoss`` is, and the command
+``lossfit compare`` that finds out on your data which of them to use.
+"""
+
+from lossfit import functional, registry
+from lossfit.gaps import Gap, gap
+from lossfit.losses import (
+    CrossEntropyLoss,
+    ExactLoss,
+    ExpectedAccuracyLoss,
+    ExponentialLoss,
+    ExponentialMarginLoss,
+    FocalLoss,
+    GammaCrossEntropyLoss,
+    GeneralizedCrossEntropyLoss,
+    HingeLoss,
+    LinkLoss,
+    LogisticMarginLoss,
+    PolyLoss,
+    SensitivityLoss,
+    SingleLabelLoss,
+    SmoothAccuracyLoss,
+    SquaredLoss,
+    SymmetricCrossEntropyLoss,
+)
+from lossfit.registry import available_losses, make
+from lossfit.scores import class_balanced_weight, inverse_frequency_weight
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CrossEntropyLoss",
+    "ExactLoss",
+    "ExpectedAccuracyLoss",
+    "ExponentialLoss",
+    "ExponentialMarginLoss",
+    "FocalLoss",
+    "GammaCrossEntropyLoss",
+    "Gap",
+    "GeneralizedCrossEntropyLoss",
+    "HingeLoss",
+    "LinkLoss",
+    "LogisticMarginLoss",
+    "PolyLoss",
+    "SensitivityLoss",
+    "SingleLabelLoss",
+    "SmoothAccuracyLoss",
+    "SquaredLoss",
+    "SymmetricCrossEntropyLoss",
+    "available_losses",
+    "class_balanced_weight",
+    "functional",
+    "gap",
+    "inverse_frequency_weight",
+    "make",
+    "registry",
+]

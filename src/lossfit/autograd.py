@@ -1,0 +1,39 @@
+"""Calling autograd Functions at the cost that small batches can afford."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+def transformed() -> bool:
+    """Whether a ``torch.func`` transformation is at work."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def call(function: type[Function], *arguments: Any) -> Any:
+    """``function.apply(*arguments)``, all arguments given.
+
+    ``apply`` binds its arguments to the signature of ``forward`` at every call, which takes longer than the work on a
+    small batch. Outside of transformations and tracing that is skipped.
+    """
+    if torch.compiler.is_compiling() or transformed():
+        return function.apply(*arguments)
+    return super(Function, function).apply(*arguments)  # type: ignore[misc]
+
+
+def fold(
+    size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...], per_class: tuple[int, ...] = ()
+) -> Iterator[Any]:
+    """Fold a vmapped dimension into the rows of every tensor but those ``per_class``."""
+    for i, (dim, value) in enumerate(zip(in_dims, arguments, strict=True)):
+        if not isinstance(value, Tensor) or i in per_class:
+            yield value
+        elif dim is None:
+            yield value.expand(size, *value.shape).flatten(0, 1)
+        else:
+            yield value.movedim(dim, 0).flatten(0, 1)

@@ -1,0 +1,358 @@
+r"""The probability that the target wins under Gaussian noise, P = P(argmax_k (z_k / sigma + e_k) = y), e ~ N(0, I).
+
+With the leads :math:`\delta_k = (z_y - z_k) / \sigma`, the distribution function :math:`\Phi` and the hazard
+:math:`h = \phi / \Phi`, it is one integral over the target's own noise, and so is its complement Q, over the noise of
+the strongest rival:
+
+.. math:: P = \int \phi(x) e^{A(x)} dx, \quad Q = 1 - P = \int \Phi(x) S(x) e^{A(x)} dx, \quad
+          A(x) = \sum_{k \neq y} \log\Phi(x + \delta_k), \quad S = A' = \sum_{k \neq y} h(x + \delta_k).
+
+All terms are positive, so whichever of the two is small keeps its digits. The integrands are log-concave: their mode is
+found by a few safeguarded Newton steps, their width on either side by probing, and then an equally spaced rule in a
+stretched variable converges faster than any power of the number of nodes. A node costs one pass over the classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from lossfit.autograd import call, fold
+from lossfit.gaps import accumulation_dtype
+
+# Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
+_ROWS_BY_CLASSES = 1 << 16
+_BY_NODES = 1 << 17
+# The place of the target among its rivals, and the most a rival can be behind: no hazard is left at that lead.
+_OUT_OF_SIGHT = 1e4
+# How far the logarithm of the integrand has dropped at the ends of the rule, in nats.
+_DROP = 20.0
+_PROBES = (0.2, 0.35, 0.5, 0.65, 0.8)
+_SQRT_HALF = math.sqrt(0.5)
+_LOG2_E = math.log2(math.e)
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class Win(NamedTuple):
+    """The smaller-looking of P and Q per row, and what its gradient needs: numbers per row and node."""
+
+    log_share: Tensor
+    complement: Tensor
+    """Whether it is the share of Q."""
+    place: Tensor
+    """The nodes x (N, nodes)."""
+    push: Tensor
+    """Their weights c (N, nodes) in d log_share / d lead_k = sum_n c_n h(x_n + lead_k)."""
+
+
+@torch.compiler.disable(reason="the nodes are placed by what the rows hold")
+def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
+    """1 - P, or -log P, of every row: scores (N, C), targets (N,), sigma a number or (N,)."""
+    found: tuple[Tensor, ...] = call(_Exact, scores, target, sigma, log)
+    return found[0]
+
+
+class _Exact(Function):
+    @staticmethod
+    def forward(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> tuple[Tensor, ...]:
+        nodes = node_count(scores.shape[1])
+        parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma)]
+        win = Win(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else _no_rows(scores)
+        share = win.log_share.exp()
+        if log:
+            loss = torch.where(win.complement, -torch.log1p(-share), -win.log_share)
+        else:
+            loss = torch.where(win.complement, share, -torch.expm1(win.log_share))
+        return loss, *win
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        scores, target, sigma, ctx.log = inputs
+        ctx.sigma = None if isinstance(sigma, Tensor) else sigma
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(scores, target, sigma if isinstance(sigma, Tensor) else None, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
+        scores, target, sigma, *win = ctx.saved_tensors
+        sigma = ctx.sigma if sigma is None else sigma
+        to_scores, to_sigma = call(_ExactBackward, grad, scores, target, sigma, *win, ctx.log)
+        return to_scores, None, to_sigma if ctx.needs_input_grad[2] else None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], int]:
+        found = _Exact.apply(*fold(info.batch_size, in_dims, arguments))
+        return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
+
+
+class _ExactBackward(Function):
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        scores: Tensor,
+        target: Tensor,
+        sigma: float | Tensor,
+        log_share: Tensor,
+        complement: Tensor,
+        place: Tensor,
+        weights: Tensor,
+        log: bool,
+    ) -> tuple[Tensor, Tensor]:
+        # dl / d log_share
+        share = log_share.exp()
+        if log:
+            grad = grad * torch.where(complement, share / (1 - share), -1.0)
+        else:
+            grad = grad * torch.where(complement, share, -share)
+        to_scores = torch.empty_like(scores, dtype=grad.dtype)
+        by_sigma = []
+        win = Win(log_share, complement, place, weights)
+        for at, lead in _leads(scores, target, sigma):
+            push = _push(lead, Win(*(v[at] for v in win)))  # d log_share / d lead
+            scale = grad[at] / (sigma[at] if isinstance(sigma, Tensor) else sigma)
+            by_sigma.append(-(push * lead).sum(1) * scale)
+            push.mul_(-scale.unsqueeze(1))
+            own = target[at].unsqueeze(1)
+            push.scatter_(1, own, 0.0)
+            to_scores[at] = push.scatter_(1, own, -push.sum(1, keepdim=True))
+        to_sigma = torch.cat(by_sigma) if by_sigma else grad.new_empty(0)
+        return to_scores.to(scores.dtype), to_sigma
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise NotImplementedError("ExactLoss has no second derivative.")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], int]:
+        found = _ExactBackward.apply(*fold(info.batch_size, in_dims, arguments))
+        return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
+
+
+def node_count(classes: int) -> int:
+    """Nodes of the rule: enough for 1e-8 in P and 1e-6 relative in log P at any lead."""
+    return 24 if classes <= 1000 else 32
+
+
+def _leads(scores: Tensor, target: Tensor, sigma: float | Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows with their leads (rows, classes), in which the target's own place is out of sight."""
+    dtype = accumulation_dtype(scores)
+    rows, classes = scores.shape
+    height = max(1, _ROWS_BY_CLASSES // classes)
+    for top in range(0, rows, height):
+        at = slice(top, top + height)
+        z, own = scores[at].to(dtype), target[at].unsqueeze(1)
+        lead = z.gather(1, own) - z
+        lead = lead / (sigma[at].to(dtype).unsqueeze(1) if isinstance(sigma, Tensor) else sigma)
+        yield at, lead.clamp_(max=_OUT_OF_SIGHT).scatter_(1, own, _OUT_OF_SIGHT)
+
+
+def _no_rows(scores: Tensor) -> Win:
+    empty = scores.new_empty(0, dtype=accumulation_dtype(scores))
+    return Win(empty, empty.bool(), empty.unsqueeze(1), empty.unsqueeze(1))
+
+
+def _win(lead: Tensor, nodes: int) -> Win:
+    least = lead.amin(1)
+    # The number of rivals that matter, as many equal ones would.
+    rivals = _exp(-2 * (lead - least.unsqueeze(1))).sum(1)
+    half, _ = _root(lambda u: (rivals - 1) * _hazard(u) - u, *_ends(least, -10.0, 14.0))
+    complement = half < least
+    place = least.new_empty(len(least), nodes)
+    out = Win(torch.empty_like(least), complement, place, torch.empty_like(place))
+    for of_q in (False, True):
+        at = (complement == of_q).nonzero().squeeze(1)
+        if len(at):
+            found = _integrate(lead[at], least[at], rivals[at], of_q, nodes)
+            for whole, part in zip((out.log_share, out.place, out.push), found, strict=True):
+                whole[at] = part
+    return out
+
+
+def _integrate(lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithm of Q or of P, the nodes that gave it, and their weights in the gradient."""
+    centre, left, right = (_locate_q if of_q else _locate_p)(lead, least, rivals)
+    left, right = _widths(lead, of_q, centre, left, right)
+    stretch = torch.log(right / left)
+    x, log_weight = _rule(centre, left, torch.where(stretch.abs() < 1e-3, 1e-3, stretch), nodes)
+    found, s = _log_integrand(lead, of_q, x)
+    found += log_weight
+    log_share = torch.logsumexp(found, 1)
+    push = _exp(found - log_share.unsqueeze(1))
+    return log_share, x, push if s is None else -push * _hazard(x) / s
+
+
+def _rule(centre: Tensor, left: Tensor, stretch: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """Places (rows, nodes) from centre - left to centre + left exp(stretch), and the logarithms of their weights."""
+    t = torch.linspace(-1, 1, nodes, dtype=centre.dtype, device=centre.device)
+    c = stretch.unsqueeze(1)
+    scale = left.unsqueeze(1) / -torch.expm1(-c)
+    x = centre.unsqueeze(1) + scale * torch.expm1(c * t)
+    return x, torch.log(scale * c) + c * t + math.log(2 / (nodes - 1))
+
+
+def _locate_p(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mode of phi e^A, where S(x) = x, and bounds on its widths."""
+    # As if there were one rival, as many as matter, or all of them, each as strong as the strongest.
+    count = torch.stack([torch.ones_like(rivals), rivals, torch.full_like(rivals, lead.shape[1] - 1)], 1)
+    ends = torch.zeros_like(count), (14.0 - least.clamp(max=0)).unsqueeze(1).expand_as(count)
+    below, above = _root(lambda x: count * _hazard(x + least.unsqueeze(1)) - x, *ends)
+    low, x, high = below[:, 0], (below[:, 1] + above[:, 1]) / 2, above[:, 2]
+    tiny = torch.finfo(x.dtype).tiny
+    for _ in range(4):
+        s, ds, _ = _hazard_sums(lead, x)
+        ratio = (s.clamp(min=tiny) / x.clamp(min=tiny)).log() / (1 / x.clamp(min=tiny) - ds / s.clamp(min=tiny))
+        newton, log_newton = x + (s - x) / (1 - ds), x + ratio
+        below = s > x
+        low = torch.where(below, torch.maximum(low, torch.maximum(x, newton)), low)
+        high = torch.where(below, high, torch.minimum(high, x))
+        up = (newton + torch.minimum(torch.maximum(newton, log_newton), high)) / 2
+        x = torch.where(below, torch.maximum(up, low), torch.minimum(torch.maximum(log_newton, low), high))
+    s, ds, _ = _hazard_sums(lead, x)
+    left = torch.minimum(1.84 * (2 * _DROP / (1 - ds)).sqrt(), torch.full_like(x, 1.15 * math.sqrt(2 * _DROP)))
+    rate = (-ds / s.clamp(min=tiny)).clamp(min=1e-6)
+    _, right = _root(
+        lambda y: 1.3 * _DROP - (x * y + y * y / 2 + s * torch.expm1(-rate * y) / rate), *_ends(x, 0.0, 9.0)
+    )
+    return x, left, right
+
+
+def _locate_q(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mode of Phi S e^A, and bounds on its widths."""
+    ends = -least.abs() - 1, torch.full_like(least, 14.0)
+    below, above = _root(lambda x: _hazard(x) + (rivals - 1) * _hazard(x + least) - x - least, *ends)
+    x = (below + above) / 2
+    for _ in range(4):
+        s, ds, dds = _hazard_sums(lead, x)
+        h, s = _hazard(x), s.clamp(min=torch.finfo(x.dtype).tiny)
+        first = h + s + ds / s
+        second = -h * (x + h) + ds + dds / s - (ds / s) ** 2
+        x = x - (first / second.clamp(max=-1)).clamp(-1.5, 1.5)
+    width = torch.full_like(x, 1.15 * math.sqrt(2 * _DROP))
+    return x, width, width
+
+
+def _widths(lead: Tensor, of_q: bool, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """How far on either side of the centre, at most ``left`` and ``right``, the integrand has dropped by _DROP nats."""
+    probes = centre.new_tensor(_PROBES)
+    bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
+    x = centre.view(-1, 1, 1) + bounds * probes
+    found, _ = _log_integrand(lead, of_q, torch.cat([centre.unsqueeze(1), x.flatten(1)], 1))
+    drop = (found[:, :1] - found[:, 1:]).clamp(min=1e-30).view(x.shape)
+    # The first probe that is far enough, or the bound itself.
+    enough = torch.cat([drop >= _DROP, torch.ones_like(drop[..., :1], dtype=torch.bool)], 2)
+    first = enough.to(torch.int8).argmax(2, keepdim=True)
+    fractions = centre.new_tensor((0.0, *_PROBES, 1.0))
+    here, before = fractions[first + 1], fractions[first]
+    # Pull back to where the drop is 1.15 of what is needed, by interpolating its logarithm, and add a quarter step.
+    log_drop, last = drop.log(), len(_PROBES) - 1
+    at_here = log_drop.gather(2, first.clamp(max=last))
+    at_before = log_drop.gather(2, (first - 1).clamp(min=0))
+    part = (math.log(1.15 * _DROP) - at_before) / (at_here - at_before).clamp(min=1e-30)
+    pulled = before + (here - before) * (part + 0.25).clamp(max=1.0)
+    between = (first > 0) & (first <= last)
+    width = (bounds.abs() * torch.where(between, pulled, here)).squeeze(2)
+    return width[:, 0], width[:, 1]
+
+
+def _log_integrand(lead: Tensor, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """log(Phi S e^A) and S, or log(phi e^A), at x (rows, nodes)."""
+    a, s = [], []
+    many = lead.shape[1] > 1000
+    for at in _node_blocks(lead, x.shape[1]):
+        u = x[:, at].unsqueeze(2) + lead.unsqueeze(1)
+        a.append(_log_cdf(u, close_to_1=many).sum(2))
+        if of_q:
+            s.append(_hazard(u).sum(2))
+    total = torch.cat(a, 1)
+    if not of_q:
+        return total.sub_(0.5 * x * x + _LOG_SQRT_2PI), None
+    sums = torch.cat(s, 1)
+    return total + _log_cdf(x) + sums.log(), sums
+
+
+def _push(lead: Tensor, win: Win) -> Tensor:
+    """D log_share / d lead (rows, classes)."""
+    total = torch.zeros_like(lead)
+    for at in _node_blocks(lead, win.place.shape[1]):
+        h = _hazard(win.place[:, at].unsqueeze(2) + lead.unsqueeze(1))
+        total += (win.push[:, at].unsqueeze(1) @ h).squeeze(1)
+    return total
+
+
+def _hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """S, S' and S'' at x (rows,)."""
+    u = x.unsqueeze(1) + lead
+    h = _hazard(u)
+    uh = u + h
+    return h.sum(1), -(h * uh).sum(1), (h * (uh * (uh + h) - 1)).sum(1)
+
+
+def _node_blocks(lead: Tensor, nodes: int) -> list[slice]:
+    width = max(1, _BY_NODES // max(lead.numel(), 1))
+    return [slice(i, i + width) for i in range(0, nodes, width)]
+
+
+def _hazard(u: Tensor) -> Tensor:
+    """phi(u) / Phi(u)."""
+    hazard = _exp(u * u * -0.5).mul_(math.sqrt(2 / math.pi)).div_(torch.special.erfc(u * -_SQRT_HALF))
+    if not _any_far(u):
+        return hazard
+    low = u.clamp(max=_FAR[u.dtype])
+    return torch.where(u < _FAR[u.dtype], -low / _mills_series(low), hazard)
+
+
+def _log_cdf(u: Tensor, *, close_to_1: bool = False) -> Tensor:
+    """Log Phi(u), to the type's precision of Phi, or also of 1 - Phi, which a sum over many classes needs."""
+    if close_to_1:
+        tail = torch.special.erfc(u.abs().mul_(_SQRT_HALF)).mul_(0.5)
+        log_cdf = torch.where(u > 0, torch.log1p(-tail), tail.log())
+    else:
+        log_cdf = torch.special.erfc(u * -_SQRT_HALF).mul_(0.5).log_()
+    if not _any_far(u):
+        return log_cdf
+    low = u.clamp(max=_FAR[u.dtype])
+    return torch.where(u < _FAR[u.dtype], (_mills_series(low) / -low).log() - 0.5 * low * low - _LOG_SQRT_2PI, log_cdf)
+
+
+# Where Phi comes near underflow, and its asymptotic series has all the digits of the type.
+_FAR = {torch.float64: -25.0, torch.float32: -10.0}
+
+
+def _any_far(u: Tensor) -> bool:
+    return u.numel() > 0 and bool(u.amin() < _FAR[u.dtype])
+
+
+def _mills_series(u: Tensor) -> Tensor:
+    """Phi(u) |u| / phi(u) for very negative u."""
+    v = 1 / (u * u)
+    return 1 + v * (-1 + v * (3 + v * (-15 + v * (105 - 945 * v))))
+
+
+def _exp(x: Tensor) -> Tensor:
+    """By way of exp2, which takes a third of the time on a CPU (measured)."""
+    return torch.exp2(x * _LOG2_E)
+
+
+def _ends(like: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    return torch.full_like(like, low), torch.full_like(like, high)
+
+
+def _root(f: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds on the root of a decreasing function, by bisection."""
+    for _ in range(10):
+        middle = (low + high) / 2
+        positive = f(middle) > 0
+        low, high = torch.where(positive, middle, low), torch.where(positive, high, middle)
+    return low, high

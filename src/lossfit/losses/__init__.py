@@ -1,0 +1,35 @@
+"""The losses. Importing this package fills the registry, in the order of the catalogue."""
+# ruff: noqa: I001
+
+from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.link import LinkLoss
+from lossfit.losses.likelihood import CrossEntropyLoss, ExpectedAccuracyLoss, GammaCrossEntropyLoss
+from lossfit.losses.weighted import FocalLoss, PolyLoss, SensitivityLoss
+from lossfit.losses.robust import (
+    GeneralizedCrossEntropyLoss,
+    SymmetricCrossEntropyLoss,
+    SquaredLoss,
+    ExponentialLoss,
+)
+from lossfit.losses.margin import LogisticMarginLoss, ExponentialMarginLoss, HingeLoss, SmoothAccuracyLoss
+from lossfit.losses.exact import ExactLoss
+
+__all__ = [
+    "CrossEntropyLoss",
+    "ExactLoss",
+    "ExpectedAccuracyLoss",
+    "ExponentialLoss",
+    "ExponentialMarginLoss",
+    "FocalLoss",
+    "GammaCrossEntropyLoss",
+    "GeneralizedCrossEntropyLoss",
+    "HingeLoss",
+    "LinkLoss",
+    "LogisticMarginLoss",
+    "PolyLoss",
+    "SensitivityLoss",
+    "SingleLabelLoss",
+    "SmoothAccuracyLoss",
+    "SquaredLoss",
+    "SymmetricCrossEntropyLoss",
+]

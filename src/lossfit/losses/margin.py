@@ -1,0 +1,198 @@
+"""Losses of the gap itself: how far the target must lead its rivals."""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu
+
+from lossfit import inputs
+from lossfit.gaps import KINDS, Kind, accumulation_dtype
+from lossfit.hyper import Hyper, HyperValue
+from lossfit.inputs import Batch
+from lossfit.losses.base import Common, SingleLabelLoss
+from lossfit.losses.link import AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.reduce import Weighing
+
+_MARGIN = Hyper("lead the target must have", search=(0.0, 0.5, 1.0, 2.0, 4.0))
+
+
+def logistic_margin(d: Tensor, margin: Number) -> Linked:
+    short = margin - d
+    pull = torch.sigmoid(short)
+    return Linked(softplus(short), pull, (lambda: pull,))
+
+
+class LogisticMarginLoss(AnalyticLoss):
+    r"""Logistic loss of the gap with a margin, :math:`\log(1 + e^{m - d})`.
+
+    On the soft gap and without a margin it is cross-entropy; with one, cross-entropy after m is taken off the target's
+    score.
+
+    Args:
+        margin: m, the lead at which the loss is log 2.
+        gap: "soft" or "hard".
+        common: see :class:`SingleLabelLoss`.
+
+    Range: [0, inf).
+
+    Source: Jianlin Su, "Looking Back at Softmax", 2020, section on hinge, maximum and log-sum-exp.
+
+    Example:
+        >>> loss = lossfit.LogisticMarginLoss(margin=1.0)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.5514)
+    """
+
+    formula = "log(1 + exp(m - d))"
+    source = "Jianlin Su, Looking Back at Softmax, 2020"
+    hypers = {"margin": _MARGIN}
+    body = staticmethod(logistic_margin)
+
+    def __init__(self, margin: HyperValue = 1.0, *, gap: Kind = "soft", **common: Unpack[Common]) -> None:
+        super().__init__(hypers={"margin": margin}, gap=gap, **common)
+
+
+def exponential_margin(d: Tensor, scale: Number) -> Linked:
+    value = exp(-scale * d)
+    return Linked(value, scale * value, (lambda: -d * value,))
+
+
+class ExponentialMarginLoss(AnalyticLoss):
+    r"""Exponential loss of the gap, :math:`e^{-s d}`, the loss of boosting.
+
+    Args:
+        scale: s, above 0.
+        gap: "soft" (the odds against the target, to the power s) or "hard".
+        common: see :class:`SingleLabelLoss`.
+
+    Range: (0, inf); it overflows where -s d exceeds 88 in float32.
+
+    Source: Y. Freund and R. Schapire, "A Decision-Theoretic Generalization of On-Line Learning and an Application to
+    Boosting", 1997, section 4.
+
+    Example:
+        >>> loss = lossfit.ExponentialMarginLoss(scale=0.5)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.5203)
+    """
+
+    formula = "exp(-s d)"
+    source = (
+        "Y. Freund and R. Schapire, A Decision-Theoretic Generalization of On-Line Learning and an Application to "
+        "Boosting, 1997, section 4"
+    )
+    hypers = {"scale": Hyper("slope of the exponent", 0.0, search=(0.1, 0.25, 0.5, 1.0), open_low=True)}
+    body = staticmethod(exponential_margin)
+
+    def __init__(self, scale: HyperValue = 0.5, *, gap: Kind = "soft", **common: Unpack[Common]) -> None:
+        super().__init__(hypers={"scale": scale}, gap=gap, **common)
+
+
+def hinge(d: Tensor, margin: Number) -> Linked:
+    short = margin - d
+    inside = (short > 0).to(d.dtype)
+    return Linked(relu(short), inside, (lambda: inside,))
+
+
+def squared_hinge(d: Tensor, margin: Number) -> Linked:
+    short = relu(margin - d)
+    pull = 2 * short
+    return Linked(short * short, pull, (lambda: pull,))
+
+
+class HingeLoss(AnalyticLoss):
+    r"""Hinge loss, :math:`\max(0, m - d)`, or its square.
+
+    Args:
+        margin: m, the lead at which the loss ends.
+        gap: "hard": the lead over the best rival (K. Crammer and Y. Singer, 2001, section 3). "soft": the lead over
+            the log-sum-exp of the rivals; with m = 0 the last step from the maximum to softmax. "sum":
+            :math:`\sum_{k \neq y} \max(0, m - z_y + z_k)` over all rivals (J. Weston and C. Watkins, 1998, section 2).
+            PyTorch's multi-margin loss divides that sum by C.
+        squared: square each term, before any sum.
+        common: see :class:`SingleLabelLoss`.
+
+    Range: [0, inf).
+
+    Example:
+        >>> loss = lossfit.HingeLoss(margin=3.0)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(1.)
+    """
+
+    formula = "max(0, m - d)"
+    source = (
+        "K. Crammer and Y. Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines, 2001, "
+        "section 3"
+    )
+    hypers = {"margin": _MARGIN}
+
+    def __init__(
+        self,
+        margin: HyperValue = 1.0,
+        *,
+        gap: Literal["hard", "soft", "sum"] = "hard",
+        squared: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        inputs.check_choice("gap", gap, (*KINDS, "sum"))
+        super().__init__(hypers={"margin": margin}, gap="hard" if gap == "sum" else gap, **common)
+        self.over_all_rivals = gap == "sum"
+        self.squared = squared
+
+    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
+        return squared_hinge if self.squared else hinge, (settings["margin"],)
+
+    def reduced(self, batch: Batch, weighing: Weighing) -> Tensor:
+        return weighing.reduce(self.rows(batch)) if self.over_all_rivals else super().reduced(batch, weighing)
+
+    def rows(self, batch: Batch) -> Tensor:
+        if not self.over_all_rivals:
+            return super().rows(batch)
+        scores, at = batch.input.to(accumulation_dtype(batch.input)), batch.target.unsqueeze(1)
+        margin = self.settings(batch.target.shape)["margin"]
+        if isinstance(margin, Tensor) and margin.ndim:
+            margin = margin.unsqueeze(1)
+        terms = self.link(scores.gather(1, at) - scores, margin=margin)
+        return terms.scatter(1, at, 0.0).sum(1)
+
+    def all_rows(self, batch: Batch) -> Tensor:
+        return SingleLabelLoss.all_rows(self, batch) if self.over_all_rivals else super().all_rows(batch)
+
+
+def smooth_accuracy(d: Tensor, beta: Number) -> Linked:
+    steep = beta * d
+    miss = torch.sigmoid(-steep)
+    change = miss * torch.sigmoid(steep)
+    return Linked(miss, beta * change, (lambda: -d * change,))
+
+
+class SmoothAccuracyLoss(AnalyticLoss):
+    r"""Smooth error rate, :math:`\mathrm{sigmoid}(-\beta d)`.
+
+    Args:
+        beta: the steepness, above 0. On the hard gap the loss tends to the 0-1 loss as beta grows; on the soft gap to
+            the stricter 1[p < 1/2]. On the soft gap, beta = 1 is the expected accuracy.
+        gap: "hard" or "soft".
+        common: see :class:`SingleLabelLoss`.
+
+    Range: [0, 1].
+
+    Source: Jianlin Su, "How to Train Your Accuracy?", 2022, section 1.
+
+    Example:
+        >>> loss = lossfit.SmoothAccuracyLoss(beta=2.0)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0180)
+    """
+
+    formula = "sigmoid(-beta d)"
+    source = "Jianlin Su, How to Train Your Accuracy?, 2022, section 1"
+    hypers = {"beta": Hyper("steepness", 0.0, search=(0.25, 0.5, 1.0, 2.0, 4.0), open_low=True)}
+    body = staticmethod(smooth_accuracy)
+
+    def __init__(self, beta: HyperValue = 1.0, *, gap: Kind = "hard", **common: Unpack[Common]) -> None:
+        super().__init__(hypers={"beta": beta}, gap=gap, **common)
