@@ -238,11 +238,11 @@ class Backward(Function):
         per_row = (target, valid, own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy)
         blocks = _blocks(scores)
         if blocks is None:
-            return _backward_block(scores, weight, hard, *per_row)
+            return _backward_block(scores, weight, hard, None, *per_row)
         out = torch.empty_like(scores)
         for at_scores, at_rows in blocks:
             part: Any = (None if v is None else v[at_rows] for v in per_row)
-            _backward_block(scores[at_scores], weight, hard, *part, out[at_scores])
+            _backward_block(scores[at_scores], weight, hard, out[at_scores], *part)
         return out
 
     @staticmethod
@@ -350,6 +350,7 @@ def _backward_block(
     scores: Tensor,
     weight: Tensor | None,
     hard: bool,
+    out: Tensor | None,
     target: Tensor,
     valid: Tensor | None,
     own: Tensor,
@@ -359,7 +360,6 @@ def _backward_block(
     g_rivals: Tensor | None,
     g_mean: Tensor | None,
     g_entropy: Tensor | None,
-    out: Tensor | None = None,
 ) -> Tensor:
     """The gradient of a block: written to ``out``, of the scores' dtype, or returned as a new tensor."""
     dtype = own.dtype
