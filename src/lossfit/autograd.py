@@ -15,6 +15,11 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def batched(*grads: Tensor | None) -> bool:
+    """Whether gradients hold many at a time (``is_grads_batched=True``): then no operation on them may be in place."""
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+
+
 def call(function: type[Function], *arguments: Any) -> Any:
     """``function.apply(*arguments)``, all arguments given.
 

@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.nn.functional import logsigmoid
 
 from lossfit import inputs
-from lossfit.autograd import call, fold, transformed
+from lossfit.autograd import batched, call, fold, transformed
 
 Kind = Literal["soft", "hard"]
 KINDS = ("soft", "hard")
@@ -28,7 +28,10 @@ _BLOCK_BYTES = 2 << 20
 # exp2 takes a third of the time of exp on a CPU (measured), and its argument comes from one fused multiply-add.
 _LOG2_E = math.log2(math.e)
 # Stands for -inf where differences must stay defined: the score of no rival, and the place of the target among them.
-_LOWEST = {dtype: torch.finfo(dtype).min / 2 for dtype in (torch.float32, torch.float64)}
+# A power of two, so that its multiple by _LOG2_E is exact.
+_LOWEST = {torch.float32: -(2.0**127), torch.float64: -(2.0**1023)}
+# Below this, a rounding error of the multiply-add grows to a factor of its own; such rivals are masked ones.
+_DEEP = {torch.float32: -1e7, torch.float64: -1e16}
 
 
 class Gap(NamedTuple):
@@ -83,7 +86,7 @@ def gap(
 
     Returns:
         A :class:`Gap`; float64 for float64 input, else float32. Where all rivals are -inf, or there is none, ``rivals``
-        is the lowest number of the type, halved.
+        is the lowest number of the type, halved (to rounding).
 
     Raises:
         TypeError: ``input`` is not floating point, or ``target`` is not of an integer type.
@@ -198,10 +201,16 @@ class Forward(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Rows:
-        g_target, g_rivals, g_mean, _, g_entropy = grads
-        arguments = (*ctx.saved_tensors, g_target, g_rivals, g_mean, g_entropy, ctx.hard)
+        upstream = (*grads[:3], grads[4])
         again = torch.is_grad_enabled() or transformed()
-        grad = call(Backward, *arguments) if again else Backward.forward(*arguments)
+        back: Any = partial(call, Backward) if again else Backward.forward
+        grad: Any
+        if batched(*upstream):  # it is linear in each of them
+            one = torch.ones_like(ctx.saved_tensors[4])
+            each = [(g, [one if u is g else None for u in upstream]) for g in upstream if g is not None]
+            grad = sum(g.unsqueeze(1) * back(*ctx.saved_tensors, *ones, ctx.hard) for g, ones in each)
+        else:
+            grad = back(*ctx.saved_tensors, *upstream, ctx.hard)
         return (grad, *(None,) * 7)
 
     @staticmethod
@@ -331,8 +340,9 @@ def _forward_block(
     else:
         shift = top * -_LOG2_E
         torch.add(shift, work, alpha=_LOG2_E, out=work)
-        surprise = _finite(work) if entropy else None
-        total = work.exp2_().sum(1, keepdim=True)  # the top rival's 1 is in it: at least 1
+        surprise = _finite(work.clamp_(max=0)) if entropy else None
+        # The top rival's 1 is in it: the bounds are for scores so large that their rounding errors overflow here.
+        total = work.exp2_().sum(1, keepdim=True).clamp_(1e-6, 1e30)
         rivals = (total - 1).log1p_().sub_(shift, alpha=1 / _LOG2_E).squeeze(1)
         if surprise is not None:
             # H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)
@@ -372,7 +382,8 @@ def _backward_block(
         if hard:
             grad = _hard_shares(scores.to(dtype), r, at)
         else:
-            grad = torch.add(r * -_LOG2_E, scores, alpha=_LOG2_E, out=out if in_place else None).exp2_()
+            shift = r.clamp(min=_DEEP[dtype]).mul_(-_LOG2_E)
+            grad = torch.add(shift, scores, alpha=_LOG2_E, out=out if in_place else None).exp2_()
         grad.mul_(g_rivals.unsqueeze(1))
     grad.scatter_(1, at, 0.0) if g_target is None else grad.scatter_(1, at, g_target.unsqueeze(1))
     if g_mean is not None:
@@ -404,8 +415,8 @@ def _traceable(
         z = z.masked_fill(~valid.unsqueeze(1), 0.0)
     at = target.unsqueeze(1)
     own = z.gather(1, at).squeeze(1)
-    others = z.scatter(1, at, -torch.inf)
-    rivals = _finite(others.amax(1) if hard else others.logsumexp(1))
+    others = z.scatter(1, at, _LOWEST[z.dtype])
+    rivals = others.amax(1) if hard else others.logsumexp(1)
     mean_score = is_hit = row_entropy = None
     if mean:
         mean_score = (z if weight is None else z * _per_class(weight, z)).sum(1) / z.shape[1]

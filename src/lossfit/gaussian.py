@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from lossfit.autograd import call, fold
+from lossfit.autograd import batched, call, fold
 from lossfit.gaps import accumulation_dtype
 
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
@@ -30,6 +30,10 @@ _ROWS_BY_CLASSES = 1 << 16
 _BY_NODES = 1 << 17
 # The place of the target among its rivals, and the most a rival can be behind: no hazard is left at that lead.
 _OUT_OF_SIGHT = 1e4
+# The most a rival can be ahead, so that a target at -inf has a finite gradient.
+_FAR_AHEAD = 1e6
+# Where every rival is so far behind, Q is 0 in the type, for any number of them, and there is nothing to integrate.
+_WON = {torch.float64: 60.0, torch.float32: 24.0}
 # How far the logarithm of the integrand has dropped at the ends of the rule, in nats.
 _DROP = 20.0
 _PROBES = (0.2, 0.35, 0.5, 0.65, 0.8)
@@ -84,7 +88,12 @@ class _Exact(Function):
             return None, None, None, None
         scores, target, sigma, *win = ctx.saved_tensors
         sigma = ctx.sigma if sigma is None else sigma
-        to_scores, to_sigma = call(_ExactBackward, grad, scores, target, sigma, *win, ctx.log)
+        if batched(grad):  # it is linear in the gradient
+            one = torch.ones_like(win[0])
+            to_scores, to_sigma = call(_ExactBackward, one, scores, target, sigma, *win, ctx.log)
+            to_scores, to_sigma = grad.unsqueeze(1) * to_scores, grad * to_sigma
+        else:
+            to_scores, to_sigma = call(_ExactBackward, grad, scores, target, sigma, *win, ctx.log)
         return to_scores, None, to_sigma if ctx.needs_input_grad[2] else None, None
 
     @staticmethod
@@ -152,10 +161,10 @@ def _leads(scores: Tensor, target: Tensor, sigma: float | Tensor) -> Iterator[tu
     height = max(1, _ROWS_BY_CLASSES // classes)
     for top in range(0, rows, height):
         at = slice(top, top + height)
-        z, own = scores[at].to(dtype), target[at].unsqueeze(1)
+        z, own = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), target[at].unsqueeze(1)
         lead = z.gather(1, own) - z
         lead = lead / (sigma[at].to(dtype).unsqueeze(1) if isinstance(sigma, Tensor) else sigma)
-        yield at, lead.clamp_(max=_OUT_OF_SIGHT).scatter_(1, own, _OUT_OF_SIGHT)
+        yield at, lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT).scatter_(1, own, _OUT_OF_SIGHT)
 
 
 def _no_rows(scores: Tensor) -> Win:
@@ -169,10 +178,11 @@ def _win(lead: Tensor, nodes: int) -> Win:
     rivals = _exp(-2 * (lead - least.unsqueeze(1))).sum(1)
     half, _ = _root(lambda u: (rivals - 1) * _hazard(u) - u, *_ends(least, -10.0, 14.0))
     complement = half < least
-    place = least.new_empty(len(least), nodes)
-    out = Win(torch.empty_like(least), complement, place, torch.empty_like(place))
+    open = ~(least > _WON[least.dtype])
+    place = least.new_zeros(len(least), nodes)
+    out = Win(torch.full_like(least, -torch.inf), complement, place, torch.zeros_like(place))
     for of_q in (False, True):
-        at = (complement == of_q).nonzero().squeeze(1)
+        at = ((complement == of_q) & open).nonzero().squeeze(1)
         if len(at):
             found = _integrate(lead[at], least[at], rivals[at], of_q, nodes)
             for whole, part in zip((out.log_share, out.place, out.push), found, strict=True):
@@ -190,7 +200,7 @@ def _integrate(lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool, nodes: i
     found += log_weight
     log_share = torch.logsumexp(found, 1)
     push = _exp(found - log_share.unsqueeze(1))
-    return log_share, x, push if s is None else -push * _hazard(x) / s
+    return log_share, x, push if s is None else -push * _hazard(x) / s.clamp(min=torch.finfo(s.dtype).tiny)
 
 
 def _rule(centre: Tensor, left: Tensor, stretch: Tensor, nodes: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lossfit import gaps, inputs
-from lossfit.autograd import call, transformed
+from lossfit.autograd import batched, call, transformed
 from lossfit.gaps import KINDS, Kind
 from lossfit.hyper import HyperValue
 from lossfit.inputs import Batch
@@ -191,7 +191,7 @@ class _OneNode(Function):
         scores, own, rivals, pull, *tensors = ctx.saved_tensors
         numbers = _join(ctx.plain, tensors)
         needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled() or transformed():
+        if torch.is_grad_enabled() or transformed() or batched(grad):
             with torch.enable_grad():
                 loss = plan.staged(scores, *numbers)
             wanted = [v for v, need in zip((scores, *numbers), needed, strict=True) if need]

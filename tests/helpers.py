@@ -1,0 +1,81 @@
+"""Losses to test, and references that share no code with the library."""
+
+import inspect
+import math
+
+import torch
+from torch import Tensor
+
+import lossfit
+
+INF = math.inf
+LOWEST = {dtype: torch.finfo(dtype).min / 2 for dtype in (torch.float32, torch.float64)}
+
+
+def weak_sensitivity(p: Tensor) -> Tensor:
+    """S(p) of gamma cross-entropy at gamma = 0.2. A module's function, so that losses with it pickle."""
+    return 1 / (0.2 + 0.8 * p)
+
+
+# What a loss cannot be made without.
+REQUIRED = {"sensitivity": {"sensitivity": weak_sensitivity}}
+
+# Settings beside the default ones, for laws that hold for all of them.
+SETTINGS = {
+    "gamma_cross_entropy": [{"gamma": 0.0}, {"gamma": 1.0}, {"gamma": 0.3, "floor": 0.2}],
+    "focal": [{"gamma": 0.5}],
+    "poly": [{"coefficients": [1.5, -0.5]}, {"coefficients": [0.7, 0.2], "form": "scaled"}],
+    "generalized_cross_entropy": [{"q": 0.0}, {"q": 1.0}],
+    "logistic_margin": [{"gap": "hard"}],
+    "exponential_margin": [{"gap": "hard", "scale": 0.3}],
+    "hinge": [
+        {"gap": "soft"},
+        {"gap": "sum"},
+        {"squared": True},
+        {"gap": "sum", "squared": True},
+    ],
+    "smooth_accuracy": [{"gap": "soft", "beta": 2.0}],
+    "exact": [{"log": True, "sigma": 1.5}],
+}
+
+
+def build(name: str, **settings: object) -> lossfit.SingleLabelLoss:
+    """The loss of this name, with what it requires."""
+    return lossfit.make(name, **{**REQUIRED.get(name, {}), **settings})
+
+
+def every_case() -> list[tuple[str, dict[str, object]]]:
+    """Every loss of the registry in its default settings and in those of SETTINGS."""
+    return [(name, settings) for name in lossfit.available_losses() for settings in [{}, *SETTINGS.get(name, [])]]
+
+
+def case_id(case: tuple[str, dict[str, object]]) -> str:
+    name, settings = case
+    return "-".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
+def promises_value_gradient(name: str, settings: dict[str, object]) -> bool:
+    """Whether the gradient is the derivative of the value."""
+    return not lossfit.registry.get(name).designed_gradient and not settings.get("floor")
+
+
+def number_hypers(name: str, settings: dict[str, object]) -> dict[str, float]:
+    """The hyper-parameters of an instance that are numbers, by the names of the constructor."""
+    taken = inspect.signature(lossfit.registry.get(name)).parameters
+    loss = build(name, **settings)
+    return {
+        key: getattr(loss, key) for key in loss.hypers if key in taken and isinstance(getattr(loss, key, None), float)
+    }
+
+
+def torch_gap(z: Tensor, y: Tensor, kind: str = "soft") -> tuple[Tensor, Tensor]:
+    """Target and rival score by PyTorch's own logsumexp and amax, differentiable. (N, C, ...)"""
+    at = y.unsqueeze(1)
+    own = z.gather(1, at).squeeze(1)
+    others = z.scatter(1, at, -INF)
+    return own, others.logsumexp(1) if kind == "soft" else others.amax(1)
+
+
+def class_last(z: Tensor) -> Tensor:
+    """(N, C, d1, ...) -> (rows, C)."""
+    return z.movedim(1, -1).reshape(-1, z.shape[1])
