@@ -171,6 +171,31 @@ def test_target_at_minus_infinity(kind: str) -> None:
     assert grad[0].tolist() == pytest.approx(expected, abs=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("masked", [-1e4, -1e7, -1e9, -1e10, -1e20, -1e30, "lowest"])
+def test_rivals_masked_with_large_negative_scores(dtype: torch.dtype, masked: float | str) -> None:
+    m = torch.finfo(dtype).min if masked == "lowest" else masked
+    rows = [[0.5, m, m], [0.5, 1.0, m], [m, 1.0, m]]
+    z, y = torch.tensor(rows, dtype=dtype, requires_grad=True), torch.zeros(3, dtype=torch.int64)
+    found = gap(z, y, entropy=True)
+    assert found.entropy.tolist() == pytest.approx([0, longhand([0.5, 1.0], 0, "soft")["entropy"], 0], rel=1e-6)
+    loss = torch.nn.functional.softplus(-found.log_odds)
+    by_torch = torch.nn.functional.cross_entropy(z.double(), y, reduction="none")
+    assert_close(loss.double(), by_torch, rtol=1e-6, atol=1e-6)
+    grad = torch.autograd.grad((loss + found.entropy).sum(), z)[0]
+    entropy = torch.distributions.Categorical(logits=z.double()).entropy()
+    expected = torch.autograd.grad((by_torch + entropy).sum(), z)[0]
+    assert_close(grad.float(), expected.float(), rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [-1e4, -1e9, -1e20, -3e38])
+def test_a_row_masked_altogether_has_a_bounded_gradient(masked: float) -> None:
+    z = torch.full((1, 4), masked, requires_grad=True)
+    loss = torch.nn.functional.softplus(-gap(z, torch.tensor([0])).log_odds)
+    assert loss.isfinite().all()
+    assert (torch.autograd.grad(loss.sum(), z)[0].abs() <= 1).all()
+
+
 def test_tied_rivals_share_the_gradient_of_the_hard_gap() -> None:
     z = torch.tensor([[0.0, 2.0, 2.0, 1.0], [5.0, 5.0, 5.0, 5.0]], requires_grad=True)
     found = gap(z, torch.tensor([0, 1]), "hard", hit=True)

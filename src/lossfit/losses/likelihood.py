@@ -111,8 +111,9 @@ def gamma_cross_entropy(d: Tensor, gamma: Number) -> Linked:
 
     def by_gamma() -> Tensor:
         low, high = x.clamp(max=0.1), x.clamp(min=0.1)
-        series = sum((-1) ** k / (k + 2) * low**k for k in range(16))
-        return -y * y * torch.where(x < 0.1, series, (high - torch.log1p(high)) / (high * high))
+        series = y * y * sum((-1) ** k / (k + 2) * low**k for k in range(16))
+        closed = (y / high) ** 2 * (high - torch.log1p(high))  # y * y may overflow where this does not
+        return -torch.where(x < 0.1, series, closed)
 
     return Linked(value, torch.sigmoid(-d) * damped, (by_gamma,))
 
