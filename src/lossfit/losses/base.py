@@ -231,7 +231,7 @@ class SingleLabelLoss(nn.Module):
         share = batch.target.to(losses.dtype)
         if self.weight is not None:
             share = share * _per_class(self.weight, losses)
-        return torch.where(share == 0, 0.0, share * losses).sum(1)
+        return expectation(share, losses)
 
     def smooth_rows(self, batch: Batch, smoothing: float | Tensor, class_weight: Tensor | None) -> Tensor:
         """The loss of every row with smoothed class indices as targets, class weights included."""
@@ -271,6 +271,14 @@ class SingleLabelLoss(nn.Module):
         ]
         parts += [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
         return ", ".join(parts)
+
+
+def expectation(share: Tensor, losses: Tensor) -> Tensor:
+    """Sum of share * loss over the classes, where no share of an infinite loss is 0."""
+    absent = share == 0
+    if share.requires_grad:  # then a share of 0 has a gradient too: the loss, if it is finite
+        absent = absent & losses.isinf()
+    return (share * losses.masked_fill(absent, 0.0)).sum(1)
 
 
 def _per_class(weight: Tensor, like: Tensor) -> Tensor:

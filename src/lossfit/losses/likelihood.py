@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit import gaps
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.base import Common
+from lossfit.losses.base import Common, expectation
 from lossfit.losses.link import NEGLIGIBLE, AnalyticLoss, Body, Linked, Number, exp, softplus
 
 
@@ -63,7 +63,7 @@ class CrossEntropyLoss(AnalyticLoss):
         if self.weight is not None:
             share = share * self.weight.to(share.dtype).view(1, -1, *(1,) * (share.ndim - 2))
         behind = found.target.unsqueeze(1) - batch.input
-        return share.sum(1) * self.link(found.log_odds) + torch.where(share == 0, 0.0, share * behind).sum(1)
+        return share.sum(1) * self.link(found.log_odds) + expectation(share, behind)
 
 
 def expected_accuracy(d: Tensor) -> Linked:
