@@ -357,7 +357,5 @@ class TestOwnLink:
     def test_errors(self) -> None:
         with pytest.raises(TypeError, match="`link` to be a function of the gap, but got int"):
             lossfit.LinkLoss(3)
-        with pytest.raises(
-            ValueError, match="but got 'sofd'. Did you mean 'soft'"
-        ):
+        with pytest.raises(ValueError, match=r"`gap` to be one of 'soft', 'hard', but got 'sofd'\. Did you mean"):
             lossfit.LinkLoss(torch.relu, gap="sofd")
