@@ -213,6 +213,14 @@ class SingleLabelLoss(nn.Module):
         """The loss of a batch with class indices as targets."""
         return weighing.reduce(self.rows(batch))
 
+    def probabilities(self, input: Tensor) -> Tensor:
+        """The probabilities that the loss trains, of the shape of the logits (N, C) or (N, C, d1, ...).
+
+        They are softmax(input / temperature); ``class_prior`` is for training only.
+        """
+        plain = scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:]))
+        return plain.softmax(1)
+
     def rows(self, batch: Batch) -> Tensor:
         """The loss of every row (N, d1, ...) with class indices as targets, before any weight."""
         raise NotImplementedError
@@ -235,7 +243,10 @@ class SingleLabelLoss(nn.Module):
 
     def smooth_rows(self, batch: Batch, smoothing: float | Tensor, class_weight: Tensor | None) -> Tensor:
         """The loss of every row with smoothed class indices as targets, class weights included."""
-        losses = self.all_rows(batch._replace(target=torch.zeros_like(batch.target)))
+        scores = batch.input
+        if batch.valid is not None:
+            scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
+        losses = self.all_rows(batch._replace(input=scores, target=torch.zeros_like(batch.target)))
         own = losses.gather(1, batch.target.unsqueeze(1)).squeeze(1)
         if class_weight is None or self.weight is None:
             return (1 - smoothing) * own + smoothing * losses.mean(1)
@@ -254,7 +265,8 @@ class SingleLabelLoss(nn.Module):
     def _hyper(self, name: str, shape: torch.Size) -> float | Tensor:
         value: float | Tensor = getattr(self, name)
         if isinstance(value, Tensor) and value.ndim:
-            if value.ndim > len(shape) or torch.broadcast_shapes(value.shape, shape) != shape:
+            sizes = zip(reversed(value.shape), reversed(shape), strict=False)
+            if value.ndim > len(shape) or any(have not in (1, size) for have, size in sizes):
                 raise ValueError(
                     f"Expected `{name}` to broadcast to the rows {tuple(shape)}, but got {tuple(value.shape)}."
                 )

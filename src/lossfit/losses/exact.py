@@ -60,8 +60,8 @@ class ExactLoss(SingleLabelLoss):
         return rows.view(batch.target.shape)
 
     def probabilities(self, input: Tensor) -> Tensor:
-        """P of every class, (N, C) for logits (N, C), after ``temperature``; ``class_prior`` is for training only."""
-        shape = input.shape
-        plain = ExactLoss(self.sigma, reduction="none", temperature=self.temperature)
-        columns = [1 - plain(input, torch.full(shape[:1] + shape[2:], c)) for c in range(shape[1])]
-        return torch.stack(columns, 1)
+        """P of every class, of the shape of the logits (N, C) or (N, C, d1, ...)."""
+        nats = ExactLoss(self.sigma, log=True, reduction="none", temperature=self.temperature)
+        rows = input.shape[:1] + input.shape[2:]
+        each = [nats(input, input.new_full(rows, c, dtype=torch.int64)) for c in range(input.shape[1])]
+        return torch.stack(each, 1).neg().exp()

@@ -193,8 +193,10 @@ class _OneNode(Function):
         needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled() or transformed() or batched(grad):
             with torch.enable_grad():
-                loss = plan.staged(scores, *numbers)
-            wanted = [v for v, need in zip((scores, *numbers), needed, strict=True) if need]
+                # Aliases, since one of them may be a function of another.
+                arguments = [v.view_as(v) if isinstance(v, Tensor) else v for v in (scores, *numbers)]
+                loss = plan.staged(*arguments)
+            wanted = [v for v, need in zip(arguments, needed, strict=True) if need]
             grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=torch.is_grad_enabled()))
             return (None, *(next(grads) if need else None for need in needed))
         upstream = plan.weighing.spread(grad, pull.numel())

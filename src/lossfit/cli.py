@@ -1,0 +1,265 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+import lossfit
+from lossfit import plot as plots
+from lossfit import registry
+from lossfit.compare import engine, metrics
+from lossfit.compare.errors import InputError
+from lossfit.compare.report import render, words
+from lossfit.compare.summary import summarise, verdict
+from lossfit.losses.base import SingleLabelLoss
+
+app = typer.Typer(
+    name="lossfit",
+    help="Train the metric you report: losses that fit it, and which of them to use on your data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+_STYLES = {"better": "green", "worse": "red", "undecided": ""}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lossfit {lossfit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def _plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """What the user can mend is told in a line, without a traceback."""
+
+    @wraps(command)
+    def told(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (InputError, OSError, ValueError, TypeError) as error:
+            if not isinstance(error, InputError | OSError) and not str(error).startswith("Expected "):
+                raise
+            Console(stderr=True).print(Text(f"lossfit: {error}", style="red"), soft_wrap=True)
+            raise typer.Exit(2) from error
+
+    return told
+
+
+@app.command()
+@_plainly
+def compare(
+    source: Annotated[str, typer.Argument(help="tweets or yeast (bundled), or a .csv or .parquet file.")],
+    target: Annotated[str | None, typer.Option(help="The column with the classes; needed for a file.")] = None,
+    text: Annotated[str | None, typer.Option(help="A column to read as text.")] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be given again.", metavar="COLUMN")
+    ] = None,
+    impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="Read the text by this sentence-transformers model (name or path) instead of TF-IDF."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help=f"What counts: {', '.join(metrics.METRICS)}.")] = "accuracy",
+    losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
+    splits: Annotated[int, typer.Option(help="Random splits into train, validation and test.")] = 20,
+    trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
+    label_noise: Annotated[float, typer.Option(help="Share of training labels to replace by another class.")] = 0.0,
+    model: Annotated[str, typer.Option(help="auto (mlp), linear, or mlp: one hidden layer of 32 units.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
+) -> None:
+    r"""Train every loss on your data, fairly, and say which one to use.
+
+    \b
+    lossfit compare yeast --metric balanced_accuracy
+    lossfit compare customers.csv --target churned --metric macro_f1
+    lossfit compare reviews.parquet --target stars --text body --losses focal,label_smoothing
+    lossfit compare tweets --label-noise 0.4 --out noisy --resume
+
+    Writes report.html (open it), summary.json, and results.parquet with one row for each training.
+    """
+    console = Console()
+    plan = engine.Plan(
+        source,
+        target,
+        text,
+        tuple(drop or ()),
+        impute,
+        embedding,
+        metric,
+        losses,
+        splits,
+        trials,
+        label_noise,
+        model,
+        seed,
+    )
+    out = out or Path(f"lossfit-{Path(source).stem}")
+    try:
+        with _progress(console) as progress:
+            outcome = engine.run(plan, out, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
+        raise typer.Exit(130) from None
+    summary = summarise(outcome)
+    (out / "summary.json").write_text(json.dumps(_finite(summary), indent=2, allow_nan=False), encoding="utf-8")
+    (out / "report.html").write_text(render(outcome, summary), encoding="utf-8")
+    _print(console, summary, out)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[engine.Progress]:
+    """A bar with the loss at work and the time left, on a terminal; nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[count]} trainings"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Reading", total=None, count="")
+
+        def show(loss: str, done: float, total: int) -> None:
+            bar.update(task, description=words.title(loss), completed=done, total=total, count=f"{total:,}")
+
+        yield show
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
+    metric = summary["metric"]
+    card = metrics.METRICS[metric]
+    console.print(
+        Text(f"{card.title}{', %' if card.percent else ''} ({'higher' if card.higher else 'lower'} is better)\n")
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Loss and setting", no_wrap=True)
+    table.add_column("mean", justify="right")
+    table.add_column("difference", justify="right", no_wrap=True)
+    table.add_column("95% interval", justify="right", no_wrap=True)
+    table.add_column("p (Holm)", justify="right")
+    for entry in summary["losses"]:
+        versus = entry["vs_cross_entropy"]
+        row = [words.with_setting(entry["loss"], entry["params"]), words.number(entry["test"][metric]["mean"], metric)]
+        if versus is None or entry["loss"] == "cross_entropy":
+            table.add_row(*(Text(cell) for cell in row), style="bold")
+            continue
+        change = Text(words.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])
+        table.add_row(
+            *(Text(cell) for cell in row), change, words.interval(versus, metric), words.p_value(versus["p_holm"])
+        )
+    console.print(table)
+    console.print()
+    for sentence in words.answer(summary):
+        console.print(Text(sentence), soft_wrap=True)
+    console.print(
+        f"\n{summary['trainings']:,} trainings in {summary['seconds']:.0f} s. Report: {out / 'report.html'}\n",
+        soft_wrap=True,
+        markup=False,
+    )
+    for line in summary["recommended"]["code"]:
+        console.print(Text(f"    {line}" if line else ""), soft_wrap=True)
+
+
+@app.command("list")
+@_plainly
+def list_losses(
+    name: Annotated[str | None, typer.Argument(help="A loss to tell all about.")] = None,
+) -> None:
+    r"""Every loss: formula, hyper-parameters, source.
+
+    \b
+    lossfit list
+    lossfit list focal
+    """
+    console = Console()
+    if name is not None:
+        cls = registry.get(name)
+        console.print(Text(f"lossfit.{cls.__name__}{_signature(cls)}\n", style="bold"), soft_wrap=True)
+        console.print(Text(inspect.getdoc(cls) or ""), soft_wrap=True)
+        return
+    for name in registry.available_losses():
+        cls = registry.get(name)
+        console.print(Text(name, style="bold"))
+        lines = [("l", cls.formula), ("S(p)", cls.sensitivity)]
+        lines += [(h, f"{card.meaning}, in {card.range}") for h, card in cls.hypers.items()]
+        lines.append(("from", cls.source))
+        for label, line in lines:
+            if line:
+                console.print(Text(f"    {label:<12} {line}"), soft_wrap=True)
+
+
+def _signature(cls: type[SingleLabelLoss]) -> str:
+    own = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return str(inspect.Signature([p.replace(annotation=p.empty) for p in own]))
+
+
+@app.command()
+@_plainly
+def plot(
+    losses: Annotated[list[str], typer.Argument(help="Losses as name or name:setting=value,setting=value.")],
+    out: Annotated[Path, typer.Option(help="A .png or .svg file.")] = Path("losses.png"),
+    against: Annotated[str, typer.Option(help="p, the target's probability, or gap.")] = "p",
+) -> None:
+    r"""Draw losses and their sensitivities.
+
+    \b
+    lossfit plot cross_entropy focal:gamma=2 gamma_cross_entropy:gamma=0.1
+    lossfit plot hinge:squared=true exact exact:log=true --against gap --out margins.svg
+    """
+    if out.suffix not in (".png", ".svg"):
+        raise InputError(f"Expected --out to end in .png or .svg, but got {str(out)!r}.")
+    plots.save({spec: _parse(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
+    typer.echo(f"Wrote {out}")
+
+
+def _parse(spec: str) -> SingleLabelLoss:
+    """name:setting=value,... to a loss."""
+    name, _, rest = spec.partition(":")
+    settings = {}
+    for pair in rest.split(",") if rest else ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"Expected name:setting=value,setting=value, but got {spec!r}.")
+        try:
+            settings[key] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key] = value
+    known = inspect.signature(registry.get(name)).parameters
+    for key in settings:
+        if key not in known:
+            raise InputError(f"{name} has no setting {key!r}; it has {', '.join(k for k in known if k != 'common')}.")
+    return registry.make(name, **settings)

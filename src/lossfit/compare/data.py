@@ -1,0 +1,254 @@
+"""Sources of data: the bundled sets, and tables in .csv or .parquet files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import html
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from lossfit.compare.errors import InputError
+
+BUNDLED = {
+    "tweets": "4,200 tweet-like texts as sentence vectors (all-MiniLM-L6-v2); each split trains and validates on the "
+    "label of one rater drawn for each text, and tests on the majority. C.J. Hutto and E. Gilbert, VADER, 2014 (MIT).",
+    "yeast": "UCI Yeast: 1,453 proteins, 8 measurements, 10 places in the cell with 438 down to 5 rows. K. Nakai "
+    "(CC BY 4.0).",
+}
+MANY_VALUES = 50
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification problem.
+
+    Attributes:
+        name: what to call it.
+        labels: class indices (N,).
+        classes: their names.
+        numeric: columns of numbers, (N, .).
+        categorical: columns of strings, (N, .).
+        text: a column of texts.
+        votes: how many raters chose each class, (N, C). Then ``labels`` is the majority.
+        fingerprint: of what was read, to recognise it again.
+        notes: what should be known of the reading.
+    """
+
+    name: str
+    labels: np.ndarray
+    classes: list[str]
+    fingerprint: str
+    numeric: pl.DataFrame = field(default_factory=pl.DataFrame)
+    categorical: pl.DataFrame = field(default_factory=pl.DataFrame)
+    text: list[str] | None = None
+    votes: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+
+def load(
+    source: str,
+    target: str | None = None,
+    *,
+    text: str | None = None,
+    drop: tuple[str, ...] = (),
+    impute: bool = False,
+) -> Dataset:
+    """A bundled set by its name, or a table from a file.
+
+    Args:
+        source: "tweets", "yeast", or the path of a .csv or .parquet file.
+        target: the column with the classes; only for a file, and needed there.
+        text: a column to read as text.
+        drop: columns to leave out.
+        impute: fill missing numbers with the median of the training rows and missing categories with "missing",
+            instead of raising.
+
+    Raises:
+        InputError: with what is wrong and where.
+    """
+    if source in BUNDLED:
+        if target or text or drop:
+            raise InputError(f"The bundled set {source!r} needs no --target, --text or --drop.")
+        return _tweets() if source == "tweets" else _yeast()
+    path = Path(source)
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(
+            f"Expected SOURCE to be one of {', '.join(BUNDLED)} or a .csv or .parquet file, but got {source!r}."
+        )
+    if not path.is_file():
+        raise InputError(f"There is no file {source!r}.")
+    return table(_read(path), path.stem, target, text=text, drop=drop, impute=impute, fingerprint=_hash(path))
+
+
+def table(
+    frame: pl.DataFrame,
+    name: str,
+    target: str | None,
+    *,
+    text: str | None = None,
+    drop: tuple[str, ...] = (),
+    impute: bool = False,
+    fingerprint: str = "",
+) -> Dataset:
+    """A data set from a table: numbers and booleans are numeric, strings categorical, the rest is left out."""
+    columns = ", ".join(frame.columns)
+    if target is None:
+        raise InputError(f"Name the column with the classes by --target. The columns are: {columns}.")
+    for option, column in (("--target", target), ("--text", text), *(("--drop", column) for column in drop)):
+        if column is not None and column not in frame.columns:
+            raise InputError(f"{option}: there is no column {column!r}. The columns are: {columns}.")
+    labels, classes = _classes(frame[target])
+    frame = frame.drop(target, *drop)
+    texts = None
+    if text is not None:
+        if frame[text].dtype != pl.String:
+            raise InputError(f"Expected the column {text!r} to hold text, but it is {frame[text].dtype}.")
+        texts = frame[text].fill_null("").to_list()
+        frame = frame.drop(text)
+    numeric = frame.select(pl.selectors.numeric() | pl.selectors.boolean()).cast(pl.Float64)
+    categorical = frame.select(pl.selectors.string() | pl.selectors.categorical() | pl.selectors.enum())
+    categorical = categorical.cast(pl.String)
+    left_out = [c for c in frame.columns if c not in numeric.columns and c not in categorical.columns]
+    notes = [f"Left out: the column {c!r} of type {frame[c].dtype}." for c in left_out]
+    _check_finite(numeric)
+    _check_missing(numeric, categorical, impute)
+    _check_categories(categorical)
+    if impute:
+        categorical = categorical.fill_null("missing")
+    if not numeric.width and not categorical.width and texts is None:
+        raise InputError(f"No column is left to learn from. The columns are: {columns}; the target is {target!r}.")
+    return Dataset(name, labels, classes, fingerprint, numeric, categorical, texts, notes=notes)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if path.stat().st_size == 0:
+        raise InputError(f"The file {str(path)!r} is empty.")
+    try:
+        if path.suffix == ".csv":
+            _check_header(path)
+            frame = pl.read_csv(path, infer_schema_length=None)
+        else:
+            frame = pl.read_parquet(path)
+    except InputError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The file {str(path)!r} cannot be read as {path.suffix}: {error}") from error
+    if frame.is_empty():
+        raise InputError(f"The file {str(path)!r} has a header but no rows.")
+    return frame
+
+
+def _check_header(path: Path) -> None:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    twice = sorted({c for c in header if header.count(c) > 1})
+    if twice:
+        raise InputError(f"The file {str(path)!r} has several columns of the same name: {', '.join(map(repr, twice))}.")
+
+
+def _classes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
+    missing = column.is_null()
+    if column.dtype.is_float():
+        missing |= column.is_nan()
+    if missing.any():
+        at = missing.arg_true().to_list()
+        raise InputError(
+            f"The target {column.name!r} is missing in {len(at)} rows, the first of them row {at[0] + 1} of the data."
+        )
+    if column.dtype.is_float() and (column != column.round()).any():
+        raise InputError(
+            f"The target {column.name!r} holds fractions ({column.n_unique()} distinct values): lossfit compares "
+            "classifiers, and needs classes."
+        )
+    if column.dtype.is_float():
+        column = column.cast(pl.Int64)
+    values = column.unique().sort()
+    names = [str(v) for v in values]
+    if len(names) < 2:
+        raise InputError(
+            f"The target {column.name!r} has one class only, {names[0]!r}; there is nothing to tell apart."
+        )
+    index = {value: i for i, value in enumerate(values)}
+    return np.array([index[v] for v in column], dtype=np.int64), names
+
+
+def _check_finite(numeric: pl.DataFrame) -> None:
+    for column in numeric:
+        wrong = column.is_infinite().fill_null(False)
+        if wrong.any():
+            raise InputError(
+                f"The column {column.name!r} is infinite in {wrong.sum()} rows, the first of them row "
+                f"{wrong.arg_true()[0] + 1} of the data."
+            )
+
+
+def _check_missing(numeric: pl.DataFrame, categorical: pl.DataFrame, impute: bool) -> None:
+    missing = {c.name: int((c.is_null() | c.is_nan()).sum()) for c in numeric}
+    missing |= {c.name: c.null_count() for c in categorical}
+    missing = {name: count for name, count in missing.items() if count}
+    if missing and not impute:
+        listed = ", ".join(f"{name!r} ({count} rows)" for name, count in missing.items())
+        raise InputError(
+            f"Values are missing in {listed}. Pass --impute to fill them in, or leave columns out by --drop."
+        )
+
+
+def _check_categories(categorical: pl.DataFrame) -> None:
+    for column in categorical:
+        distinct = column.n_unique()
+        if distinct > max(MANY_VALUES, len(column) // 2):
+            raise InputError(
+                f"The column {column.name!r} holds {distinct} distinct strings in {len(column)} rows. Pass "
+                f"--text {column.name} to read it as text, or leave it out by --drop {column.name}."
+            )
+
+
+def _tweets() -> Dataset:
+    frame = pl.read_csv(_bundled("tweets.csv"))
+    vectors = np.load(_bundled("tweets.npy"), allow_pickle=False).astype(np.float32)
+    classes = ["negative", "neutral", "positive"]
+    votes = frame.select(classes).to_numpy()
+    clear = (votes == votes.max(1, keepdims=True)).sum(1) == 1
+    return Dataset(
+        "tweets",
+        votes[clear].argmax(1),
+        classes,
+        _hash(_bundled("tweets.csv")),
+        numeric=pl.DataFrame(vectors[clear], schema=[f"v{i}" for i in range(vectors.shape[1])]),
+        votes=votes[clear],
+        notes=[BUNDLED["tweets"], f"Left out: {int((~clear).sum())} texts on which the raters tie."],
+    )
+
+
+def tweet_texts() -> list[str]:
+    """The texts of the bundled tweets."""
+    return [html.unescape(t) for t in pl.read_csv(_bundled("tweets.csv"))["text"]]
+
+
+def _yeast() -> Dataset:
+    path = _bundled("yeast.csv")
+    found = table(pl.read_csv(path), "yeast", "localization", fingerprint=_hash(path))
+    found.notes.append(BUNDLED["yeast"])
+    return found
+
+
+def _bundled(name: str) -> Path:
+    return Path(str(files("lossfit.compare") / "bundled" / name))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,90 @@
+"""Rows to numbers: what is fitted is fitted on the training rows of each split."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from lossfit.compare.data import MANY_VALUES, Dataset
+from lossfit.compare.errors import InputError
+from lossfit.compare.splits import Split
+
+TEXT_DIMENSIONS = 256
+
+Matrices = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def maker(data: Dataset, embedding: str | None = None) -> Callable[[Split], Matrices]:
+    """A function from a split to the matrices (rows, features) of its training, validation and test rows.
+
+    Numbers are standardised, categories one-hot (at most 50 a column, the rest as one), text is TF-IDF of words and
+    pairs reduced to 256 dimensions, or the vectors of an embedding model.
+    """
+    embedded = _embed(data.text, embedding) if data.text is not None and embedding else None
+    if embedding and data.text is None:
+        raise InputError("--embedding needs a text column, named by --text.")
+
+    def make(split: Split) -> Matrices:
+        parts = []
+        if data.numeric.width:
+            scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+            parts.append(_fit(scale, data.numeric.to_numpy(), split))
+        if data.categorical.width:
+            one_hot = OneHotEncoder(
+                max_categories=MANY_VALUES, handle_unknown="infrequent_if_exist", sparse_output=False
+            )
+            parts.append(_fit(one_hot, data.categorical.to_numpy(), split))
+        if embedded is not None:
+            parts.append(_scaled(*(embedded[rows] for rows in (split.train, split.validation, split.test))))
+        elif data.text is not None:
+            parts.append(_text(data.text, split))
+        train, validation, test = (np.hstack(part).astype(np.float32) for part in zip(*parts, strict=True))
+        return train, validation, test
+
+    return make
+
+
+def _text(text: list[str], split: Split) -> Matrices:
+    train, validation, test = ([text[i] for i in rows] for rows in (split.train, split.validation, split.test))
+    tfidf = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=50_000)
+    try:
+        found = tfidf.fit_transform(train)
+    except ValueError as error:
+        raise InputError(f"The text column holds too few words to learn from: {error}") from error
+    reduce = TruncatedSVD(min(TEXT_DIMENSIONS, found.shape[1] - 1, found.shape[0] - 1), random_state=0)
+    return _scaled(
+        reduce.fit_transform(found), *(reduce.transform(tfidf.transform(part)) for part in (validation, test))
+    )
+
+
+def _embed(text: list[str], model: str) -> np.ndarray:
+    """Vectors of an embedding model: a name or path for sentence-transformers."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise InputError("--embedding needs an extra: pip install 'lossfit[embed]'.") from error
+    try:
+        encoder = SentenceTransformer(model)
+    except Exception as error:
+        raise InputError(f"The embedding model {model!r} cannot be loaded: {error}") from error
+    return np.asarray(encoder.encode(text, normalize_embeddings=True), dtype=np.float32)
+
+
+def _scaled(train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> Matrices:
+    scaler = StandardScaler().fit(train)
+    return scaler.transform(train), scaler.transform(validation), scaler.transform(test)
+
+
+def _fit(transform: Any, whole: np.ndarray, split: Split) -> Matrices:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found unknown categories")  # they count as infrequent
+        train = transform.fit_transform(whole[split.train])
+        return train, transform.transform(whole[split.validation]), transform.transform(whole[split.test])

@@ -1,0 +1,122 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lossfit.compare import metrics
+from lossfit.compare.summary import REFERENCE, verdict
+
+_TITLES = {
+    "exact": "EXACT",
+    "focal": "Focal loss",
+    "poly": "Poly loss",
+    "hinge": "Hinge loss",
+    "squared": "Squared loss",
+    "exponential": "Exponential loss",
+    "logistic_margin": "Logistic margin",
+    "exponential_margin": "Exponential margin",
+}
+
+
+def title(loss: str) -> str:
+    """A loss's name in a sentence or a chart."""
+    plain = loss.replace("cross_entropy", "cross-entropy").replace("_", " ")
+    return _TITLES.get(loss, plain[:1].upper() + plain[1:])
+
+
+_SHORT = {"label_smoothing": "", "weight_power": "power", "prior_power": "power", "coefficients": "eps"}
+
+
+def setting(params: dict[str, float]) -> str:
+    """The hyper-parameters of a loss, next to its name."""
+    return ", ".join(f"{_SHORT.get(name, name)} {value:g}".strip() for name, value in params.items())
+
+
+def with_setting(loss: str, params: dict[str, float]) -> str:
+    """Focal loss, gamma 2; Label smoothing 0.1."""
+    joint = " " if "label_smoothing" in params else ", "
+    return f"{title(loss)}{joint}{setting(params)}" if params else title(loss)
+
+
+def number(value: float | None, metric: str) -> str:
+    """A metric's value: in percent where it is one."""
+    if value is None:
+        return "failed"
+    return f"{100 * value:.1f}" if metrics.METRICS[metric].percent else f"{value:.3f}"
+
+
+def change(value: float, metric: str) -> str:
+    """A difference with its sign, in percentage points where the metric is in percent."""
+    found = f"{100 * value:+.1f}" if metrics.METRICS[metric].percent else f"{value:+.3f}"
+    return found.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(difference: dict[str, Any], metric: str) -> str:
+    low, high = difference["ci95"]
+    return f"{change(low, metric)} to {change(high, metric)}"
+
+
+def unit(metric: str) -> str:
+    return " points" if metrics.METRICS[metric].percent else ""
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def answer(summary: dict[str, Any]) -> list[str]:
+    """The recommendation in a sentence, and what else was found out."""
+    metric = summary["metric"]
+    name = metrics.METRICS[metric].title.lower()
+    entries = {e["loss"]: e for e in summary["losses"]}
+    base = (
+        f"{number(entries[REFERENCE]['test'][metric]['mean'], metric)}{'%' if metrics.METRICS[metric].percent else ''}"
+    )
+    others = [e for e in summary["losses"] if e["vs_cross_entropy"] is not None and e["loss"] != REFERENCE]
+    sides = {
+        side: [e for e in others if verdict(e["vs_cross_entropy"], metric) == side] for side in ("better", "worse")
+    }
+    if not others:
+        return [f"Cross-entropy reaches {base} {name}; nothing else was compared."]
+    if sides["better"]:
+        entry = sides["better"][0]
+        chosen = with_setting(entry["loss"], entry["params"])
+        first = f"Train with {chosen}: {_gain(entry, metric)} {name} over cross-entropy's {base}."
+    else:
+        first = f"Stay with cross-entropy ({base} {name}): no other loss is measurably better."
+    found = [first]
+    if not sides["better"]:
+        found.append(f"The best on average, {title(others[0]['loss'])}, gains {_gain(others[0], metric)}.")
+    elif len(sides["better"]) > 1:
+        found.append(f"Measurably better too: {_list(sides['better'][1:], metric)}.")
+    if sides["worse"]:
+        found.append(f"Measurably worse: {_list(sides['worse'], metric)}.")
+    return found
+
+
+def _gain(entry: dict[str, Any], metric: str) -> str:
+    versus = entry["vs_cross_entropy"]
+    return f"{change(versus['difference'], metric)}{unit(metric)} (95% interval {interval(versus, metric)})"
+
+
+def _list(entries: list[dict[str, Any]], metric: str) -> str:
+    return ", ".join(f"{title(e['loss'])} ({change(e['vs_cross_entropy']['difference'], metric)})" for e in entries)
+
+
+def other_metrics(summary: dict[str, Any]) -> list[str]:
+    """For each metric not asked for, which losses are better or worse than cross-entropy."""
+    found = []
+    for metric, card in metrics.METRICS.items():
+        if metric == summary["metric"]:
+            continue
+        sides: dict[str, list[str]] = {"better": [], "worse": []}
+        for entry in summary["losses"]:
+            difference = entry["differences"].get(metric)
+            side = verdict(difference, metric)
+            if side in sides:
+                sides[side].append(f"{title(entry['loss'])} ({change(difference['difference'], metric)})")
+        parts = [f"{side}: {', '.join(names)}" for side, names in sides.items() if names]
+        if parts:
+            found.append(f"{card.title}{unit(metric) and ', points'} - {'; '.join(parts)}.")
+    return found

@@ -1,0 +1,110 @@
+"""What takes part, and the settings each loss is tried with."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.stats import qmc
+
+from lossfit import inputs, registry
+
+LEARNING_RATES = (2e-3, 5e-2)
+WEIGHT_DECAYS = (1e-2, 1e1)
+
+Setting = dict[str, float]
+"""learning_rate, weight_decay, and a value for each of the candidate's hyper-parameters."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A loss that takes part.
+
+    Attributes:
+        name: of the candidate; for a plain loss its name in the registry.
+        loss: the loss's name in the registry.
+        search: the hyper-parameters tried, with the values worth trying. Besides those of the loss there are
+            ``weight_power`` (class weights, inverse to the class frequency to this power) and ``prior_power`` (logit
+            adjustment by the class frequency to this power).
+    """
+
+    name: str
+    loss: str
+    search: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def describe(self, setting: Setting) -> dict[str, float]:
+        """The hyper-parameters in a setting, those of the optimiser left out."""
+        return {name: setting[name] for name in self.search}
+
+    def code(self, setting: Setting) -> list[str]:
+        """The lines of Python that make this loss for one's own training loop."""
+        own = self.describe(setting)
+        arguments = [f"{k}={v:g}" for k, v in own.items() if not k.endswith("_power")]
+        lines = ["import lossfit", ""]
+        if "weight_power" in own:
+            lines.append("counts = torch.bincount(train_labels)")
+            weight = f"lossfit.inverse_frequency_weight(counts, power={own['weight_power']:g})"
+            arguments.append(f"weight={weight}")
+        if "prior_power" in own:
+            lines.append("counts = torch.bincount(train_labels)")
+            arguments.append(f"class_prior=counts ** {own['prior_power']:g}")
+        lines.append(f"loss_function = lossfit.{registry.get(self.loss).__name__}({', '.join(arguments)})")
+        if "bincount" in lines[2]:
+            lines.insert(1, "import torch")
+        return [*lines, "loss = loss_function(logits, labels)  # where nn.CrossEntropyLoss stood"]
+
+
+BASELINES = (
+    Candidate("cross_entropy", "cross_entropy"),
+    Candidate("label_smoothing", "cross_entropy", {"label_smoothing": (0.02, 0.05, 0.1, 0.2, 0.3)}),
+    Candidate("class_weights", "cross_entropy", {"weight_power": (0.25, 0.5, 0.75, 1.0)}),
+    Candidate("logit_adjustment", "cross_entropy", {"prior_power": (0.25, 0.5, 1.0, 1.5)}),
+)
+
+
+def candidates() -> dict[str, Candidate]:
+    """All that can take part: cross-entropy and its usual remedies, and every loss that needs no function of yours."""
+    found = {candidate.name: candidate for candidate in BASELINES}
+    for name in registry.available_losses():
+        cls = registry.get(name)
+        needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
+        if name not in found and not needed:
+            found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
+    return found
+
+
+def choose(names: str) -> list[Candidate]:
+    """The candidates named in "all" or "focal,poly"; cross-entropy is always the first.
+
+    Raises:
+        ValueError: a name is unknown; the nearest one is suggested.
+    """
+    known = candidates()
+    if names == "all":
+        return list(known.values())
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        inputs.check_choice("losses", name, known)
+    return [known[name] for name in dict.fromkeys(["cross_entropy", *wanted])]
+
+
+def settings(candidate: Candidate, trials: int, seed: int) -> list[Setting]:
+    """The settings a candidate is tried with: as many for each, with the same learning rates and weight decays.
+
+    These two spread evenly over their (logarithmic) ranges by a Halton sequence. The values of a hyper-parameter are
+    gone through evenly too, in an order of its own.
+    """
+    points = qmc.Halton(2, seed=np.random.default_rng(seed)).random(trials)
+    rates, decays = (
+        low * (high / low) ** points[:, i] for i, (low, high) in enumerate((LEARNING_RATES, WEIGHT_DECAYS))
+    )
+    columns = {"learning_rate": rates, "weight_decay": decays}
+    rng = np.random.default_rng(seed)
+    for name, values in candidate.search.items():
+        if trials < len(values):
+            index = np.linspace(0, len(values) - 1, trials).round().astype(int)
+        else:
+            index = np.resize(np.arange(len(values)), trials)
+        columns[name] = np.array(values)[rng.permutation(index)]
+    return [{name: float(column[t]) for name, column in columns.items()} for t in range(trials)]

@@ -1,0 +1,146 @@
+"""From the trainings to an answer: the setting chosen on validation, its test metrics, and what to recommend."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lossfit.compare import engine, metrics, search, splits, stats
+
+REFERENCE = "cross_entropy"
+LEVEL = 0.05
+
+
+def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """For each loss and split the training that is best on validation; the first, if they tie."""
+    return (
+        results.filter(~pl.col("failed"))
+        .sort("validation", descending=metrics.METRICS[metric].higher, maintain_order=True)
+        .group_by("loss", "split", maintain_order=True)
+        .first()
+        .sort("loss", "split")
+    )
+
+
+def summarise(outcome: engine.Outcome) -> dict[str, Any]:
+    """The contents of summary.json.
+
+    Losses are ordered by the mean of the asked metric over the test rows of all splits. Recommended is the first of
+    those that differ from cross-entropy for the better, at 5% after Holm's adjustment over all losses; if there is
+    none, cross-entropy.
+    """
+    plan, results = outcome.plan, outcome.results
+    metric = metrics.METRICS[plan.metric]
+    best = chosen(results, plan.metric)
+    names = [c.name for c in search.choose(plan.losses)]
+    values = {name: _by_split(best, name, plan.splits) for name in names}
+    whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
+    entries = [_entry(name, results, values, plan, name in whole) for name in names]
+    _compare(entries, {name: values[name] for name in whole})
+    for entry in entries:
+        entry["vs_cross_entropy"] = entry["differences"].get(plan.metric)
+    sign = 1 if metric.higher else -1
+    entries.sort(key=lambda e: -sign * e["test"][plan.metric]["mean"] if e["loss"] in whole else np.inf)
+    tested = [e for e in entries if e["vs_cross_entropy"] is not None and e["loss"] != REFERENCE]
+    better = [e for e in tested if verdict(e["vs_cross_entropy"], plan.metric) == "better"]
+    recommended = (better or [e for e in entries if e["loss"] == REFERENCE])[0]
+    return {
+        "source": plan.source,
+        "metric": plan.metric,
+        "higher_is_better": metric.higher,
+        "recommended": {
+            "loss": recommended["loss"],
+            "params": recommended["params"],
+            "better_than_cross_entropy": bool(better),
+            "code": recommended["code"],
+        },
+        "losses": entries,
+        "trainings": results.height,
+        "failed_trainings": int(results["failed"].sum()),
+        "seconds": round(outcome.seconds, 1),
+        "data": {
+            "rows": outcome.data.rows,
+            "classes": dict(zip(outcome.data.classes, outcome.data.counts.tolist(), strict=True)),
+            "notes": outcome.data.notes,
+        },
+        "splits": plan.splits,
+        "trials": plan.trials,
+        "seed": plan.seed,
+        "label_noise": plan.label_noise,
+        "model": "linear" if outcome.hidden == 0 else f"one hidden layer of {outcome.hidden} units",
+        "versions": engine.versions(),
+    }
+
+
+def _by_split(best: pl.DataFrame, name: str, count: int) -> dict[str, np.ndarray]:
+    """Test metrics of the chosen trainings, NaN where every training of a split failed."""
+    rows = best.filter(pl.col("loss") == name)
+    out = {}
+    for metric in metrics.METRICS:
+        out[metric] = np.full(count, np.nan)
+        out[metric][rows["split"].to_numpy()] = rows[f"test_{metric}"].to_numpy()
+    return out
+
+
+def _entry(
+    name: str, results: pl.DataFrame, values: dict[str, dict[str, np.ndarray]], plan: engine.Plan, whole: bool
+) -> dict[str, Any]:
+    candidate = search.candidates()[name]
+    own = values[name]
+    setting = _typical_setting(results.filter(pl.col("loss") == name), plan)
+    entry: dict[str, Any] = {
+        "loss": name,
+        "params": candidate.describe(setting),
+        "training": {k: setting[k] for k in ("learning_rate", "weight_decay")},
+        "code": candidate.code(setting),
+        "test": {m: {"mean": float(np.nanmean(v)), "std": float(np.nanstd(v, ddof=1))} for m, v in own.items()}
+        if np.isfinite(own[plan.metric]).sum() > 1
+        else {m: {"mean": None, "std": None} for m in own},
+        "differences": {},
+        "seconds_per_training": float(results.filter(pl.col("loss") == name)["seconds"].mean() or 0.0),  # type: ignore[arg-type]
+        "failed_trainings": int(results.filter(pl.col("loss") == name)["failed"].sum()),
+    }
+    return entry
+
+
+def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarray]]) -> None:
+    """Differences to cross-entropy in every metric, with Holm's adjustment over the losses for each."""
+    if REFERENCE not in values:
+        return
+    ratio = splits.TEST_SHARE / (1 - splits.TEST_SHARE)
+    compared = [e for e in entries if e["loss"] in values]
+    for metric in metrics.METRICS:
+        found = [
+            stats.paired_difference(values[e["loss"]][metric] - values[REFERENCE][metric], ratio) for e in compared
+        ]
+        others = [i for i, e in enumerate(compared) if e["loss"] != REFERENCE]
+        adjusted = dict(zip(others, stats.holm([found[i].p_value for i in others]), strict=True))
+        for i, (entry, difference) in enumerate(zip(compared, found, strict=True)):
+            entry["differences"][metric] = {
+                "difference": difference.mean,
+                "ci95": [difference.low, difference.high],
+                "p_value": difference.p_value,
+                "p_holm": adjusted.get(i, 1.0),
+            }
+
+
+def verdict(difference: dict[str, Any] | None, metric: str) -> str:
+    """Whether a difference to cross-entropy is "better", "worse" or "undecided", at 5% after Holm's adjustment."""
+    if difference is None or difference["p_holm"] > LEVEL or difference["difference"] == 0:
+        return "undecided"
+    return "better" if (difference["difference"] > 0) == metrics.METRICS[metric].higher else "worse"
+
+
+def _typical_setting(trainings: pl.DataFrame, plan: engine.Plan) -> search.Setting:
+    """The setting with the best mean over splits on validation: the one to begin with in one's own training."""
+    ranked = (
+        trainings.group_by("trial")
+        .agg(pl.col("validation").mean(), pl.col("params", "learning_rate", "weight_decay").first())
+        .sort("validation", "trial", descending=[metrics.METRICS[plan.metric].higher, False])
+    )
+    first = ranked.row(0, named=True)
+    rates = {k: first[k] for k in ("learning_rate", "weight_decay")}
+    return {**rates, **json.loads(first["params"])}

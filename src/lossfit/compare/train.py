@@ -1,0 +1,223 @@
+"""Train all settings of one loss on several splits at once, and measure them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossfit import registry
+from lossfit.compare import metrics
+from lossfit.compare.features import Matrices
+from lossfit.compare.models import Stacked
+from lossfit.compare.search import Candidate, Setting
+from lossfit.compare.splits import Split
+from lossfit.losses.base import SingleLabelLoss
+
+BATCH = 128
+STEPS = 400
+EPOCHS = 10
+CHECKPOINTS = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained at once.
+
+    Attributes:
+        candidate, settings: a loss and its T settings.
+        splits, matrices: S splits of the rows, and their features.
+        labels: the true class of every row (N,).
+        classes: how many there are.
+        hidden: units of the hidden layer, 0 for a linear model.
+        metric: what the best checkpoint is chosen by, on the validation rows.
+        seeds: one for each split; with the split they fix weights and batches.
+    """
+
+    candidate: Candidate
+    settings: list[Setting]
+    splits: list[Split]
+    matrices: list[Matrices]
+    labels: np.ndarray
+    classes: int
+    hidden: int
+    metric: str
+    seeds: list[int]
+
+
+def train(task: Task, progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
+    """One record for each training, split by split: validation and test metrics, curves, and the best step.
+
+    AdamW with a linearly falling learning rate, for 400 steps of 128 rows or 10 passes over the data, whichever is
+    more. The weights at the best of 4 checkpoints are kept, by the metric on the validation rows. A model whose loss
+    stops being finite keeps its last good checkpoint.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
+    x, x_validation, x_test = (torch.from_numpy(np.stack(m)) for m in zip(*task.matrices, strict=True))
+    y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
+    y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
+    y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
+    trials = len(task.settings)
+    model = Stacked(x.shape[2], task.classes, trials, task.hidden, generators)
+    batch = min(BATCH, x.shape[1])
+    steps = max(STEPS, EPOCHS * (x.shape[1] // batch))
+    objective = Objective(task, y, batch)
+    optimizer = _AdamW(model, task.settings, steps)
+    best = _Best(model, task, x_validation, y_validation)
+    rows = _batches(generators, x.shape[1], batch)
+    for step in range(1, steps + 1):
+        at = next(rows)
+        z = model(x.gather(1, at.unsqueeze(2).expand(-1, -1, x.shape[2])))
+        loss = objective(z, y.gather(1, at))
+        optimizer.step(torch.autograd.grad(loss, model.parameters))
+        if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
+            best.update(step)
+        progress(step / steps)
+    return _records(task, best, model, x_test, y_test)
+
+
+class Objective:
+    """The sum over all models of the mean of their loss over a batch."""
+
+    def __init__(self, task: Task, y: Tensor, batch: int) -> None:
+        self.batch, self.classes = batch, task.classes
+        shape = (len(task.splits), batch, len(task.settings))
+        per_row = {
+            name: torch.tensor([s[name] for s in task.settings]).expand(shape).reshape(-1)
+            for name in task.candidate.search
+            if not name.endswith("_power")
+        }
+        self.loss = registry.make(task.candidate.loss, reduction="none", **per_row)
+        counts = torch.stack([torch.bincount(labels, minlength=task.classes) for labels in y]).clamp(min=1).float()
+        self.prior = self._table(task, "prior_power", (counts / counts.sum(1, keepdim=True)).log())
+        weight = (counts.sum(1, keepdim=True) / (task.classes * counts)).log()
+        log_weight = self._table(task, "weight_power", weight)
+        self.weight = None if log_weight is None else log_weight.exp()
+
+    @staticmethod
+    def _table(task: Task, name: str, logarithm: Tensor) -> Tensor | None:
+        """Logarithms (S, C) times each setting's power, (S, T, C)."""
+        if name not in task.candidate.search:
+            return None
+        return torch.tensor([s[name] for s in task.settings]).view(1, -1, 1) * logarithm.unsqueeze(1)
+
+    def __call__(self, z: Tensor, y: Tensor) -> Tensor:
+        if self.prior is not None:
+            z = z + self.prior.unsqueeze(1)
+        target = y.unsqueeze(2).expand(z.shape[:3])
+        rows = self.loss(z.reshape(-1, self.classes), target.reshape(-1)).view(z.shape[:3])
+        if self.weight is not None:
+            weight = self.weight.gather(2, y.unsqueeze(1).expand(-1, z.shape[2], -1)).transpose(1, 2)
+            rows = rows * weight / weight.sum(1, keepdim=True)
+        else:
+            rows = rows / self.batch
+        total: Tensor = rows.sum()
+        return total
+
+
+class _AdamW:
+    """AdamW over stacked weights, with a learning rate and a weight decay for each setting."""
+
+    def __init__(self, model: Stacked, settings: list[Setting], steps: int) -> None:
+        self.model, self.steps, self.taken = model, steps, 0
+        self.rate = torch.tensor([s["learning_rate"] for s in settings])
+        self.decay = torch.tensor([s["weight_decay"] for s in settings])
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters]
+
+    @torch.no_grad()
+    def step(self, grads: tuple[Tensor, ...]) -> None:
+        rate = self.rate * (1 - self.taken / self.steps)
+        self.taken += 1
+        for parameter, grad, (first, second) in zip(self.model.parameters, grads, self.moments, strict=True):
+            first.lerp_(grad, 0.1)
+            second.lerp_(grad.square(), 0.001)
+            update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
+            if parameter.shape[1] != 1:  # biases do not decay
+                parameter.mul_(self.model.by_setting(1 - rate * self.decay, parameter))
+            parameter.sub_(update.mul_(self.model.by_setting(rate, parameter)))
+
+
+class _Best:
+    """The weights of each model at its best checkpoint; the earlier one if they tie."""
+
+    def __init__(self, model: Stacked, task: Task, x: Tensor, y: Tensor) -> None:
+        self.model, self.task, self.x, self.y = model, task, x, y
+        self.metric = metrics.METRICS[task.metric]
+        shape = len(task.splits), len(task.settings)
+        self.value = torch.full(shape, -torch.inf, dtype=torch.float64)
+        self.step = torch.zeros(shape, dtype=torch.int64)
+        self.parameters = [p.detach().clone() for p in model.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        z = self.model(self.x)
+        log_p = log_probabilities(self.task, z) if self.metric.needs_probabilities else _by_model(z)
+        target = self.y.repeat_interleave(z.shape[2], 0)
+        value = self.metric.function(log_p, target).view(self.value.shape) * (1 if self.metric.higher else -1)
+        finite = z.isfinite().all(3).all(1)
+        better = finite & (value > self.value)
+        self.value = torch.where(better, value, self.value)
+        self.step = torch.where(better, step, self.step)
+        for kept, parameter in zip(self.parameters, self.model.parameters, strict=True):
+            kept.copy_(torch.where(self.model.by_setting(better, parameter), parameter, kept))
+
+
+def log_probabilities(task: Task, z: Tensor) -> Tensor:
+    """Logits (S, B, T, C) to log-probabilities (S T, B, C), by the rule that belongs to the loss."""
+    if registry.get(task.candidate.loss).probabilities is SingleLabelLoss.probabilities:
+        return _by_model(z).log_softmax(2)
+    out = []
+    for t, setting in enumerate(task.settings):
+        loss = registry.make(task.candidate.loss, **task.candidate.describe(setting))
+        p = loss.probabilities(z[:, :, t].flatten(0, 1)).view(z.shape[0], z.shape[1], -1)
+        out.append(p.clamp(min=torch.finfo(p.dtype).tiny).log())
+    return torch.stack(out, 1).flatten(0, 1)
+
+
+def _by_model(z: Tensor) -> Tensor:
+    return z.transpose(1, 2).flatten(0, 1)
+
+
+@torch.no_grad()
+def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    log_p = log_probabilities(task, model(x, best.parameters))
+    target = y.repeat_interleave(len(task.settings), 0)
+    found = {name: metric.function(log_p, target).tolist() for name, metric in metrics.METRICS.items()}
+    bins = [v.tolist() for v in metrics.reliability(log_p, target)]
+    risks = metrics.risk_coverage(log_p, target).tolist()
+    sign = 1 if best.metric.higher else -1
+    records = []
+    for m in range(len(log_p)):
+        s, t = divmod(m, len(task.settings))
+        value = best.value[s, t].item()
+        records.append(
+            {
+                "loss": task.candidate.name,
+                "split": s,
+                "trial": t,
+                "params": task.candidate.describe(task.settings[t]),
+                "learning_rate": task.settings[t]["learning_rate"],
+                "weight_decay": task.settings[t]["weight_decay"],
+                "failed": value == -torch.inf,
+                "best_step": int(best.step[s, t]),
+                "validation": sign * value,
+                **{f"test_{name}": values[m] for name, values in found.items()},
+                "bin_rows": bins[0][m],
+                "bin_confidence": bins[1][m],
+                "bin_hits": bins[2][m],
+                "risks": risks[m],
+            }
+        )
+    return records
+
+
+def _batches(generators: list[torch.Generator], rows: int, batch: int) -> Any:
+    """Row numbers (S, batch), through all rows of each split in an order of its own, again and again."""
+    while True:
+        order = torch.stack([torch.randperm(rows, generator=g) for g in generators])
+        for start in range(0, rows - batch + 1, batch):
+            yield order[:, start : start + batch]
