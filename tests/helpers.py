@@ -1,6 +1,5 @@
 """Losses to test, and references that share no code with the library."""
 
-import inspect
 import math
 
 import torch
@@ -59,13 +58,31 @@ def promises_value_gradient(name: str, settings: dict[str, object]) -> bool:
     return not lossfit.registry.get(name).designed_gradient and not settings.get("floor")
 
 
-def number_hypers(name: str, settings: dict[str, object]) -> dict[str, float]:
-    """The hyper-parameters of an instance that are numbers, by the names of the constructor."""
-    taken = inspect.signature(lossfit.registry.get(name)).parameters
+def has_second_derivative(name: str, settings: dict[str, object]) -> bool:
+    return name != "exact"
+
+
+def number_settings(name: str, settings: dict[str, object]) -> dict[str, float]:
+    """The loss's own numbers in a case, by the names of its attributes.
+
+    Not a floor of 0: with a floor the loss is another one.
+    """
     loss = build(name, **settings)
-    return {
-        key: getattr(loss, key) for key in loss.hypers if key in taken and isinstance(getattr(loss, key, None), float)
-    }
+    found = {key: getattr(loss, key) for key in loss._hypers if key not in ("label_smoothing", "temperature")}
+    return {key: value for key, value in found.items() if key != "floor" or value > 0}
+
+
+def with_numbers(
+    name: str, settings: dict[str, object], numbers: dict[str, object], **common: object
+) -> lossfit.SingleLabelLoss:
+    """The loss of a case with some of its numbers replaced."""
+    settings = {**settings, **common}
+    if name == "poly":
+        each = {**number_settings(name, {k: v for k, v in settings.items() if k == "coefficients"}), **numbers}
+        settings["coefficients"] = list(each.values())
+    else:
+        settings.update(numbers)
+    return build(name, **settings)
 
 
 def torch_gap(z: Tensor, y: Tensor, kind: str = "soft") -> tuple[Tensor, Tensor]:

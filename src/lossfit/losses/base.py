@@ -227,6 +227,8 @@ class SingleLabelLoss(nn.Module):
 
     def all_rows(self, batch: Batch) -> Tensor:
         """The loss of every row were each class the target, (N, C, d1, ...)."""
+        # Converted once: the gradients of the classes add up here, not in half precision.
+        batch = batch._replace(input=batch.input.to(gaps.accumulation_dtype(batch.input)))
         columns = [
             self.rows(batch._replace(target=torch.full_like(batch.input[:, 0], c, dtype=torch.int64)))
             for c in range(batch.input.shape[1])

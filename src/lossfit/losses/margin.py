@@ -153,6 +153,8 @@ class HingeLoss(AnalyticLoss):
         if not self.over_all_rivals:
             return super().rows(batch)
         scores, at = batch.input.to(accumulation_dtype(batch.input)), batch.target.unsqueeze(1)
+        if batch.valid is not None:
+            scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
         margin = self.settings(batch.target.shape)["margin"]
         if isinstance(margin, Tensor) and margin.ndim:
             margin = margin.unsqueeze(1)

@@ -15,7 +15,7 @@ from lossfit.losses.link import NEGLIGIBLE, AnalyticLoss, Linked, Number, exp, s
 def generalized_cross_entropy(d: Tensor, q: Number) -> Linked:
     # (1 - p^q) / q is ce phi(x) with x = q ce and phi(x) = -expm1(-x) / x, which goes on to phi(0) = 1.
     against = -d
-    ce = softplus(against)
+    ce = softplus(against).clamp(max=torch.finfo(d.dtype).max)  # at d = -inf the loss is 1 / q
     x = q * ce
     minus = -x.clamp(min=NEGLIGIBLE)
     value = ce * (torch.expm1(minus) / minus)

@@ -18,9 +18,9 @@ from lossfit.losses.link import AnalyticLoss, Body, Linked, Number, exp, softplu
 def focal(d: Tensor, gamma: Number) -> Linked:
     log_miss, ce = -softplus(d), softplus(-d)
     weight = exp(gamma * log_miss)
-    value = weight * ce
-    pull = weight * torch.sigmoid(-d) + gamma * value * torch.sigmoid(d)
-    return Linked(value, pull, (lambda: log_miss * value,))
+    bounded = ce.clamp(max=torch.finfo(ce.dtype).max)  # so that its product with a p of 0 is 0
+    pull = weight * (torch.sigmoid(-d) + gamma * (bounded * torch.sigmoid(d)))
+    return Linked(weight * ce, pull, (lambda: log_miss * weight * bounded,))
 
 
 class FocalLoss(AnalyticLoss):
