@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -86,6 +87,7 @@ def compare(
     trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
     label_noise: Annotated[float, typer.Option(help="Share of training labels to replace by another class.")] = 0.0,
     model: Annotated[str, typer.Option(help="auto (mlp), linear, or mlp: one hidden layer of 32 units.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes to train in.")] = os.cpu_count() or 1,
     seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
@@ -119,7 +121,7 @@ def compare(
     out = out or Path(f"lossfit-{Path(source).stem}")
     try:
         with _progress(console) as progress:
-            outcome = engine.run(plan, out, resume=resume, progress=progress)
+            outcome = engine.run(plan, out, resume=resume, workers=workers, progress=progress)
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None
@@ -144,8 +146,8 @@ def _progress(console: Console) -> Iterator[engine.Progress]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading", total=None, count="")
 
-        def show(loss: str, done: float, total: int) -> None:
-            bar.update(task, description=words.title(loss), completed=done, total=total, count=f"{total:,}")
+        def show(loss: str, done: float, trainings: int) -> None:
+            bar.update(task, description=words.title(loss), completed=done, total=1.0, count=f"{trainings:,}")
 
         yield show
 

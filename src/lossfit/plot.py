@@ -51,8 +51,8 @@ def curve(loss: SingleLabelLoss, against: Axis = "p", reach: float = 6.0) -> dic
     Example:
         >>> from lossfit.plot import curve
         >>> found = curve(lossfit.CrossEntropyLoss(), against="gap", reach=2.0)
-        >>> found["gap"][60], round(found["loss"][60], 4), round(found["sensitivity"][60], 4)
-        (0.0, 0.6931, 0.5)
+        >>> round(found["gap"][-1], 4), round(found["loss"][-1], 4), round(found["sensitivity"][-1], 4)
+        (2.0, 0.1269, 0.1192)
     """
     inputs.check_choice("against", against, ("p", "gap"))
     if against == "gap":

@@ -477,6 +477,8 @@ class TestTransformations:
         compiled, eager = torch.compile(total, fullgraph=True, backend="aot_eager")(z), total(z)
         close(case, compiled, eager)
         close(case, gradient(compiled, z), gradient(eager, z))
+        with torch.no_grad():  # as at validation
+            close(case, torch.compile(plain, fullgraph=True, backend="aot_eager")(z, y), plain(z, y))
 
 
 class TestModules:
@@ -685,7 +687,7 @@ class TestErrors:
         for error, match, common, call in (
             (ValueError, r"`weight` .* per class, \(4,\), but got \(3,\)", {"weight": torch.ones(3)}, {}),
             (ValueError, r"`class_prior` to have one entry per class", {"class_prior": torch.ones(5)}, {}),
-            (ValueError, r"`sample_weight` of shape \(5,\) .* got \(4,\)", {}, {"sample_weight": torch.ones(4)}),
+            (ValueError, r"`sample_weight` of shape \(5,\), .* got \(4,\)", {}, {"sample_weight": torch.ones(4)}),
             (ValueError, r"`sample_weight` of shape \(5,\)", {}, {"sample_weight": torch.ones(5, 1)}),
             (TypeError, r"`sample_weight` to be a torch.Tensor, but got list", {}, {"sample_weight": [1.0] * 5}),
             (ValueError, r"`denominator` only .* got reduction='sum'", {"reduction": "sum"}, {"denominator": 3}),

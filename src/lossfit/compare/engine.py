@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
 
 import lossfit
 from lossfit.compare import data as sources
-from lossfit.compare import features, metrics, search, splits
+from lossfit.compare import features, metrics, pool, search, splits, store
 from lossfit.compare.errors import InputError
 from lossfit.compare.models import HIDDEN
-from lossfit.compare.train import Task, train
+from lossfit.compare.train import Task
 
-# Numbers of features that the splits of one task may hold together.
-_TASK_FEATURES = 1 << 27
+# Numbers that the matrices of one task may hold together, and splits.
+_TASK_NUMBERS = 1 << 27
 _TASK_SPLITS = 10
 
 Progress = Callable[[str, float, int], None]
-"""Called with the loss at work, the trainings done so far (fractions count), and how many there are in all."""
+"""Called with a loss at work, the share of the work done, and how many trainings there are in all."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,22 @@ class Outcome:
     hidden: int
 
 
-def run(plan: Plan, out: Path, *, resume: bool = False, progress: Progress = lambda *_: None) -> Outcome:
+def run(
+    plan: Plan, out: Path, *, resume: bool = False, workers: int = 1, progress: Progress = lambda *_: None
+) -> Outcome:
     """Train everything that ``out`` does not have yet, and gather the results.
 
     A task is one loss on up to 10 splits; each finished task is a file in ``out/parts``, written in one go, so that
     an interruption at any moment leaves only whole ones. Everything that is random depends on the seed and the split
-    alone: the results are the same whether or not they were interrupted.
+    alone: the results are the same however many workers there are, and whether or not they were interrupted.
+
+    Args:
+        plan: what to compare.
+        out: the folder for the results.
+        resume: go on with what ``out`` holds.
+        workers: processes to train in. More than one needs the calling script to be guarded by
+            ``if __name__ == "__main__":``, as always with Python's processes.
+        progress: called now and then.
 
     Raises:
         InputError: the plan or the data is wrong, ``out`` exists and ``resume`` is not asked for, or ``out`` holds
@@ -84,99 +91,55 @@ def run(plan: Plan, out: Path, *, resume: bool = False, progress: Progress = lam
     plan.check()
     data = sources.load(plan.source, plan.target, text=plan.text, drop=plan.drop, impute=plan.impute)
     drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise)
-    _open(out, plan, data, resume)
+    store.open_folder(out, plan, data.fingerprint, resume)
     start, before = time.perf_counter(), _seconds(out)
-    make = features.maker(data, plan.embedding)
-    matrices = [make(split) for split in drawn]
+    matrices = features.make(data, drawn, plan.embedding)
     hidden = 0 if plan.model == "linear" else HIDDEN
-    todo = list(_tasks(plan, data, matrices[0][0].size))
-    total = sum(len(chunk) for _, chunk in todo) * plan.trials
-    done = 0
-    for candidate, chunk in todo:
-        part = out / "parts" / f"{candidate.name}-{chunk.start:04d}.parquet"
-        size = len(chunk) * plan.trials
-        if not part.exists():
-            task = Task(
-                candidate,
-                search.settings(candidate, plan.trials, plan.seed),
-                [drawn[s] for s in chunk],
-                [matrices[s] for s in chunk],
-                data.labels,
-                len(data.classes),
-                hidden,
-                plan.metric,
-                [plan.seed * 1_000_003 + s for s in chunk],
-            )
-            task_start = time.perf_counter()
-            records = train(task, _within(progress, candidate.name, done, size, total))
-            each = (time.perf_counter() - task_start) / len(records)
-            _write(part, [_finish(record, chunk.start, each) for record in records])
-        done += size
-        progress(candidate.name, done, total)
+    tasks = list(_tasks(plan, sum(m.size for m in matrices[0])))
+    todo = [(c, chunk) for c, chunk in tasks if not store.part(out, c.name, chunk.start).exists()]
+    total = len(tasks)
+
+    def job(candidate: search.Candidate, chunk: range) -> pool.Job:
+        task = Task(
+            candidate,
+            search.settings(candidate, plan.trials, plan.seed),
+            [drawn[s] for s in chunk],
+            [matrices[s] for s in chunk],
+            data.labels,
+            len(data.classes),
+            hidden,
+            plan.metric,
+            [plan.seed * 1_000_003 + s for s in chunk],
+        )
+        return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
+
+    def report(done: float, name: str) -> None:
+        share = (total - len(todo) + done) / total
+        progress(name, share, len(search.choose(plan.losses)) * plan.splits * plan.trials)
         _note_seconds(out, before + time.perf_counter() - start)
-    results = pl.concat(pl.read_parquet(part) for part in sorted((out / "parts").glob("*.parquet")))
-    order = {candidate.name: i for i, candidate in enumerate(search.choose(plan.losses))}
-    results = results.sort(pl.col("loss").replace_strict(order), "split", "trial")
-    _replace(out / "results.parquet", results.write_parquet)
+
+    pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
+    _note_seconds(out, before + time.perf_counter() - start)
+    results = store.gather(out, [c.name for c in search.choose(plan.losses)])
     return Outcome(plan, data, results, _seconds(out), hidden)
 
 
-def _tasks(plan: Plan, data: sources.Dataset, features: int) -> Iterator[tuple[search.Candidate, range]]:
+def _tasks(plan: Plan, size: int) -> Iterator[tuple[search.Candidate, range]]:
     """Each loss on chunks of splits; the chunks depend on the data alone, so that they are the same on resuming."""
-    size = max(1, min(_TASK_SPLITS, _TASK_FEATURES // max(features, 1)))
+    length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
     for candidate in search.choose(plan.losses):
-        for first in range(0, plan.splits, size):
-            yield candidate, range(first, min(first + size, plan.splits))
-
-
-def _within(progress: Progress, name: str, done: int, size: int, total: int) -> Callable[[float], None]:
-    return lambda share: progress(name, done + share * size, total)
-
-
-def _finish(record: dict[str, Any], first_split: int, seconds: float) -> dict[str, Any]:
-    params = json.dumps(record["params"])
-    return {**record, "split": first_split + record["split"], "params": params, "seconds": seconds}
-
-
-def _open(out: Path, plan: Plan, data: sources.Dataset, resume: bool) -> None:
-    asked = json.loads(json.dumps({**asdict(plan), "data": data.fingerprint, "lossfit": lossfit.__version__}))
-    path = out / "plan.json"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"The output {str(out)!r} is a file; name a folder by --out.")
-    if out.exists() and any(out.iterdir()):
-        if not path.is_file():
-            raise InputError(f"The folder {str(out)!r} exists and holds something else; name another by --out.")
-        if not resume:
-            raise InputError(
-                f"The folder {str(out)!r} exists. Pass --resume to go on with it, or name another folder by --out."
-            )
-        there = json.loads(path.read_text(encoding="utf-8"))
-        different = [k for k in asked if asked[k] != there.get(k)]
-        if different:
-            listed = ", ".join(f"{k} is {there.get(k)!r}, not {asked[k]!r}" for k in different)
-            raise InputError(f"The folder {str(out)!r} holds another comparison: {listed}. Name another by --out.")
-    (out / "parts").mkdir(parents=True, exist_ok=True)
-    _replace(path, lambda p: p.write_text(json.dumps(asked, indent=2), encoding="utf-8"))
-
-
-def _write(part: Path, records: list[dict[str, Any]]) -> None:
-    _replace(part, pl.DataFrame(records).write_parquet)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    write(partial)
-    partial.replace(path)
+        for first in range(0, plan.splits, length):
+            yield candidate, range(first, min(first + length, plan.splits))
 
 
 def _seconds(out: Path) -> float:
+    """What the comparison took so far, over all its interruptions."""
     path = out / "parts" / "seconds"
     return float(path.read_text()) if path.is_file() else 0.0
 
 
 def _note_seconds(out: Path, seconds: float) -> None:
-    _replace(out / "parts" / "seconds", lambda p: p.write_text(f"{seconds:.1f}"))
+    store.replace(out / "parts" / "seconds", lambda p: p.write_text(f"{seconds:.1f}"))
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,34 +21,35 @@ TEXT_DIMENSIONS = 256
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def maker(data: Dataset, embedding: str | None = None) -> Callable[[Split], Matrices]:
-    """A function from a split to the matrices (rows, features) of its training, validation and test rows.
+def make(data: Dataset, splits: list[Split], embedding: str | None = None) -> list[Matrices]:
+    """For each split the matrices (rows, features) of its training, validation and test rows, all of one width.
 
     Numbers are standardised, categories one-hot (at most 50 a column, the rest as one), text is TF-IDF of words and
     pairs reduced to 256 dimensions, or the vectors of an embedding model.
     """
-    embedded = _embed(data.text, embedding) if data.text is not None and embedding else None
     if embedding and data.text is None:
         raise InputError("--embedding needs a text column, named by --text.")
+    embedded = _embed(data.text, embedding) if data.text is not None and embedding else None
+    found = [_make_one(data, split, embedded) for split in splits]
+    # A split may not meet every category, or have words for every dimension.
+    width = max(train.shape[1] for train, _, _ in found)
+    return [tuple(np.pad(m, ((0, 0), (0, width - m.shape[1]))) for m in parts) for parts in found]  # type: ignore[misc]
 
-    def make(split: Split) -> Matrices:
-        parts = []
-        if data.numeric.width:
-            scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
-            parts.append(_fit(scale, data.numeric.to_numpy(), split))
-        if data.categorical.width:
-            one_hot = OneHotEncoder(
-                max_categories=MANY_VALUES, handle_unknown="infrequent_if_exist", sparse_output=False
-            )
-            parts.append(_fit(one_hot, data.categorical.to_numpy(), split))
-        if embedded is not None:
-            parts.append(_scaled(*(embedded[rows] for rows in (split.train, split.validation, split.test))))
-        elif data.text is not None:
-            parts.append(_text(data.text, split))
-        train, validation, test = (np.hstack(part).astype(np.float32) for part in zip(*parts, strict=True))
-        return train, validation, test
 
-    return make
+def _make_one(data: Dataset, split: Split, embedded: np.ndarray | None) -> Matrices:
+    parts = []
+    if data.numeric.width:
+        scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+        parts.append(_fit(scale, data.numeric.to_numpy(), split))
+    if data.categorical.width:
+        one_hot = OneHotEncoder(max_categories=MANY_VALUES, handle_unknown="infrequent_if_exist", sparse_output=False)
+        parts.append(_fit(one_hot, data.categorical.to_numpy(), split))
+    if embedded is not None:
+        parts.append(_scaled(*(embedded[rows] for rows in (split.train, split.validation, split.test))))
+    elif data.text is not None:
+        parts.append(_text(data.text, split))
+    train, validation, test = (np.hstack(part).astype(np.float32) for part in zip(*parts, strict=True))
+    return train, validation, test
 
 
 def _text(text: list[str], split: Split) -> Matrices:

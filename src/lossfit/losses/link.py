@@ -109,6 +109,8 @@ class AnalyticLoss(LinkLoss):
 
     def link(self, d: Tensor, **settings: Number) -> Tensor:
         body, numbers = self.terms(settings)
+        if torch.compiler.is_compiling() and not _differentiable(d, *numbers):
+            return body(d, *numbers).value  # Dynamo passes ctx on to a variadic forward that gets no gradient
         value: Tensor = call(_Link, body, d, *numbers)[0]
         return value
 
@@ -120,6 +122,10 @@ class AnalyticLoss(LinkLoss):
         body, numbers = self.terms(self.settings(batch.target.shape))
         loss: Tensor = call(_OneNode, _Plan(batch, self.gap, body, weighing), batch.input, *numbers)
         return loss
+
+
+def _differentiable(*numbers: Number) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(n, Tensor) and n.requires_grad for n in numbers)
 
 
 class _Link(Function):

@@ -12,7 +12,6 @@ from lossfit.compare.engine import Outcome
 from lossfit.compare.report import charts, words
 from lossfit.compare.summary import verdict
 
-
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 

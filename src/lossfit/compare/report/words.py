@@ -25,6 +25,12 @@ def title(loss: str) -> str:
     return _TITLES.get(loss, plain[:1].upper() + plain[1:])
 
 
+def inline(loss: str) -> str:
+    """A loss's name inside a sentence."""
+    name = title(loss)
+    return name if name.isupper() else name[:1].lower() + name[1:]
+
+
 _SHORT = {"label_smoothing": "", "weight_power": "power", "prior_power": "power", "coefficients": "eps"}
 
 
@@ -87,7 +93,9 @@ def answer(summary: dict[str, Any]) -> list[str]:
         first = f"Stay with cross-entropy ({base} {name}): no other loss is measurably better."
     found = [first]
     if not sides["better"]:
-        found.append(f"The best on average, {title(others[0]['loss'])}, gains {_gain(others[0], metric)}.")
+        gain = others[0]["vs_cross_entropy"]["difference"] * (1 if metrics.METRICS[metric].higher else -1)
+        best = f"the best, {inline(others[0]['loss'])}, changes it by {_gain(others[0], metric)}"
+        found.append(f"On average {best}." if gain > 0 else "None is better on average either.")
     elif len(sides["better"]) > 1:
         found.append(f"Measurably better too: {_list(sides['better'][1:], metric)}.")
     if sides["worse"]:
@@ -101,7 +109,7 @@ def _gain(entry: dict[str, Any], metric: str) -> str:
 
 
 def _list(entries: list[dict[str, Any]], metric: str) -> str:
-    return ", ".join(f"{title(e['loss'])} ({change(e['vs_cross_entropy']['difference'], metric)})" for e in entries)
+    return ", ".join(f"{inline(e['loss'])} ({change(e['vs_cross_entropy']['difference'], metric)})" for e in entries)
 
 
 def other_metrics(summary: dict[str, Any]) -> list[str]:
@@ -115,7 +123,7 @@ def other_metrics(summary: dict[str, Any]) -> list[str]:
             difference = entry["differences"].get(metric)
             side = verdict(difference, metric)
             if side in sides:
-                sides[side].append(f"{title(entry['loss'])} ({change(difference['difference'], metric)})")
+                sides[side].append(f"{inline(entry['loss'])} ({change(difference['difference'], metric)})")
         parts = [f"{side}: {', '.join(names)}" for side, names in sides.items() if names]
         if parts:
             found.append(f"{card.title}{unit(metric) and ', points'} - {'; '.join(parts)}.")

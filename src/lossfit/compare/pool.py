@@ -1,0 +1,106 @@
+"""Run jobs in this process or in several, one thread each.
+
+Small tensors do not gain from threads, and two processes that each use all cores wait for each other. So a job has one
+thread, however many run, and its numbers do not depend on how many.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lossfit.compare.store import write_part
+from lossfit.compare.train import Task, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, and the file that its records go to."""
+
+    task: Task
+    part: Path
+    first_split: int
+
+    def run(self, progress: Callable[[float], None]) -> None:
+        start = time.perf_counter()
+        records = train(self.task, progress)
+        each = (time.perf_counter() - start) / len(records)
+        write_part(self.part, records, self.first_split, each)
+
+
+def run_jobs(jobs: Iterator[Job], count: int, workers: int, report: Callable[[float, str], None]) -> None:
+    """Run the jobs, and report the share of work done, in jobs, with the name of a loss at work.
+
+    Jobs are made when their turn comes, so that few are in memory. An interruption ends the workers at once: what they
+    have not finished leaves no trace.
+    """
+    if workers == 1 or count <= 1:
+        with _one_thread():
+            for done, job in enumerate(jobs):
+                _run_here(job, done, report)
+        return
+    context = multiprocessing.get_context("spawn")
+    shares: Any = context.Array("d", count)
+    pool = ProcessPoolExecutor(min(workers, count), context, _start_worker, (shares,))
+    running: dict[Future[None], tuple[int, str]] = {}
+    numbered = enumerate(jobs)
+    try:
+        while True:
+            while len(running) < workers + 1 and (following := next(numbered, None)) is not None:
+                index, job = following
+                running[pool.submit(_run_there, index, job)] = index, job.task.candidate.name
+            if not running:
+                break
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in finished:
+                index, _ = running.pop(future)
+                future.result()
+                shares[index] = 1.0
+            name = min(running.values())[1] if running else ""
+            report(sum(shares), name)
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_here(job: Job, done: int, report: Callable[[float, str], None]) -> None:
+    job.run(lambda share: report(done + share, job.task.candidate.name))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_shares: Any = None
+
+
+def _start_worker(shares: Any) -> None:
+    global _shares
+    _shares = shares
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    torch.set_num_threads(1)
+
+
+def _run_there(index: int, job: Job) -> None:
+    def progress(share: float) -> None:
+        _shares[index] = share
+
+    job.run(progress)
