@@ -188,11 +188,11 @@ def _classes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
 
 def _check_finite(numeric: pl.DataFrame) -> None:
     for column in numeric:
-        wrong = column.is_infinite().fill_null(False)
+        wrong = column.cast(pl.Float32).is_infinite().fill_null(False)
         if wrong.any():
             raise InputError(
                 f"The column {column.name!r} is infinite in {wrong.sum()} rows, the first of them row "
-                f"{wrong.arg_true()[0] + 1} of the data."
+                f"{wrong.arg_true()[0] + 1} of the data (in single precision: beyond 3.4e38)."
             )
 
 

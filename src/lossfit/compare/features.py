@@ -17,6 +17,8 @@ from lossfit.compare.errors import InputError
 from lossfit.compare.splits import Split
 
 TEXT_DIMENSIONS = 256
+# How many standard deviations from the training rows others may be; single precision would overflow.
+FURTHEST = 1e6
 
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -25,7 +27,7 @@ def make(data: Dataset, splits: list[Split], embedding: str | None = None) -> li
     """For each split the matrices (rows, features) of its training, validation and test rows, all of one width.
 
     Numbers are standardised, categories one-hot (at most 50 a column, the rest as one), text is TF-IDF of words and
-    pairs reduced to 256 dimensions, or the vectors of an embedding model.
+    pairs reduced to at most 256 dimensions, or the vectors of an embedding model.
     """
     if embedding and data.text is None:
         raise InputError("--embedding needs a text column, named by --text.")
@@ -48,7 +50,9 @@ def _make_one(data: Dataset, split: Split, embedded: np.ndarray | None) -> Matri
         parts.append(_scaled(*(embedded[rows] for rows in (split.train, split.validation, split.test))))
     elif data.text is not None:
         parts.append(_text(data.text, split))
-    train, validation, test = (np.hstack(part).astype(np.float32) for part in zip(*parts, strict=True))
+    train, validation, test = (
+        np.hstack(part).clip(-FURTHEST, FURTHEST).astype(np.float32) for part in zip(*parts, strict=True)
+    )
     return train, validation, test
 
 
@@ -59,7 +63,9 @@ def _text(text: list[str], split: Split) -> Matrices:
         found = tfidf.fit_transform(train)
     except ValueError as error:
         raise InputError(f"The text column holds too few words to learn from: {error}") from error
-    reduce = TruncatedSVD(min(TEXT_DIMENSIONS, found.shape[1] - 1, found.shape[0] - 1), random_state=0)
+    if found.shape[1] <= TEXT_DIMENSIONS:
+        return _scaled(found.toarray(), *(tfidf.transform(part).toarray() for part in (validation, test)))
+    reduce = TruncatedSVD(min(TEXT_DIMENSIONS, found.shape[0] - 1), random_state=0)
     return _scaled(
         reduce.fit_transform(found), *(reduce.transform(tfidf.transform(part)) for part in (validation, test))
     )
