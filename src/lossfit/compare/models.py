@@ -54,8 +54,7 @@ class Stacked:
             z = torch.matmul(z.relu().transpose(1, 2), rest[0]).transpose(1, 2) + rest[1]
         return z
 
-    def by_setting(self, values: Tensor, parameter: Tensor) -> Tensor:
-        """Numbers (T,) or (S, T), shaped to multiply a parameter: settings are dimension 2, in the last layer 1."""
+    def by_setting(self, values: Tensor, index: int) -> Tensor:
+        """Numbers (T,) or (S, T), shaped to multiply a parameter: settings are dimension 2, in the last weights 1."""
         values = values.expand(self.splits, self.settings)
-        is_last = self.hidden and parameter.shape[2] == self.hidden and parameter.shape[1] == self.settings
-        return values[:, :, None, None] if is_last else values[:, None, :, None]
+        return values[:, :, None, None] if index == 2 else values[:, None, :, None]

@@ -132,13 +132,14 @@ class _AdamW:
     def step(self, grads: tuple[Tensor, ...]) -> None:
         rate = self.rate * (1 - self.taken / self.steps)
         self.taken += 1
-        for parameter, grad, (first, second) in zip(self.model.parameters, grads, self.moments, strict=True):
+        for i, (parameter, grad) in enumerate(zip(self.model.parameters, grads, strict=True)):
+            first, second = self.moments[i]
             first.lerp_(grad, 0.1)
             second.lerp_(grad.square(), 0.001)
             update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
-            if parameter.shape[1] != 1:  # biases do not decay
-                parameter.mul_(self.model.by_setting(1 - rate * self.decay, parameter))
-            parameter.sub_(update.mul_(self.model.by_setting(rate, parameter)))
+            if i % 2 == 0:  # biases, the odd ones, do not decay
+                parameter.mul_(self.model.by_setting(1 - rate * self.decay, i))
+            parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
 
 
 class _Best:
@@ -162,8 +163,8 @@ class _Best:
         better = finite & (value > self.value)
         self.value = torch.where(better, value, self.value)
         self.step = torch.where(better, step, self.step)
-        for kept, parameter in zip(self.parameters, self.model.parameters, strict=True):
-            kept.copy_(torch.where(self.model.by_setting(better, parameter), parameter, kept))
+        for i, (kept, parameter) in enumerate(zip(self.parameters, self.model.parameters, strict=True)):
+            kept.copy_(torch.where(self.model.by_setting(better, i), parameter, kept))
 
 
 def log_probabilities(task: Task, z: Tensor) -> Tensor:

@@ -1,0 +1,148 @@
+"""What takes part, and its settings."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import lossfit
+from lossfit import registry
+from lossfit.compare import search
+from lossfit.compare.search import Candidate
+from lossfit.compare.splits import Split
+from lossfit.compare.train import Objective, Task
+
+CANDIDATES = search.candidates()
+SEARCHED = [name for name, candidate in CANDIDATES.items() if candidate.search]
+
+
+def test_who_takes_part() -> None:
+    names = list(CANDIDATES)
+    assert names[:4] == ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"]
+    assert set(names[4:]) == set(lossfit.available_losses()) - {"cross_entropy", "sensitivity"}
+    assert all(name == candidate.name for name, candidate in CANDIDATES.items())
+    assert not CANDIDATES["cross_entropy"].search
+
+
+@pytest.mark.parametrize("trials", [1, 3, 8, 20])
+def test_all_have_the_same_learning_rates_and_weight_decays(trials: int) -> None:
+    expected = [(s["learning_rate"], s["weight_decay"]) for s in search.settings(CANDIDATES["focal"], trials, 5)]
+    assert len(set(expected)) == trials
+    for candidate in CANDIDATES.values():
+        found = search.settings(candidate, trials, 5)
+        assert [(s["learning_rate"], s["weight_decay"]) for s in found] == expected
+        assert all(s.keys() == {"learning_rate", "weight_decay", *candidate.search} for s in found)
+        assert found == search.settings(candidate, trials, 5)
+    assert search.settings(CANDIDATES["focal"], trials, 6) != search.settings(CANDIDATES["focal"], trials, 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rates_and_decays_cover_their_ranges_evenly(seed: int) -> None:
+    found = search.settings(CANDIDATES["cross_entropy"], 16, seed)
+    for name, (low, high) in (("learning_rate", search.LEARNING_RATES), ("weight_decay", search.WEIGHT_DECAYS)):
+        values = np.array([s[name] for s in found])
+        assert values.min() >= low
+        assert values.max() <= high
+        at = (np.log(values) - np.log(low)) / (np.log(high) - np.log(low))
+        quarters = np.bincount((4 * at).astype(int), minlength=4)
+        assert quarters.min() >= 3, name
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("trials", [1, 2, 3, 4, 8, 13])
+def test_values_are_those_worth_trying_and_evenly_so(name: str, trials: int) -> None:
+    candidate = CANDIDATES[name]
+    for seed in range(3):
+        found = search.settings(candidate, trials, seed)
+        for hyper, values in candidate.search.items():
+            counts = Counter(s[hyper] for s in found)
+            assert counts.keys() <= set(values)
+            assert len(counts) == min(trials, len(values))
+            assert max(counts.values()) - min(counts.values()) <= 1
+            if 1 < trials < len(values):  # the ends are among them
+                assert {values[0], values[-1]} <= counts.keys()
+
+
+def test_values_are_in_an_order_of_their_own() -> None:
+    orders = {tuple(s["gamma"] for s in search.settings(CANDIDATES["focal"], 6, seed)) for seed in range(10)}
+    assert len(orders) > 5
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_values_worth_trying_are_in_the_range_of_the_loss(name: str) -> None:
+    candidate = CANDIDATES[name]
+    for hyper, values in candidate.search.items():
+        assert list(values) == sorted(set(values))
+        if not hyper.endswith("_power"):
+            for value in values:
+                lossfit.make(candidate.loss, **{hyper: value})
+
+
+def test_describe_leaves_the_optimiser_out() -> None:
+    setting = search.settings(CANDIDATES["focal"], 1, 0)[0]
+    assert CANDIDATES["focal"].describe(setting) == {"gamma": setting["gamma"]}
+    assert CANDIDATES["cross_entropy"].describe(setting) == {}
+
+
+def test_choose_puts_cross_entropy_first() -> None:
+    assert [c.name for c in search.choose("all")] == list(CANDIDATES)
+    assert [c.name for c in search.choose("poly, focal,poly ,,")] == ["cross_entropy", "poly", "focal"]
+    assert [c.name for c in search.choose("focal,cross_entropy,focal")] == ["cross_entropy", "focal"]
+    assert [c.name for c in search.choose("")] == ["cross_entropy"]
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"), [("focel", "focal"), ("poly,labelsmoothing", "label_smoothing"), ("hings", "hinge")]
+)
+def test_unknown_names_suggest_the_nearest(given: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=rf"`losses` to be one of .*, but got '.*'. Did you mean '{nearest}'\?"):
+        search.choose(given)
+
+
+def test_a_loss_that_needs_a_function_takes_no_part() -> None:
+    with pytest.raises(ValueError, match=r"`losses` to be one of 'cross_entropy', .*, but got 'sensitivity'"):
+        search.choose("sensitivity")
+
+
+def shown(candidate: Candidate, setting: search.Setting, **names: torch.Tensor) -> torch.Tensor:
+    """The loss by the lines that the user is shown."""
+    scope: dict[str, object] = dict(names)
+    exec("\n".join(candidate.code(setting)), scope)
+    loss = scope["loss"]
+    assert isinstance(loss, torch.Tensor)
+    return loss
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_the_code_shown_is_the_loss_trained(name: str) -> None:
+    candidate, (splits, rows, batch, classes) = CANDIDATES[name], (2, 60, 11, 4)
+    settings = search.settings(candidate, 5, 3)
+    shares = torch.tensor([[0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.3, 0.5]])
+    train_labels = torch.cat([torch.arange(classes).expand(splits, -1), shares.multinomial(rows, replacement=True)], 1)
+    labels = torch.stack([train_labels[s, torch.randperm(rows)[:batch]] for s in range(splits)])
+    empty = Split(*[np.zeros(0, dtype=np.int64)] * 4)
+    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, 0, "accuracy", [0] * splits)
+    z = torch.randn(splits, batch, len(settings), classes, requires_grad=True)
+    found = Objective(task, train_labels, batch)(z, labels)
+    each = [
+        shown(candidate, setting, logits=z[s, :, t], labels=labels[s], train_labels=train_labels[s])
+        for s in range(splits)
+        for t, setting in enumerate(settings)
+    ]
+    expected = torch.stack(each).sum()
+    assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert_close(*(torch.autograd.grad(loss, z)[0] for loss in (found, expected)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_code_says_what_is_imported_and_set(name: str) -> None:
+    candidate = CANDIDATES[name]
+    for setting in search.settings(candidate, 8, 0):
+        lines = candidate.code(setting)
+        assert lines[0] == "import lossfit"
+        assert ("import torch" in lines) == any("torch." in line for line in lines)
+        assert registry.get(candidate.loss).__name__ in lines[-2]
+        for hyper in candidate.search:
+            assert f"{setting[hyper]:g}" in "\n".join(lines)

@@ -1,0 +1,404 @@
+"""Many small models trained as one, against one model trained longhand."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+from torch import Tensor, nn
+
+from lossfit.compare import metrics, search, splits, train
+from lossfit.compare.data import Dataset
+from lossfit.compare.models import Stacked
+from lossfit.compare.search import Setting
+from lossfit.compare.train import Task
+
+STEPS = 24
+ROWS, FEATURES, CLASSES = 160, 5, 3
+COUNTS = [80, 50, 30]
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short trainings of small batches; one thread, so that sums have one order."""
+    monkeypatch.setattr(train, "STEPS", STEPS)
+    monkeypatch.setattr(train, "EPOCHS", 1)
+    monkeypatch.setattr(train, "BATCH", 32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def setting(rate: float = 0.02, decay: float = 0.3, **own: float) -> Setting:
+    return {"learning_rate": rate, "weight_decay": decay, **own}
+
+
+def task(
+    name: str = "cross_entropy",
+    settings: list[Setting] | None = None,
+    *,
+    count: int = 1,
+    hidden: int = 0,
+    metric: str = "log_loss",
+    features: int = FEATURES,
+    noise: float = 0.2,
+) -> Task:
+    """Three overlapping classes; noise is on training and validation labels."""
+    rng = np.random.default_rng(3)
+    labels = rng.permutation(np.repeat(np.arange(CLASSES), COUNTS))
+    x = rng.normal(size=(CLASSES, features))[labels] + rng.normal(size=(ROWS, features))
+    data = Dataset("test", labels, list("abc"), "")
+    drawn = []
+    for split in splits.draw(data, count, 0):
+        flips = rng.random(ROWS) < noise
+        drawn.append(replace(split, seen=np.where(flips, (labels + 1) % CLASSES, labels)))
+    matrices = [tuple(x[part].astype(np.float32) for part in (s.train, s.validation, s.test)) for s in drawn]
+    candidate = search.candidates()[name]
+    return Task(
+        candidate,
+        settings or search.settings(candidate, 3, 0),
+        drawn,
+        matrices,  # type: ignore[arg-type]
+        labels,
+        CLASSES,
+        hidden,
+        metric,
+        [100 + s for s in range(count)],
+    )
+
+
+def agree(found: dict[str, Any], expected: dict[str, Any], rel: float = 1e-3, leave: tuple[str, ...] = ()) -> None:
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if key in leave:
+            continue
+        if isinstance(value, float) or (isinstance(value, list) and value):
+            assert found[key] == pytest.approx(value, rel=rel, abs=1e-6), key
+        else:
+            assert found[key] == value, key
+
+
+def alone(whole: Task, s: int, t: int) -> dict[str, Any]:
+    """The record of one of a task's models, trained by itself."""
+    one = replace(
+        whole,
+        settings=[whole.settings[t]],
+        splits=[whole.splits[s]],
+        matrices=[whole.matrices[s]],
+        seeds=[whole.seeds[s]],
+    )
+    return train.train(one)[0]
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+@pytest.mark.parametrize("name", search.candidates())
+def test_models_at_once_equal_one_by_one(name: str, hidden: int) -> None:
+    whole = task(name, count=2, hidden=hidden)
+    records = train.train(whole)
+    assert [(r["split"], r["trial"]) for r in records] == [(s, t) for s in range(2) for t in range(3)]
+    for record in records:
+        agree(record, alone(whole, record["split"], record["trial"]), leave=("split", "trial"))
+        assert record["loss"] == name
+        assert record["params"] == whole.candidate.describe(whole.settings[record["trial"]])
+        assert not record["failed"]
+    # A hinge without margin does not leave equal scores, so two linear models may be the same.
+    assert len({r["test_log_loss"] for r in records}) >= len(records) - (name == "hinge")
+
+
+@pytest.mark.parametrize(
+    ("features", "trials", "hidden"),
+    [(4, 4, 4), (1, 3, 4), (1, 1, 4), (3, 1, 3), (1, 1, 1), (2, 2, 1), (1, 3, 0), (3, 3, 0)],
+)
+def test_sizes_that_are_the_same_are_not_mistaken(features: int, trials: int, hidden: int) -> None:
+    settings = [setting(0.01 * (t + 1), 3.0 / (t + 1)) for t in range(trials)]
+    whole = task(settings=settings, hidden=hidden, features=features)
+    for t, record in enumerate(train.train(whole)):
+        agree(record, longhand(whole, 0, t).record(), leave=("split", "trial", "best_step"))
+
+
+class Longhand:
+    """A model in plain PyTorch: its final weights, and those of its best checkpoint."""
+
+    def __init__(self, model: nn.Sequential, whole: Task, s: int, t: int) -> None:
+        self.model, self.whole, self.s, self.t = model, whole, s, t
+        self.split, self.x = whole.splits[s], whole.matrices[s]
+        self.value, self.best_step = math.inf, 0
+        self.best: dict[str, Tensor] = {}
+
+    def probabilities(self, part: int) -> np.ndarray:
+        with torch.no_grad():
+            return self.model(torch.from_numpy(self.x[part])).double().softmax(1).numpy()
+
+    def check(self, step: int) -> None:
+        value = log_loss(self.split.seen[self.split.validation], self.probabilities(1), labels=range(CLASSES))
+        if value < self.value:
+            self.value, self.best_step = value, step
+            self.best = {name: p.clone() for name, p in self.model.state_dict().items()}
+
+    def record(self) -> dict[str, Any]:
+        own = self.whole.settings[self.t]
+        self.model.load_state_dict(self.best)
+        p, y = self.probabilities(2), self.whole.labels[self.split.test]
+        log_p, target = torch.from_numpy(p).log()[None], torch.from_numpy(y)[None]
+        curves = metrics.reliability(log_p, target)
+        found = {
+            "loss": self.whole.candidate.name,
+            "split": self.s,
+            "trial": self.t,
+            "params": self.whole.candidate.describe(own),
+            "learning_rate": own["learning_rate"],
+            "weight_decay": own["weight_decay"],
+            "failed": False,
+            "best_step": self.best_step,
+            "validation": self.value,
+            **{f"test_{name}": metric.function(log_p, target).item() for name, metric in metrics.METRICS.items()},
+            **dict(zip(("bin_rows", "bin_confidence", "bin_hits"), (c[0].tolist() for c in curves), strict=True)),
+            "risks": metrics.risk_coverage(log_p, target)[0].tolist(),
+        }
+        assert found["test_log_loss"] == pytest.approx(log_loss(y, p, labels=range(CLASSES)))
+        assert found["test_accuracy"] == pytest.approx(accuracy_score(y, p.argmax(1)))
+        return found
+
+
+def initial(whole: Task, s: int, t: int, generator: torch.Generator) -> nn.Sequential:
+    """A module with the weights that the task's models start from."""
+    start = Stacked(whole.matrices[s][0].shape[1], CLASSES, len(whole.settings), whole.hidden, [generator])
+    return module(start.parameters, whole, 0, t)
+
+
+def module(parameters: list[Tensor], whole: Task, s: int, t: int) -> nn.Sequential:
+    first, bias, *rest = (p.detach().clone() for p in parameters)
+    layers: list[nn.Module] = [nn.Linear(first.shape[1], first.shape[3])]
+    if rest:
+        layers += [nn.ReLU(), nn.Linear(whole.hidden, CLASSES)]
+        layers[2].load_state_dict({"weight": rest[0][s, t].T, "bias": rest[1][s, 0, t]})
+    layers[0].load_state_dict({"weight": first[s, :, t].T, "bias": bias[s, 0, t]})
+    return nn.Sequential(*layers)
+
+
+def loss_function(name: str, own: Setting, counts: Tensor) -> nn.Module:
+    if name == "class_weights":
+        return nn.CrossEntropyLoss(weight=(counts.sum() / (CLASSES * counts)) ** own["weight_power"])
+    return nn.CrossEntropyLoss(label_smoothing=own.get("label_smoothing", 0.0))
+
+
+def longhand(whole: Task, s: int, t: int) -> Longhand:
+    """The training loop as one writes it."""
+    generator = torch.Generator().manual_seed(whole.seeds[s])
+    model = initial(whole, s, t, generator)
+    own, split = whole.settings[t], whole.splits[s]
+    x, y = torch.from_numpy(whole.matrices[s][0]), torch.from_numpy(split.seen[split.train])
+    counts = torch.bincount(y, minlength=CLASSES).float()
+    function = loss_function(whole.candidate.name, own, counts)
+    prior = own.get("prior_power", 0.0) * (counts / counts.sum()).log()
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if "weight" in n], "weight_decay": own["weight_decay"]},
+        {"params": [p for n, p in model.named_parameters() if "bias" in n], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=own["learning_rate"])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+    found, step = Longhand(model, whole, s, t), 0
+    while step < STEPS:
+        order = torch.randperm(len(x), generator=generator)
+        for at in order.split(32):
+            if len(at) < 32 or step == STEPS:
+                continue
+            optimizer.zero_grad()
+            function(model(x[at]) + prior, y[at]).backward()
+            optimizer.step()
+            schedule.step()
+            step += 1
+            if step in (STEPS // 4, STEPS // 2, 3 * STEPS // 4, STEPS):
+                found.check(step)
+    return found
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+@pytest.mark.parametrize("name", ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"])
+def test_a_model_is_that_of_a_longhand_loop(name: str, hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+    original = train._records
+
+    def keeping(whole: Task, best: Any, model: Stacked, *rest: Any) -> list[dict[str, Any]]:
+        kept[:] = [best.parameters, model.parameters]
+        return original(whole, best, model, *rest)
+
+    monkeypatch.setattr(train, "_records", keeping)
+    whole = task(name, count=2, hidden=hidden)
+    records = train.train(whole)
+    for m, record in enumerate(records):
+        s, t = divmod(m, 3)
+        expected = longhand(whole, s, t)
+        final = {name: p.clone() for name, p in expected.model.state_dict().items()}
+        agree(record, expected.record())
+        for parameters, reference in zip(kept, (expected.best, final), strict=True):
+            for key, value in module(parameters, whole, s, t).state_dict().items():
+                torch.testing.assert_close(value, reference[key], rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_checkpoint_may_be_an_early_one() -> None:
+    records = train.train(task(settings=[setting(3.0, 0.0), setting(0.005, 0.0)], count=4))
+    steps = {r["best_step"] for r in records}
+    assert steps <= {6, 12, 18, 24}
+    assert len(steps) > 1
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS)
+def test_the_checkpoint_is_the_best_by_the_metric(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every checkpoint's value is seen by counting the metric's calls on the validation rows."""
+    seen: list[Tensor] = []
+    plain = metrics.METRICS[metric]
+
+    def noting(log_p: Tensor, target: Tensor) -> Tensor:
+        seen.append(plain.function(log_p, target))
+        return seen[-1]
+
+    monkeypatch.setitem(metrics.METRICS, metric, plain._replace(function=noting))
+    settings = [setting(1.0), setting(0.002), setting(0.05)]
+    records = train.train(task("focal", [{**s, "gamma": 2.0} for s in settings], metric=metric, count=2))
+    *checkpoints, test = (v.tolist() for v in seen)
+    assert len(checkpoints) == 4
+    for m, record in enumerate(records):
+        values = [c[m] for c in checkpoints]
+        best = max(values) if plain.higher else min(values)
+        assert record["validation"] == best
+        assert record["best_step"] == 6 * (values.index(best) + 1)
+        assert record[f"test_{metric}"] == test[m]
+
+
+def test_the_earlier_checkpoint_is_kept_on_a_tie() -> None:
+    whole = task(metric="accuracy", noise=0.0)
+    split = whole.splits[0]
+    apart = 50 * np.eye(CLASSES, FEATURES, dtype=np.float32)
+    far = tuple(apart[whole.labels[rows]] for rows in (split.train, split.validation, split.test))
+    for record in train.train(replace(whole, matrices=[far], settings=[setting()])):
+        assert (record["validation"], record["test_accuracy"], record["best_step"]) == (1.0, 1.0, 6)
+
+
+def test_what_is_tested_on_is_the_true_label() -> None:
+    whole = task(noise=0.0, metric="accuracy", settings=[setting()])
+    wrong = [replace(s, seen=np.where(np.isin(np.arange(ROWS), s.test), 0, s.seen)) for s in whole.splits]
+    assert train.train(replace(whole, splits=wrong)) == train.train(whole)
+    turned = [replace(s, seen=(s.seen + 1) % CLASSES) for s in whole.splits]
+    found, plain = train.train(replace(whole, splits=turned))[0], train.train(whole)[0]
+    assert plain["test_accuracy"] > 0.7
+    assert found["validation"] > 0.7
+    assert found["test_accuracy"] < 0.3
+
+
+def test_the_same_seed_gives_the_same_records_and_another_does_not() -> None:
+    whole = task("gamma_cross_entropy", count=2, hidden=6)
+    found = train.train(whole)
+    assert train.train(whole) == found
+    assert train.train(replace(whole, seeds=[7, 8])) != found
+
+
+def test_all_settings_of_a_split_start_from_the_same_weights() -> None:
+    model = Stacked(4, 3, 5, 6, [torch.Generator().manual_seed(s) for s in (1, 2)])
+    first, _, last, _ = model.parameters
+    assert (first == first[:, :, :1]).all()
+    assert (last == last[:, :1]).all()
+    assert not (first[0] == first[1]).any()
+    again = Stacked(4, 3, 1, 6, [torch.Generator().manual_seed(2)]).parameters
+    assert (again[0][0, :, 0] == first[1, :, 0]).all()
+    assert (again[2][0, 0] == last[1, 0]).all()
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_stacked_models_are_modules_side_by_side(hidden: int) -> None:
+    model = Stacked(FEATURES, CLASSES, 4, hidden, [torch.Generator().manual_seed(s) for s in (1, 2)])
+    model.parameters = [torch.randn(p.shape) for p in model.parameters]
+    x = torch.randn(2, 7, FEATURES)
+    found = model(x)
+    assert found.shape == (2, 7, 4, CLASSES)
+    whole = task(hidden=hidden)
+    for s in range(2):
+        for t in range(4):
+            torch.testing.assert_close(found[s, :, t], module(model.parameters, whole, s, t)(x[s]))
+
+
+@pytest.mark.parametrize("rate", [1e30, math.inf, math.nan])
+@pytest.mark.parametrize("hidden", [0, 6])
+@pytest.mark.parametrize("name", ["cross_entropy", "exact", "smooth_accuracy", "class_weights", "focal"])
+def test_a_model_that_diverges_does_not_disturb_the_others(name: str, hidden: int, rate: float) -> None:
+    sane = task(name, count=2, hidden=hidden)
+    wild = [dict(s) for s in sane.settings]
+    wild[1] = {**wild[1], "learning_rate": rate, "weight_decay": 10.0}
+    expected, found = train.train(sane), train.train(replace(sane, settings=wild))
+    for a, b in zip(found, expected, strict=True):
+        if a["trial"] == 1:
+            assert a["failed"]
+            assert a["best_step"] == 0
+            assert math.isfinite(a["test_log_loss"])
+        else:
+            agree(a, b)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = task(metric=metric, settings=[setting()] * 2, hidden=6)
+    original, calls = train._AdamW.step, []
+
+    def step(self: train._AdamW, grads: tuple[Tensor, ...]) -> None:
+        original(self, grads)
+        calls.append(0)
+        if len(calls) == 15:
+            self.model.parameters[2].data[:, 1] = math.nan
+
+    monkeypatch.setattr(train._AdamW, "step", step)
+    healthy, broken = train.train(whole)
+    assert broken["best_step"] in (6, 12)
+    assert not broken["failed"]
+    assert math.isfinite(broken["test_log_loss"])
+    monkeypatch.undo()
+    assert healthy["best_step"] >= broken["best_step"]
+
+
+def test_progress_goes_from_nothing_to_all() -> None:
+    shares: list[float] = []
+    train.train(task(), shares.append)
+    assert shares == pytest.approx([(step + 1) / STEPS for step in range(STEPS)])
+
+
+@pytest.mark.parametrize(("rows", "steps", "epochs", "expected"), [(96, 5, 1, 5), (96, 5, 4, 12), (20, 3, 10, 10)])
+def test_there_are_as_many_steps_as_promised(
+    rows: int, steps: int, epochs: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number of steps, or passes over the data in whole batches, whichever is more."""
+    monkeypatch.setattr(train, "STEPS", steps)
+    monkeypatch.setattr(train, "EPOCHS", epochs)
+    whole = task(settings=[setting()])
+    cut = [replace(s, train=s.train[:rows]) for s in whole.splits]
+    matrices = [(x[:rows], validation, test) for x, validation, test in whole.matrices]
+    shares: list[float] = []
+    train.train(replace(whole, splits=cut, matrices=matrices), shares.append)
+    assert len(shares) == expected
+
+
+def test_batches_go_through_all_rows_of_each_split() -> None:
+    generators = [torch.Generator().manual_seed(s) for s in (1, 2)]
+    found = train._batches(generators, 12, 4)
+    passes = [torch.cat([next(found) for _ in range(3)], 1) for _ in range(2)]
+    for rows in passes:
+        assert (rows.sort(1).values == torch.arange(12)).all()
+    assert not (passes[0] == passes[1]).all()
+    assert not (passes[0][0] == passes[0][1]).all()
+
+
+def test_probabilities_are_those_that_the_loss_trains() -> None:
+    whole = task("exact", [setting(sigma=0.5), setting(sigma=2.0)])
+    z = torch.randn(1, 9, 2, CLASSES, dtype=torch.float64)
+    found = train.log_probabilities(whole, z).exp()
+    for t, sigma in enumerate((0.5, 2.0)):
+        noisy = z[0, :, t] + sigma * torch.randn(100_000, 9, CLASSES, dtype=torch.float64)
+        drawn = nn.functional.one_hot(noisy.argmax(2), CLASSES).double().mean(0)
+        assert found[t].numpy() == pytest.approx(drawn.numpy(), abs=0.01)
+    plain = train.log_probabilities(task("focal", [setting(gamma=1.0)] * 2), z)
+    torch.testing.assert_close(plain[1], z[0, :, 1].log_softmax(1))
