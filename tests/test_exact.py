@@ -278,15 +278,28 @@ class TestTransformations:
         with pytest.raises(NotImplementedError, match="ExactLoss has no second derivative"):
             first.sum().backward()
 
-    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # PyTorch's own, at the break of the graph
-    def test_compiled(self, log: bool) -> None:
+    @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch does it
+    @pytest.mark.parametrize("learnt", [False, True])
+    def test_compiled(self, log: bool, learnt: bool) -> None:
         torch._dynamo.reset()
-        loss = lossfit.ExactLoss(log=log)
+        sigma = torch.nn.Parameter(torch.tensor(1.5, dtype=self.z.dtype)) if learnt else 1.5
+        loss = lossfit.ExactLoss(log=log, sigma=sigma)
         z = self.z[0].clone().requires_grad_()
-        compiled = torch.compile(loss, backend="aot_eager")(z, self.y[0])
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(z, self.y[0])
         plain = loss(z, self.y[0])
         assert_close(compiled, plain)
-        assert_close(torch.autograd.grad(compiled, z)[0], torch.autograd.grad(plain, z)[0])
+        wanted = (z, sigma) if learnt else (z,)
+        found, expected = torch.autograd.grad(compiled, wanted), torch.autograd.grad(plain, wanted)
+        for mine, theirs in zip(found, expected, strict=True):
+            assert_close(mine, theirs)
+
+    def test_the_operators_keep_their_promises(self, log: bool) -> None:
+        z, y, sigma = self.z[0], self.y[0], torch.full(self.y[0].shape, 1.5, dtype=self.z.dtype)
+        tests = ("test_schema", "test_faketensor")
+        torch.library.opcheck(torch.ops.lossfit.exact_forward, (z, y, sigma, log), test_utils=tests)
+        saved = torch.ops.lossfit.exact_forward(z, y, sigma, log)[1:]
+        grad = torch.ones_like(sigma)
+        torch.library.opcheck(torch.ops.lossfit.exact_backward, (grad, z, y, sigma, *saved, log), test_utils=tests)
 
 
 class Largest(TorchDispatchMode):

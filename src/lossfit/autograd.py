@@ -17,6 +17,8 @@ def transformed() -> bool:
 
 def batched(*grads: Tensor | None) -> bool:
     """Whether gradients hold many at a time (``is_grads_batched=True``): then no operation on them may be in place."""
+    if torch.compiler.is_compiling():
+        return False
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 

@@ -92,7 +92,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
 ) -> None:
-    r"""Train every loss on your data, fairly, and say which one to use.
+    """Train every loss on your data, fairly, and say which one to use.
 
     \b
     lossfit compare yeast --metric balanced_accuracy
@@ -201,7 +201,7 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
 def list_losses(
     name: Annotated[str | None, typer.Argument(help="A loss to tell all about.")] = None,
 ) -> None:
-    r"""Every loss: formula, hyper-parameters, source.
+    """Every loss: formula, hyper-parameters, source.
 
     \b
     lossfit list
@@ -236,7 +236,7 @@ def plot(
     out: Annotated[Path, typer.Option(help="A .png or .svg file.")] = Path("losses.png"),
     against: Annotated[str, typer.Option(help="p, the target's probability, or gap.")] = "p",
 ) -> None:
-    r"""Draw losses and their sensitivities.
+    """Draw losses and their sensitivities.
 
     \b
     lossfit plot cross_entropy focal:gamma=2 gamma_cross_entropy:gamma=0.1

@@ -54,7 +54,6 @@ class Win(NamedTuple):
     """Their weights c (N, nodes) in d log_share / d lead_k = sum_n c_n h(x_n + lead_k)."""
 
 
-@torch.compiler.disable(reason="the nodes are placed by what the rows hold")
 def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
     """1 - P, or -log P, of every row: scores (N, C), targets (N,), sigma a number or (N,)."""
     found: tuple[Tensor, ...] = call(_Exact, scores, target, sigma, log)
@@ -64,15 +63,10 @@ def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool)
 class _Exact(Function):
     @staticmethod
     def forward(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> tuple[Tensor, ...]:
-        nodes = node_count(scores.shape[1])
-        parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma)]
-        win = Win(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else _no_rows(scores)
-        share = win.log_share.exp()
-        if log:
-            loss = torch.where(win.complement, -torch.log1p(-share), -win.log_share)
-        else:
-            loss = torch.where(win.complement, share, -torch.expm1(win.log_share))
-        return loss, *win
+        if torch.compiler.is_compiling():
+            found: tuple[Tensor, ...] = _opaque_forward(scores, target, _per_row(sigma, target, scores), log)
+            return found
+        return _forward(scores, target, sigma, log)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -115,25 +109,12 @@ class _ExactBackward(Function):
         weights: Tensor,
         log: bool,
     ) -> tuple[Tensor, Tensor]:
-        # dl / d log_share
-        share = log_share.exp()
-        if log:
-            grad = grad * torch.where(complement, share / (1 - share), -1.0)
-        else:
-            grad = grad * torch.where(complement, share, -share)
-        to_scores = torch.empty_like(scores, dtype=grad.dtype)
-        by_sigma = []
-        win = Win(log_share, complement, place, weights)
-        for at, lead in _leads(scores, target, sigma):
-            push = _push(lead, Win(*(v[at] for v in win)))  # d log_share / d lead
-            scale = grad[at] / (sigma[at] if isinstance(sigma, Tensor) else sigma)
-            by_sigma.append(-(push * lead).sum(1) * scale)
-            push.mul_(-scale.unsqueeze(1))
-            own = target[at].unsqueeze(1)
-            push.scatter_(1, own, 0.0)
-            to_scores[at] = push.scatter_(1, own, -push.sum(1, keepdim=True))
-        to_sigma = torch.cat(by_sigma) if by_sigma else grad.new_empty(0)
-        return to_scores.to(scores.dtype), to_sigma
+        win = log_share, complement, place, weights
+        if torch.compiler.is_compiling():
+            each = _per_row(sigma, target, scores)
+            found: tuple[Tensor, Tensor] = _opaque_backward(grad, scores, target, each, *win, log)
+            return found
+        return _backward(grad, scores, target, sigma, *win, log)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -147,6 +128,84 @@ class _ExactBackward(Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], int]:
         found = _ExactBackward.apply(*fold(info.batch_size, in_dims, arguments))
         return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
+
+
+def _forward(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> tuple[Tensor, ...]:
+    nodes = node_count(scores.shape[1])
+    parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma)]
+    win = Win(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else _no_rows(scores, nodes)
+    share = win.log_share.exp()
+    if log:
+        loss = torch.where(win.complement, -torch.log1p(-share), -win.log_share)
+    else:
+        loss = torch.where(win.complement, share, -torch.expm1(win.log_share))
+    return loss, *win
+
+
+def _backward(
+    grad: Tensor,
+    scores: Tensor,
+    target: Tensor,
+    sigma: float | Tensor,
+    log_share: Tensor,
+    complement: Tensor,
+    place: Tensor,
+    weights: Tensor,
+    log: bool,
+) -> tuple[Tensor, Tensor]:
+    # dl / d log_share
+    share = log_share.exp()
+    if log:
+        grad = grad * torch.where(complement, share / (1 - share), -1.0)
+    else:
+        grad = grad * torch.where(complement, share, -share)
+    to_scores = torch.empty_like(scores, dtype=grad.dtype)
+    by_sigma = []
+    win = Win(log_share, complement, place, weights)
+    for at, lead in _leads(scores, target, sigma):
+        push = _push(lead, Win(*(v[at] for v in win)))  # d log_share / d lead
+        scale = grad[at] / (sigma[at] if isinstance(sigma, Tensor) else sigma)
+        by_sigma.append(-(push * lead).sum(1) * scale)
+        push.mul_(-scale.unsqueeze(1))
+        own = target[at].unsqueeze(1)
+        push.scatter_(1, own, 0.0)
+        to_scores[at] = push.scatter_(1, own, -push.sum(1, keepdim=True))
+    to_sigma = torch.cat(by_sigma) if by_sigma else grad.new_empty(0)
+    return to_scores.to(scores.dtype), to_sigma
+
+
+# A compiler cannot trace where the nodes are placed, which depends on what the rows hold: it gets one operator.
+_opaque_forward = torch.library.custom_op(
+    "lossfit::exact_forward",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor scores, Tensor target, Tensor sigma, bool log) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+_opaque_backward = torch.library.custom_op(
+    "lossfit::exact_backward",
+    _backward,
+    mutates_args=(),
+    schema="(Tensor grad, Tensor scores, Tensor target, Tensor sigma, Tensor log_share, Tensor complement, "
+    "Tensor place, Tensor weights, bool log) -> (Tensor, Tensor)",
+)
+
+
+@_opaque_forward.register_fake
+def _(scores: Tensor, target: Tensor, sigma: Tensor, log: bool) -> tuple[Tensor, ...]:
+    rows = scores.new_empty(target.shape, dtype=accumulation_dtype(scores))
+    nodes = rows.new_empty((len(target), node_count(scores.shape[1])))
+    return rows, torch.empty_like(rows), torch.empty_like(rows, dtype=torch.bool), nodes, torch.empty_like(nodes)
+
+
+@_opaque_backward.register_fake
+def _(grad: Tensor, scores: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(scores), torch.empty_like(grad)
+
+
+def _per_row(sigma: float | Tensor, target: Tensor, scores: Tensor) -> Tensor:
+    if isinstance(sigma, Tensor):
+        return sigma
+    return scores.new_full(target.shape, sigma, dtype=accumulation_dtype(scores))
 
 
 def node_count(classes: int) -> int:
@@ -167,9 +226,10 @@ def _leads(scores: Tensor, target: Tensor, sigma: float | Tensor) -> Iterator[tu
         yield at, lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT).scatter_(1, own, _OUT_OF_SIGHT)
 
 
-def _no_rows(scores: Tensor) -> Win:
+def _no_rows(scores: Tensor, nodes: int) -> Win:
     empty = scores.new_empty(0, dtype=accumulation_dtype(scores))
-    return Win(empty, empty.bool(), empty.unsqueeze(1), empty.unsqueeze(1))
+    place = empty.new_empty(0, nodes)
+    return Win(empty, empty.bool(), place, place.clone())
 
 
 def _win(lead: Tensor, nodes: int) -> Win:

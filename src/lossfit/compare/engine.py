@@ -91,9 +91,10 @@ def run(
     plan.check()
     data = sources.load(plan.source, plan.target, text=plan.text, drop=plan.drop, impute=plan.impute)
     drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise)
-    store.open_folder(out, plan, data.fingerprint, resume)
+    store.check_folder(out, plan, data.fingerprint, resume)
     start, before = time.perf_counter(), _seconds(out)
     matrices = features.make(data, drawn, plan.embedding)
+    store.make_folder(out, plan, data.fingerprint)
     hidden = 0 if plan.model == "linear" else HIDDEN
     tasks = list(_tasks(plan, sum(m.size for m in matrices[0])))
     todo = [(c, chunk) for c, chunk in tasks if not store.part(out, c.name, chunk.start).exists()]

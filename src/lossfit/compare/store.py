@@ -18,30 +18,42 @@ if TYPE_CHECKING:
     from lossfit.compare.engine import Plan
 
 
-def open_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
-    """Make the folder, or make sure that it holds this very comparison and may be gone on with.
+def check_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
+    """Make sure that the folder is free, or holds this very comparison and may be gone on with.
 
     Raises:
         InputError: it exists and ``resume`` is not asked for, or it holds something else.
     """
-    asked = json.loads(json.dumps({**asdict(plan), "data": fingerprint, "lossfit": lossfit.__version__}))
     path = out / "plan.json"
     if out.exists() and not out.is_dir():
         raise InputError(f"The output {str(out)!r} is a file; name a folder by --out.")
-    if out.exists() and any(out.iterdir()):
-        if not path.is_file():
-            raise InputError(f"The folder {str(out)!r} exists and holds something else; name another by --out.")
-        if not resume:
-            raise InputError(
-                f"The folder {str(out)!r} exists. Pass --resume to go on with it, or name another folder by --out."
-            )
-        there = json.loads(path.read_text(encoding="utf-8"))
-        different = [k for k in asked if asked[k] != there.get(k)]
-        if different:
-            listed = ", ".join(f"{k} is {there.get(k)!r}, not {asked[k]!r}" for k in different)
-            raise InputError(f"The folder {str(out)!r} holds another comparison: {listed}. Name another by --out.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not path.is_file():
+        raise InputError(f"The folder {str(out)!r} exists and holds something else; name another by --out.")
+    if not resume:
+        raise InputError(
+            f"The folder {str(out)!r} exists. Pass --resume to go on with it, or name another folder by --out."
+        )
+    asked, there = _identity(plan, fingerprint), json.loads(path.read_text(encoding="utf-8"))
+    different = [k for k in asked if asked[k] != there.get(k)]
+    if different:
+        listed = ", ".join(f"{k} is {there.get(k)!r}, not {asked[k]!r}" for k in different)
+        raise InputError(f"The folder {str(out)!r} holds another comparison: {listed}. Name another by --out.")
+
+
+def make_folder(out: Path, plan: Plan, fingerprint: str) -> None:
     (out / "parts").mkdir(parents=True, exist_ok=True)
-    replace(path, lambda p: p.write_text(json.dumps(asked, indent=2), encoding="utf-8"))
+    identity = json.dumps(_identity(plan, fingerprint), indent=2)
+    replace(out / "plan.json", lambda path: path.write_text(identity, encoding="utf-8"))
+
+
+def _identity(plan: Plan, fingerprint: str) -> dict[str, Any]:
+    """What two comparisons must share to be one, as JSON gives it back."""
+    found: dict[str, Any] = json.loads(
+        json.dumps({**asdict(plan), "data": fingerprint, "lossfit": lossfit.__version__})
+    )
+    return found
 
 
 def part(out: Path, loss: str, first_split: int) -> Path:

@@ -1,0 +1,35 @@
+"""Make pictures/compare.png, the README's picture, from the results of ``make demo``.
+
+make demo
+python scripts/readme_picture.py
+"""
+
+import json
+from pathlib import Path
+
+import altair as alt
+
+from lossfit import plot
+from lossfit.compare.report.charts import differences
+
+ROOT = Path(__file__).parents[1]
+TITLES = {
+    "tweets": "tweets: trained on one rater's label, tested on the majority's",
+    "yeast": "yeast: 10 classes, 438 rows to 5",
+}
+
+
+def main() -> None:
+    both = []
+    for name, title in TITLES.items():
+        summary = json.loads((ROOT / "demo" / name / "summary.json").read_text(encoding="utf-8"))
+        both.append(differences(summary, width=330).properties(title=title))
+    picture = alt.hconcat(*both, spacing=30).configure(**{**plot.STYLE, "background": "white"})
+    path = ROOT / "pictures" / "compare.png"
+    path.parent.mkdir(exist_ok=True)
+    picture.save(str(path), scale_factor=2.0)
+    print(f"Wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""From trainings to an answer, on results that are made up so that the answer is known."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from lossfit.compare import data, engine, metrics, search, summary
+
+SPLITS, TRIALS = 6, 2
+# Per split, for the better of the two settings on validation.
+TEST = {
+    "cross_entropy": [0.50, 0.52, 0.48, 0.51, 0.49, 0.50],
+    "focal": [0.60, 0.62, 0.57, 0.61, 0.60, 0.60],
+    "poly": [0.505, 0.515, 0.485, 0.51, 0.49, 0.50],
+    "squared": [0.30, 0.31, 0.29, 0.33, 0.30, 0.30],
+}
+
+
+def records() -> list[dict[str, object]]:
+    found = []
+    for loss, values in TEST.items():
+        candidate = search.candidates()[loss]
+        settings = search.settings(candidate, TRIALS, 0)
+        for split, value in enumerate(values):
+            for trial in range(TRIALS):
+                right = trial == split % 2
+                found.append(
+                    {
+                        "loss": loss,
+                        "split": split,
+                        "trial": trial,
+                        "params": json.dumps(candidate.describe(settings[trial])),
+                        "learning_rate": settings[trial]["learning_rate"],
+                        "weight_decay": settings[trial]["weight_decay"],
+                        "failed": False,
+                        "validation": 0.7 if right else 0.6,
+                        # The other setting would do better on the test rows, which may not matter.
+                        **{f"test_{metric}": value if right else 0.99 for metric in metrics.METRICS},
+                        "seconds": 0.5,
+                    }
+                )
+    return found
+
+
+def outcome(rows: list[dict[str, object]], metric: str = "accuracy") -> engine.Outcome:
+    plan = engine.Plan("yeast", metric=metric, losses="focal,poly,squared", splits=SPLITS, trials=TRIALS)
+    return engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 12.0, 32)
+
+
+def entries(found: dict[str, object]) -> dict[str, dict[str, object]]:
+    return {entry["loss"]: entry for entry in found["losses"]}
+
+
+def test_the_setting_is_chosen_on_validation() -> None:
+    found = entries(summary.summarise(outcome(records())))
+    for loss, values in TEST.items():
+        assert found[loss]["test"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
+        assert found[loss]["test"]["accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_where_less_is_better_the_least_is_chosen() -> None:
+    rows = records()
+    for row in rows:
+        row["validation"] = -row["validation"]
+    found = summary.summarise(outcome(rows, "log_loss"))
+    assert entries(found)["focal"]["test"]["log_loss"]["mean"] == pytest.approx(np.mean(TEST["focal"]))
+    assert [e["loss"] for e in found["losses"]] == ["squared", "cross_entropy", "poly", "focal"]
+    assert found["recommended"]["loss"] == "squared"
+
+
+def test_differences_are_paired_and_adjusted() -> None:
+    found = entries(summary.summarise(outcome(records())))
+    p_values = {}
+    for loss in ("focal", "poly", "squared"):
+        d = np.subtract(TEST[loss], TEST["cross_entropy"])
+        error = math.sqrt((1 / SPLITS + 0.2 / 0.8) * d.var(ddof=1))
+        versus = found[loss]["vs_cross_entropy"]
+        assert versus["difference"] == pytest.approx(d.mean())
+        reach = stats.t.ppf(0.975, SPLITS - 1) * error
+        assert versus["ci95"] == pytest.approx([d.mean() - reach, d.mean() + reach])
+        p_values[loss] = 2 * stats.t.sf(abs(d.mean()) / error, SPLITS - 1)
+        assert versus["p_value"] == pytest.approx(p_values[loss])
+    ranked = sorted(p_values, key=p_values.__getitem__)
+    expected, largest = {}, 0.0
+    for i, loss in enumerate(ranked):
+        largest = max(largest, min(1.0, p_values[loss] * (3 - i)))
+        expected[loss] = largest
+    assert {loss: found[loss]["vs_cross_entropy"]["p_holm"] for loss in expected} == pytest.approx(expected)
+    assert found["cross_entropy"]["vs_cross_entropy"]["difference"] == 0
+
+
+def test_the_best_of_the_measurably_better_is_recommended() -> None:
+    found = summary.summarise(outcome(records()))
+    assert [e["loss"] for e in found["losses"]] == ["focal", "poly", "cross_entropy", "squared"]
+    assert found["recommended"]["loss"] == "focal"
+    assert found["recommended"]["better_than_cross_entropy"]
+    sides = {e["loss"]: summary.verdict(e["vs_cross_entropy"], "accuracy") for e in found["losses"]}
+    assert sides == {"focal": "better", "poly": "undecided", "cross_entropy": "undecided", "squared": "worse"}
+
+
+def test_if_none_is_measurably_better_cross_entropy_stays() -> None:
+    rows = [row for row in records() if row["loss"] != "focal"]
+    plan = engine.Plan("yeast", losses="poly,squared", splits=SPLITS, trials=TRIALS)
+    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0))
+    assert found["losses"][0]["loss"] == "poly"
+    assert found["recommended"]["loss"] == "cross_entropy"
+    assert not found["recommended"]["better_than_cross_entropy"]
+    assert found["model"] == "linear"
+
+
+def test_failed_trainings_are_passed_over_and_counted() -> None:
+    rows = records()
+    for row in rows:
+        if row["loss"] == "poly" and row["split"] == 0 and row["trial"] == 0:
+            row.update(failed=True, validation=math.inf)
+    found = summary.summarise(outcome(rows))
+    poly = entries(found)["poly"]
+    assert found["failed_trainings"] == poly["failed_trainings"] == 1
+    assert poly["test"]["accuracy"]["mean"] == pytest.approx(np.mean([0.99, *TEST["poly"][1:]]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("failing_splits", [1, 5, 6])
+def test_a_loss_without_a_result_in_every_split_is_not_compared(failing_splits: int) -> None:
+    rows = records()
+    for row in rows:
+        if row["loss"] == "poly" and row["split"] < failing_splits:
+            row.update(failed=True, validation=-math.inf)
+    found = summary.summarise(outcome(rows))
+    assert found["losses"][-1]["loss"] == "poly"
+    assert found["losses"][-1]["vs_cross_entropy"] is None
+    assert found["recommended"]["loss"] == "focal"
+
+
+def test_keys_that_others_rely_on() -> None:
+    found = summary.summarise(outcome(records()))
+    assert {"source", "metric", "recommended", "losses", "trainings", "seconds"} <= set(found)
+    assert {"loss", "params"} <= set(found["recommended"])
+    for entry in found["losses"]:
+        assert {"loss", "params", "test", "vs_cross_entropy"} <= set(entry)
+        assert set(entry["test"]) == set(metrics.METRICS)
+        for value in entry["test"].values():
+            assert set(value) == {"mean", "std"}
+        assert {"difference", "ci95", "p_value"} <= set(entry["vs_cross_entropy"])
+    assert found["trainings"] == len(TEST) * SPLITS * TRIALS
+    assert found["seconds"] == 12.0
+    json.dumps(found, allow_nan=False)
