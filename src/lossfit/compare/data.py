@@ -108,9 +108,19 @@ def table(
     columns = ", ".join(frame.columns)
     if target is None:
         raise InputError(f"Name the column with the classes by --target. The columns are: {columns}.")
-    for option, column in (("--target", target), ("--text", text), *(("--drop", column) for column in drop)):
-        if column is not None and column not in frame.columns:
+    named: dict[str, str] = {}
+    for option, column in (
+        ("--target", target),
+        ("--text", text),
+        *(("--drop", column) for column in dict.fromkeys(drop)),
+    ):
+        if column is None:
+            continue
+        if column not in frame.columns:
             raise InputError(f"{option}: there is no column {column!r}. The columns are: {columns}.")
+        if column in named:
+            raise InputError(f"{option}: the column {column!r} is named by {named[column]} already.")
+        named[column] = option
     labels, classes = _classes(frame[target])
     frame = frame.drop(target, *drop)
     texts = None
@@ -145,7 +155,7 @@ def _read(path: Path) -> pl.DataFrame:
             frame = pl.read_parquet(path)
     except InputError:
         raise
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, csv.Error, OSError, UnicodeDecodeError) as error:
         raise InputError(f"The file {str(path)!r} cannot be read as {path.suffix}: {error}") from error
     if frame.is_empty():
         raise InputError(f"The file {str(path)!r} has a header but no rows.")
@@ -154,13 +164,17 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _check_header(path: Path) -> None:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
+        header = next((row for row in csv.reader(file) if row), [])
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
         raise InputError(f"The file {str(path)!r} has several columns of the same name: {', '.join(map(repr, twice))}.")
 
 
 def _classes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
+    if column.dtype.is_nested():
+        raise InputError(f"Expected the target {column.name!r} to hold classes, but it is {column.dtype}.")
+    if column.dtype.is_decimal():
+        column = column.cast(pl.Float64)
     missing = column.is_null()
     if column.dtype.is_float():
         missing |= column.is_nan()
@@ -175,7 +189,11 @@ def _classes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
             "classifiers, and needs classes."
         )
     if column.dtype.is_float():
-        column = column.cast(pl.Int64)
+        whole = column.cast(pl.Int64, strict=False)
+        if whole.has_nulls():
+            strange = column.filter(whole.is_null())[0]
+            raise InputError(f"The target {column.name!r} holds {strange:g}, which is no class.")
+        column = whole
     values = column.unique().sort()
     names = [str(v) for v in values]
     if len(names) < 2:
