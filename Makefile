@@ -6,8 +6,9 @@ BIN := .venv/bin
 
 demo: .venv/ready
 	$(BIN)/lossfit compare tweets --metric accuracy --out demo/tweets --resume
+	$(BIN)/lossfit compare tweets --metric accuracy --label-noise 0.4 --out demo/tweets-noisy --resume
 	$(BIN)/lossfit compare yeast --metric balanced_accuracy --out demo/yeast --resume
-	@echo "Open demo/tweets/report.html and demo/yeast/report.html."
+	@echo "Open demo/tweets/report.html, demo/tweets-noisy/report.html and demo/yeast/report.html."
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -14,8 +14,9 @@ from lossfit.compare.report.charts import differences
 
 ROOT = Path(__file__).parents[1]
 TITLES = {
-    "tweets": "tweets: trained on one rater's label, tested on the majority's",
-    "yeast": "yeast: 10 classes, 438 rows to 5",
+    "tweets": "tweets, as the raters labelled them",
+    "tweets-noisy": "tweets, 40% of the training labels wrong",
+    "yeast": "yeast, 10 classes of 438 down to 5 rows",
 }
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     both = []
     for name, title in TITLES.items():
         summary = json.loads((ROOT / "demo" / name / "summary.json").read_text(encoding="utf-8"))
-        both.append(differences(summary, width=330).properties(title=title))
+        both.append(differences(summary, width=260, legend=True).properties(title=title))
     picture = alt.hconcat(*both, spacing=30).configure(**{**plot.STYLE, "background": "white"})
     path = ROOT / "pictures" / "compare.png"
     path.parent.mkdir(exist_ok=True)

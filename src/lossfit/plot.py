@@ -36,6 +36,14 @@ STYLE: dict[str, Any] = {
 }
 """How charts look, here and in reports."""
 
+LEGEND: dict[str, Any] = {
+    "title": None,
+    "orient": "bottom",
+    "columns": 2,
+    "labelLimit": 220,
+}
+"""Where the names of lines stand."""
+
 
 def curve(loss: SingleLabelLoss, against: Axis = "p", reach: float = 6.0) -> dict[str, list[float]]:
     """A loss on two classes, as columns ``p``, ``gap``, ``loss`` and ``sensitivity``.
@@ -109,7 +117,7 @@ def chart(
                 "loss:N",
                 sort=names,
                 scale=alt.Scale(domain=names, range=list(colors)) if colors else alt.Scale(domain=names),
-                legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=220),
+                legend=alt.Legend(**LEGEND),
             ),
             tooltip=["loss:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".4g")],
         )

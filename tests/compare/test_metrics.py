@@ -207,6 +207,10 @@ def test_rows_of_the_same_confidence_stay_in_order() -> None:
     y = torch.tensor([[0, 0, 0, 1]])
     log_p = torch.where(p == 0.7, math.log(0.7), torch.where(p == 0.3, math.log(0.3), p.log()))[None]
     assert metrics.aurc(log_p, y).item() == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    z = torch.tensor([[1.0, 0.0], [2.0, 0.0]]).double()[torch.randint(2, (1, 1000))]
+    y = torch.randint(2, (1, 1000))
+    risks = longhand_risks(z[0].softmax(1).numpy(), y[0].numpy())
+    assert metrics.aurc(z.log_softmax(2), y).item() == pytest.approx(np.mean(risks), rel=1e-12)
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, Literal
 
 import altair as alt
@@ -15,6 +16,8 @@ from lossfit.compare.summary import REFERENCE, chosen, verdict
 from lossfit.losses.base import SingleLabelLoss
 
 VERDICTS = {"better": "#0b7a75", "undecided": "#8a8f98", "worse": "#c8553d"}
+# Titles that are wider than a narrow chart grow to the left, where the names of the losses are.
+_AT_END = alt.Axis(titleAnchor="end")
 # Cross-entropy is black; the others are told apart by people who see few colours (P. Green-Armytage's set, thinned).
 _INK = "#16191d"
 _COLORS = ("#0b7a75", "#e07b00", "#5b5bd6", "#c2185b", "#7a9a01", "#0288d1", "#8d6e63")
@@ -43,7 +46,7 @@ def featured(summary: dict[str, Any]) -> list[str]:
     return [REFERENCE, *picked]
 
 
-def differences(summary: dict[str, Any], width: int | str = "container") -> alt.TopLevelMixin:
+def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> alt.TopLevelMixin:
     """Mean difference to cross-entropy with its 95% interval, coloured by whether it holds after Holm's adjustment."""
     metric = summary["metric"]
     factor = 100 if metrics.METRICS[metric].percent else 1
@@ -64,7 +67,7 @@ def differences(summary: dict[str, Any], width: int | str = "container") -> alt.
         color=alt.Color(
             "verdict:N",
             scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())),
-            legend=alt.Legend(title=None, orient="top", direction="horizontal"),
+            legend=alt.Legend(title=None, orient="top", direction="horizontal") if legend else None,
         ),
         tooltip=[
             alt.Tooltip("loss:N"),
@@ -78,7 +81,7 @@ def differences(summary: dict[str, Any], width: int | str = "container") -> alt.
     points = ", percentage points" if factor == 100 else ""
     better = "right" if metrics.METRICS[metric].higher else "left"
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=[f"Difference in {name} to cross-entropy{points}", f"95% interval; better is {better}"]),
+        x=alt.X("low:Q", title=[f"Difference in {name}{points}", f"95% interval; better is {better}"], axis=_AT_END),
         x2="high:Q",
     )
     dots = base.mark_circle(size=80, opacity=1).encode(x="difference:Q")
@@ -97,7 +100,8 @@ def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
     ]
     base = alt.Chart(_data(records)).encode(y=_losses(order))
     unit = ", %" if factor == 100 else ""
-    axis = alt.X("value:Q", title=f"{metrics.METRICS[metric].title} on the test rows of each split{unit}")
+    title = f"{metrics.METRICS[metric].title} on the test rows{unit}"
+    axis = alt.X("value:Q", title=title, axis=_AT_END)
     dots = base.mark_circle(size=34, opacity=0.4, color="#5f6b7a").encode(
         x=axis.scale(zero=False),
         tooltip=["loss:N", "split:Q", alt.Tooltip("value:Q", format=".2f")],
@@ -118,12 +122,10 @@ def trade_off(summary: dict[str, Any]) -> alt.TopLevelMixin:
         for e in summary["losses"]
         if e["test"]["accuracy"]["mean"] is not None
     ]
-    # Names only where they can be read: cross-entropy, and the two that are furthest off.
-    records.sort(key=lambda r: r["accuracy"])
-    ends = {records[0]["loss"], max(records, key=lambda r: r["calibration"])["loss"]}
+    named = _readable(records)
     for record in records:
-        record["label"] = record["loss"] if record["reference"] or record["loss"] in ends else ""
-    middle = sum(r["accuracy"] for r in records) / len(records)
+        record["label"] = record["loss"] if record["loss"] in named else ""
+    middle = sum(r["accuracy"] for r in records) / max(len(records), 1)
     base = alt.Chart(_data(records)).encode(
         x=alt.X("accuracy:Q", title="Accuracy, %", axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=False, padding=24)),
         y=alt.Y("calibration:Q", title="Calibration error, %", scale=alt.Scale(zero=False, padding=20)),
@@ -136,6 +138,19 @@ def trade_off(summary: dict[str, Any]) -> alt.TopLevelMixin:
     return alt.layer(dots, right.encode(text="label:N"), left.encode(text="label:N")).properties(
         width="container", height=320
     )
+
+
+def _readable(records: list[dict[str, Any]]) -> set[str]:
+    """Whose names have room: cross-entropy, then those at the edges of the cloud, if no other is at their height."""
+    by_accuracy = sorted(records, key=itemgetter("accuracy"))
+    by_calibration = sorted(records, key=itemgetter("calibration"))
+    edges = [*by_accuracy[:1], *by_accuracy[-1:], *by_calibration[:1], *by_calibration[-1:]]
+    room = 0.08 * (by_calibration[-1]["calibration"] - by_calibration[0]["calibration"]) if records else 0.0
+    named: list[dict[str, Any]] = []
+    for record in [r for r in records if r["reference"]] + edges:
+        if all(abs(record["calibration"] - r["calibration"]) > room for r in named):
+            named.append(record)
+    return {r["loss"] for r in named}
 
 
 def reliability(best: pl.DataFrame, shown: list[str]) -> alt.TopLevelMixin:
@@ -249,5 +264,5 @@ def _colors(shown: list[str]) -> alt.Color:
         "loss:N",
         sort=names,
         scale=alt.Scale(domain=names, range=[_INK, *_COLORS][: len(names)]),
-        legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=200),
+        legend=alt.Legend(**plot.LEGEND),
     )
