@@ -21,6 +21,7 @@ from rich.text import Text
 import lossfit
 from lossfit import plot as plots
 from lossfit import registry
+from lossfit.compare import data as sources
 from lossfit.compare import engine, metrics
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
@@ -185,6 +186,8 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
         )
     console.print(table)
     console.print()
+    for note in summary["data"]["notes"] if summary["source"] not in sources.BUNDLED else ():
+        console.print(Text(note), soft_wrap=True)
     for sentence in words.answer(summary):
         console.print(Text(sentence), soft_wrap=True)
     console.print(

@@ -326,3 +326,30 @@ def test_the_vectors_of_the_tweets_are_those_of_its_rows() -> None:
     np.fill_diagonal(similarity, -1)
     labels = load("tweets").labels
     assert np.mean(labels[similarity.argmax(1)] == labels) > 0.6  # rows in another order agree in 43%
+
+
+@pytest.mark.parametrize("marker", ["", "NA", "nan", "NULL", "n/a"])
+def test_markers_of_missing_values_in_csv_files(write: Callable[..., str], marker: str) -> None:
+    path = write(f"x,y\n1,a\n{marker},b\n3,a\n")
+    with pytest.raises(InputError, match=r"Values are missing in 'x' \(1 rows\)"):
+        load(path, "y")
+    assert load(path, "y", impute=True).numeric["x"].is_null().to_list() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_row_numbers_are_left_out(name: str) -> None:
+    found = table(pl.DataFrame({name: [0, 1, 2], "x": [3, 1, 2], "y": ["a", "b", "a"]}), "test", "y")
+    assert found.numeric.columns == ["x"]
+    assert found.notes == [f"Left out: the column {name!r}, which holds row numbers."]
+
+
+def test_a_column_of_numbers_with_a_word_among_them_is_noted() -> None:
+    words = ["1", "2", "?", "4", "5"]
+    found = read(list("ababa"), x=words, color=["red", "blue", "red", "red", "blue"])
+    assert found.categorical.columns == ["x", "color"]
+    assert found.notes == [
+        "The column 'x' would be numeric but for '?' in row 3 of the data. It is read as categories."
+    ]
+    many = [str(i) for i in range(200)] + ["?"]
+    with pytest.raises(InputError, match=r"by --drop x. The column 'x' would be numeric but for '\?' in row 201"):
+        read(["a", "b"] * 100 + ["a"], x=many)

@@ -21,6 +21,10 @@ BUNDLED = {
     "(CC BY 4.0).",
 }
 MANY_VALUES = 50
+# What stands for a missing value in a .csv file, besides nothing.
+MISSING = ["NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL"]
+# The names that tables get for their row numbers.
+ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ def table(
         named[column] = option
     labels, classes = _classes(frame[target])
     frame = frame.drop(target, *drop)
+    notes = [f"Left out: the column {c!r}, which holds row numbers." for c in frame.columns if c in ROW_NUMBERS]
+    frame = frame.select(c for c in frame.columns if c not in ROW_NUMBERS or c == text)
     texts = None
     if text is not None:
         if frame[text].dtype != pl.String:
@@ -133,10 +139,11 @@ def table(
     categorical = frame.select(pl.selectors.string() | pl.selectors.categorical() | pl.selectors.enum())
     categorical = categorical.cast(pl.String)
     left_out = [c for c in frame.columns if c not in numeric.columns and c not in categorical.columns]
-    notes = [f"Left out: the column {c!r} of type {frame[c].dtype}." for c in left_out]
+    notes += [f"Left out: the column {c!r} of type {frame[c].dtype}." for c in left_out]
     _check_finite(numeric)
     _check_missing(numeric, categorical, impute)
     _check_categories(categorical)
+    notes += [f"{hint} It is read as categories." for column in categorical if (hint := _almost_numbers(column))]
     if impute:
         categorical = categorical.fill_null("missing")
     if not numeric.width and not categorical.width and texts is None:
@@ -150,7 +157,7 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         if path.suffix == ".csv":
             _check_header(path)
-            frame = pl.read_csv(path, infer_schema_length=None)
+            frame = pl.read_csv(path, infer_schema_length=None, null_values=MISSING)
         else:
             frame = pl.read_parquet(path)
     except InputError:
@@ -231,8 +238,18 @@ def _check_categories(categorical: pl.DataFrame) -> None:
         if distinct > max(MANY_VALUES, len(column) // 2):
             raise InputError(
                 f"The column {column.name!r} holds {distinct} distinct strings in {len(column)} rows. Pass "
-                f"--text {column.name} to read it as text, or leave it out by --drop {column.name}."
+                f"--text {column.name} to read it as text, or leave it out by --drop {column.name}. "
+                f"{_almost_numbers(column)}".rstrip()
             )
+
+
+def _almost_numbers(column: pl.Series) -> str:
+    """What keeps a column of strings, most of them numbers, from being numeric; nothing for other columns."""
+    wrong = column.cast(pl.Float64, strict=False).is_null() & column.is_not_null()
+    if not 0 < wrong.sum() < len(column) / 2:
+        return ""
+    at = int(wrong.arg_true()[0])
+    return f"The column {column.name!r} would be numeric but for {column[at]!r} in row {at + 1} of the data."
 
 
 def _tweets() -> Dataset:

@@ -49,7 +49,7 @@ class Plan:
         lossfit.inputs.check_choice("metric", self.metric, metrics.METRICS)
         lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
         search.choose(self.losses)
-        for name, low in (("splits", 2), ("trials", 1)):
+        for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise InputError(f"Expected --{name} of at least {low}, but got {getattr(self, name)}.")
         if not 0 <= self.label_noise < 1:

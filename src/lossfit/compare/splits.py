@@ -41,7 +41,8 @@ def draw(data: Dataset, count: int, seed: int, label_noise: float = 0.0) -> list
     """
     few = [(name, n) for name, n in zip(data.classes, data.counts, strict=True) if n < 3]
     if few:
-        listed = ", ".join(f"{name!r} ({n})" for name, n in few)
+        listed = ", ".join(f"{name!r} ({n})" for name, n in few[:10])
+        listed += f" and {len(few) - 10} more" if len(few) > 10 else ""
         raise InputError(
             f"Every class needs at least 3 rows, one each to train, to choose and to test. Too few have: {listed}. "
             "Leave these rows out, or merge the classes."

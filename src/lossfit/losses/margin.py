@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Unpack
 
 import torch
@@ -128,7 +129,7 @@ class HingeLoss(AnalyticLoss):
         "K. Crammer and Y. Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines, 2001, "
         "section 3"
     )
-    hypers = {"margin": _MARGIN}
+    hypers = {"margin": replace(_MARGIN, search=(0.5, 1.0, 2.0, 4.0))}
 
     def __init__(
         self,
