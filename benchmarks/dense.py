@@ -49,7 +49,7 @@ def losses() -> dict[str, Loss]:
         "hinge": {"gap": "soft"},
         "smooth_accuracy": {"gap": "soft"},
     }
-    names = [name for name in lossfit.available_losses() if name != "exact"]
+    names = [name for name in lossfit.available_losses("single_label") if name != "exact"]
     return {name: lossfit.make(name, **settings.get(name, {})) for name in names}
 
 

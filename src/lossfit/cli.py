@@ -26,7 +26,8 @@ from lossfit.compare import engine, metrics
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
 from lossfit.compare.summary import summarise, verdict
-from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.base import Loss
+from lossfit.losses.single import SingleLabelLoss
 
 app = typer.Typer(
     name="lossfit",
@@ -216,18 +217,21 @@ def list_losses(
         console.print(Text(f"lossfit.{cls.__name__}{_signature(cls)}\n", style="bold"), soft_wrap=True)
         console.print(Text(inspect.getdoc(cls) or ""), soft_wrap=True)
         return
-    for name in registry.available_losses():
-        cls = registry.get(name)
-        console.print(Text(name, style="bold"))
-        lines = [("l", cls.formula), ("S(p)", cls.sensitivity)]
-        lines += [(h, f"{card.meaning}, in {card.range}") for h, card in cls.hypers.items()]
-        lines.append(("from", cls.source))
-        for label, line in lines:
-            if line:
-                console.print(Text(f"    {label:<12} {line}"), soft_wrap=True)
+    for family, title in registry.FAMILIES.items():
+        if registry.available_losses(family):
+            console.print(Text(f"\n{title}", style="bold underline"))
+        for name in registry.available_losses(family):
+            cls = registry.get(name)
+            console.print(Text(name, style="bold"))
+            lines = [("l", cls.formula), ("S(p)", cls.sensitivity)]
+            lines += [(h, f"{card.meaning}, in {card.range}") for h, card in cls.hypers.items()]
+            lines.append(("from", cls.source))
+            for label, line in lines:
+                if line:
+                    console.print(Text(f"    {label:<12} {line}"), soft_wrap=True)
 
 
-def _signature(cls: type[SingleLabelLoss]) -> str:
+def _signature(cls: type[Loss]) -> str:
     own = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
     return str(inspect.Signature([p.replace(annotation=p.empty) for p in own]))
 
@@ -267,4 +271,9 @@ def _parse(spec: str) -> SingleLabelLoss:
     for key in settings:
         if key not in known:
             raise InputError(f"{name} has no setting {key!r}; it has {', '.join(k for k in known if k != 'common')}.")
-    return registry.make(name, **settings)
+    loss = registry.make(name, **settings)
+    if not isinstance(loss, SingleLabelLoss):
+        raise InputError(
+            f"Expected losses with a curve, {', '.join(registry.available_losses('single_label'))}, but got {name!r}."
+        )
+    return loss

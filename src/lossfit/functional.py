@@ -1,47 +1,58 @@
 """The losses as functions: ``lossfit.functional.focal_loss(input, target, gamma=2.0, reduction="none")``.
 
-Every loss in the registry has a twin here, called with the input, the target and then what its class takes, and
-``sample_weight`` and ``denominator``. A name that does not end in "entropy" or "accuracy" gets the ending "_loss".
+Every loss in the registry has a twin here, called with what the loss is called with and then what its class takes. A
+name that does not end in "entropy" or "accuracy" gets the ending "_loss".
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from inspect import Parameter
 from typing import Any
 
 from torch import Tensor
 
 from lossfit import registry
-from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.base import Loss
 
 
-def _twin(cls: type[SingleLabelLoss]) -> Callable[..., Tensor]:
-    def loss(
-        input: Tensor,
-        target: Tensor,
-        *args: Any,
-        sample_weight: Tensor | None = None,
-        denominator: float | Tensor | None = None,
-        **settings: Any,
-    ) -> Tensor:
-        value: Tensor = cls(*args, **settings)(input, target, sample_weight=sample_weight, denominator=denominator)
+def _twin(cls: type[Loss]) -> Callable[..., Tensor]:
+    called = list(inspect.signature(cls.forward).parameters.values())[1:]
+    made = _constructor(cls)
+    at = [p for p in called if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    names = {p.name for p in called}
+
+    def loss(*args: Any, **settings: Any) -> Tensor:
+        call = {name: settings.pop(name) for name in names & settings.keys()}
+        value: Tensor = cls(*args[len(at) :], **settings)(*args[: len(at)], **call)
         return value
 
-    own = inspect.signature(loss).parameters
-    taken = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    common = inspect.signature(SingleLabelLoss).parameters
-    extra = [p for name, p in common.items() if name not in {p.name for p in taken} and name != "hypers"]
-    positional = [p for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD]
-    keyword = [p for p in taken if p.kind is p.KEYWORD_ONLY]
-    loss.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [own["input"], own["target"], *positional, own["sample_weight"], own["denominator"], *keyword, *extra],
-        return_annotation=Tensor,
-    )
+    positional = [p for p in made if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    keyword = [p for p in (*called, *made) if p.kind is Parameter.KEYWORD_ONLY]
+    # What follows a default needs one too.
+    if any(p.default is not p.empty for p in at):
+        positional = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in positional]
+    loss.__signature__ = inspect.Signature([*at, *positional, *keyword], return_annotation=Tensor)  # type: ignore[attr-defined]
     loss.__name__ = loss.__qualname__ = twin_name(cls.name)
     loss.__module__ = __name__
     loss.__doc__ = f"Function form of :class:`lossfit.{cls.__name__}`.\n\n{inspect.cleandoc(cls.__doc__ or '')}"
     return loss
+
+
+def _constructor(cls: type[Loss]) -> list[Parameter]:
+    """What a class takes, with the keywords of its base spelled out."""
+    own = list(inspect.signature(cls).parameters.values())
+    if not any(p.kind is Parameter.VAR_KEYWORD for p in own):
+        return own
+    base = next(c for c in cls.__mro__ if "__init__" in vars(c) and not _open(c))
+    taken = {p.name for p in own}
+    common = [p for p in inspect.signature(base).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+    return [p for p in own if p.kind is not Parameter.VAR_KEYWORD] + [p for p in common if p.name not in taken]
+
+
+def _open(cls: type) -> bool:
+    return any(p.kind is Parameter.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
 
 
 def twin_name(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from lossfit import inputs
-from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.single import SingleLabelLoss
 
 if TYPE_CHECKING:
     import altair as alt

@@ -714,31 +714,7 @@ class TestErrors:
 class TestCatalogue:
     """What documentation, command line and comparison read off the classes."""
 
-    @pytest.mark.parametrize("name", lossfit.available_losses())
-    def test_the_card_is_filled_in(self, name: str) -> None:
-        cls = lossfit.registry.get(name)
-        assert cls.formula
-        assert re.search(r"\d{4}", cls.source)
-        assert getattr(lossfit, cls.__name__) is cls
-        assert cls.__name__ in lossfit.__all__
-        assert cls.__name__.endswith("Loss")
-        for key, card in cls.hypers.items():
-            assert key in inspect.signature(cls).parameters
-            assert card.meaning
-            for value in card.search:
-                card.check(key, value)
-                build(name, **{key: value})
-
-    @pytest.mark.parametrize("name", lossfit.available_losses())
-    def test_the_docstring_has_arguments_and_an_example(self, name: str) -> None:
-        cls = lossfit.registry.get(name)
-        assert "Example:" in cls.__doc__
-        assert ">>>" in cls.__doc__
-        own = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        for argument in own:
-            assert re.search(rf"^\s+(\w+, )*{argument}(, \w+)*:", cls.__doc__, re.M), argument
-
-    @pytest.mark.parametrize("name", lossfit.available_losses())
+    @pytest.mark.parametrize("name", lossfit.available_losses("single_label"))
     def test_the_function_has_a_signature_and_a_docstring(self, name: str) -> None:
         function = getattr(lossfit.functional, lossfit.functional.twin_name(name))
         assert function.__name__ in lossfit.functional.__all__
@@ -748,10 +724,3 @@ class TestCatalogue:
         own = {p.name for p in inspect.signature(lossfit.registry.get(name)).parameters.values() if p.name != "common"}
         common = {"weight", "ignore_index", "reduction", "label_smoothing", "temperature", "class_prior"}
         assert set(taken) == own | common | {"input", "target", "sample_weight", "denominator"}
-
-    @pytest.mark.parametrize("name", lossfit.__all__)
-    def test_every_public_name_has_a_docstring(self, name: str) -> None:
-        value = getattr(lossfit, name)
-        assert value.__doc__
-        if inspect.isclass(value) or inspect.isfunction(value):
-            assert value.__module__.startswith("lossfit.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
 
 from lossfit import inputs, registry
+from lossfit.losses.single import SingleLabelLoss
 
 LEARNING_RATES = (2e-3, 5e-2)
 WEIGHT_DECAYS = (1e-2, 1e1)
@@ -66,12 +68,19 @@ BASELINES = (
 def candidates() -> dict[str, Candidate]:
     """All that can take part: cross-entropy and its usual remedies, and every loss that needs no function of yours."""
     found = {candidate.name: candidate for candidate in BASELINES}
-    for name in registry.available_losses():
+    for name in registry.available_losses("single_label"):
         cls = registry.get(name)
         needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
         if name not in found and not needed:
             found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
     return found
+
+
+def make_loss(candidate: Candidate, **settings: Any) -> SingleLabelLoss:
+    """A candidate's loss, without the weights and priors that some candidates add."""
+    loss = registry.make(candidate.loss, **settings)
+    assert isinstance(loss, SingleLabelLoss)
+    return loss
 
 
 def choose(names: str) -> list[Candidate]:

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossfit import registry
 from lossfit.compare import metrics
 from lossfit.compare.features import Matrices
 from lossfit.compare.models import Stacked
-from lossfit.compare.search import Candidate, Setting
+from lossfit.compare.search import Candidate, Setting, make_loss
 from lossfit.compare.splits import Split
-from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.single import SingleLabelLoss
 
 BATCH = 128
 STEPS = 400
@@ -91,7 +90,7 @@ class Objective:
             for name in task.candidate.search
             if not name.endswith("_power")
         }
-        self.loss = registry.make(task.candidate.loss, reduction="none", **per_row)
+        self.loss = make_loss(task.candidate, reduction="none", **per_row)
         counts = torch.stack([torch.bincount(labels, minlength=task.classes) for labels in y]).clamp(min=1).float()
         self.prior = self._table(task, "prior_power", (counts / counts.sum(1, keepdim=True)).log())
         weight = (counts.sum(1, keepdim=True) / (task.classes * counts)).log()
@@ -169,11 +168,11 @@ class _Best:
 
 def log_probabilities(task: Task, z: Tensor) -> Tensor:
     """Logits (S, B, T, C) to log-probabilities (S T, B, C), by the rule that belongs to the loss."""
-    if registry.get(task.candidate.loss).probabilities is SingleLabelLoss.probabilities:
+    if type(make_loss(task.candidate)).probabilities is SingleLabelLoss.probabilities:
         return _by_model(z).log_softmax(2)
     out = []
     for t, setting in enumerate(task.settings):
-        loss = registry.make(task.candidate.loss, **task.candidate.describe(setting))
+        loss = make_loss(task.candidate, **task.candidate.describe(setting))
         p = loss.probabilities(z[:, :, t].flatten(0, 1)).view(z.shape[0], z.shape[1], -1)
         out.append(p.clamp(min=torch.finfo(p.dtype).tiny).log())
     return torch.stack(out, 1).flatten(0, 1)

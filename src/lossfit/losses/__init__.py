@@ -1,7 +1,8 @@
 """The losses. Importing this package fills the registry, in the order of the catalogue."""
 # ruff: noqa: I001
 
-from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.base import Loss
+from lossfit.losses.single import SingleLabelLoss
 from lossfit.losses.link import LinkLoss
 from lossfit.losses.likelihood import CrossEntropyLoss, ExpectedAccuracyLoss, GammaCrossEntropyLoss
 from lossfit.losses.weighted import FocalLoss, PolyLoss, SensitivityLoss
@@ -26,6 +27,7 @@ __all__ = [
     "HingeLoss",
     "LinkLoss",
     "LogisticMarginLoss",
+    "Loss",
     "PolyLoss",
     "SensitivityLoss",
     "SingleLabelLoss",

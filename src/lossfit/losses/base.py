@@ -1,115 +1,67 @@
-"""What every single-label loss shares: scores -> gap -> link -> reduce, and the keywords of nn.CrossEntropyLoss."""
+"""What every loss of the library has: a card in the registry, hyper-parameters, schedules, a reduction."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lossfit import gaps, inputs, registry, scores
+from lossfit import inputs, registry
 from lossfit.autograd import transformed
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.inputs import Batch
-from lossfit.reduce import REDUCTIONS, Reduction, Weighing, weigh
+from lossfit.reduce import REDUCTIONS, Reduction
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
-class Common(TypedDict, total=False):
-    """The keywords that every single-label loss takes; :class:`SingleLabelLoss` explains them."""
+class Loss(nn.Module):
+    """A loss.
 
-    weight: Tensor | None
-    ignore_index: int
-    reduction: Reduction
-    label_smoothing: HyperValue
-    temperature: HyperValue
-    class_prior: Tensor | None
-
-
-_COMMON_HYPERS = {
-    "label_smoothing": Hyper("share of the target spread over all classes", 0.0, 1.0),
-    "temperature": Hyper("what the logits are divided by", 0.0, open_low=True),
-}
-
-
-class SingleLabelLoss(nn.Module):
-    r"""A loss for one right class among C, called as ``nn.CrossEntropyLoss`` is.
-
-    ``loss(input, target)`` takes logits of shape (N, C), (N, C, d1, ...) or (C,), and as target class indices
-    (N,), (N, d1, ...) or (), or probabilities of the shape of the input.
+    A subclass with a ``formula`` is in the registry: in the functions, the command line, the documentation and the law
+    tests. Hyper-parameters may be numbers; functions of the step, which :meth:`step` advances; or tensors, with
+    gradients if they require them.
 
     Args:
-        weight: a weight for each class (C,). It is a buffer: it moves with ``.to()`` and is in the state dict.
-        ignore_index: rows with this target get loss 0, no gradient, and do not count in the mean.
-        reduction: "mean", "sum" or "none". The mean is over :math:`\sum_i w_{y_i}` for class indices and over the
-            number of rows for probabilities, as in PyTorch; an empty mean is 0, where PyTorch has NaN.
-        label_smoothing: :math:`\epsilon`; the target becomes :math:`(1 - \epsilon)\,\mathrm{onehot} + \epsilon / C`.
-        temperature: what the logits are divided by.
-        class_prior: counts or probabilities of the classes (C,). Their logarithm is added to the logits while
-            training ("logit adjustment", A. Menon et al., "Long-Tail Learning via Logit Adjustment", 2021, section 4),
-            so that the logits without it predict for balanced classes. A buffer.
-
-    Hyper-parameters (those of the loss, ``label_smoothing`` and ``temperature``) may be numbers; functions of the
-    step, which :meth:`step` advances; or tensors that broadcast to the rows, with gradients if they require them.
-
-    For a soft target q the loss of a row is :math:`\sum_c q_c w_c \ell_c`, with :math:`\ell_c` the loss were c the
-    target. Half-precision input is computed in float32, and so is the result.
-
-    Raises:
-        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+        hypers: the values of the hyper-parameters, by name, each with a card in ``hypers`` or ``common_hypers``.
+        reduction: "mean", "sum" or "none".
     """
 
     name: ClassVar[str]
     """The name in the registry: the class name in snake case without "Loss"."""
+    family: ClassVar[str]
+    """Losses of a family are called in the same way."""
     formula: ClassVar[str]
-    """The loss of a row in plain text: p the target's probability, d the gap."""
+    """The loss in plain text."""
     sensitivity: ClassVar[str] = ""
     """S(p) = -dl/dp in plain text, where it has a simple form."""
     source: ClassVar[str]
     """Author, title, year, section."""
     hypers: ClassVar[dict[str, Hyper]] = {}
     """The loss's own hyper-parameters."""
+    common_hypers: ClassVar[dict[str, tuple[Hyper, float]]] = {}
+    """Those that its family shares, with their defaults."""
     designed_gradient: ClassVar[bool] = False
     """Whether the gradient was designed, and is not the derivative of the value."""
 
-    weight: Tensor | None
-    class_prior: Tensor | None
     steps: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "formula" in cls.__dict__:
-            cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Loss")).lower()
+            cls.name = _WORDS.sub("_", cls.__name__.removesuffix("Loss")).lower()
             registry.add(cls)
 
-    def __init__(
-        self,
-        hypers: dict[str, HyperValue] | None = None,
-        *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        reduction: Reduction = "mean",
-        label_smoothing: HyperValue = 0.0,
-        temperature: HyperValue = 1.0,
-        class_prior: Tensor | None = None,
-    ) -> None:
+    def __init__(self, hypers: dict[str, HyperValue] | None = None, *, reduction: Reduction = "mean") -> None:
         super().__init__()
         inputs.check_choice("reduction", reduction, REDUCTIONS)
-        for name, per_class in (("weight", weight), ("class_prior", class_prior)):
-            if per_class is not None and not (isinstance(per_class, Tensor) and per_class.ndim == 1):
-                shown = tuple(per_class.shape) if isinstance(per_class, Tensor) else type(per_class).__name__
-                raise ValueError(f"Expected `{name}` to be a tensor of shape (C,), but got {shown}.")
-        if class_prior is not None:
-            scores.positive("class_prior", class_prior)
-        self.register_buffer("weight", weight)
-        self.register_buffer("class_prior", class_prior)
-        self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
         self._schedules: dict[str, Callable[[int], float]] = {}
         self._step = 0
-        self._hypers = (*(hypers or {}), "label_smoothing", "temperature")
-        for name, value in {**(hypers or {}), "label_smoothing": label_smoothing, "temperature": temperature}.items():
+        self._hypers = tuple(hypers or {})
+        for name, value in (hypers or {}).items():
             self._set_hyper(name, value)
         if self._schedules:
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -117,7 +69,7 @@ class SingleLabelLoss(nn.Module):
     def _set_hyper(self, name: str, value: HyperValue) -> None:
         card = self._card(name)
         if isinstance(value, Tensor):
-            card.check(name, value.detach()) if _readable(value) else None
+            card.check(name, value.detach()) if readable(value) else None
             if isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)
             else:
@@ -131,7 +83,7 @@ class SingleLabelLoss(nn.Module):
             setattr(self, name, value)
 
     def _card(self, name: str) -> Hyper:
-        return self.hypers[name] if name in self.hypers else _COMMON_HYPERS[name]
+        return self.hypers[name] if name in self.hypers else self.common_hypers[name][0]
 
     def step(self, to: int | None = None) -> None:
         """Advance the schedules among the hyper-parameters: by one step, or to step ``to``.
@@ -160,111 +112,8 @@ class SingleLabelLoss(nn.Module):
         if self._schedules:
             self._move_to(int(self.steps))
 
-    def forward(
-        self,
-        input: Tensor,
-        target: Tensor,
-        *,
-        sample_weight: Tensor | None = None,
-        denominator: float | Tensor | None = None,
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            input: logits (N, C), (N, C, d1, ...) or (C,).
-            target: class indices (N,), (N, d1, ...) or (); or probabilities of the shape of ``input``.
-            sample_weight: a weight for each row, or for each sample (N,).
-            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
-        """
-        batch = inputs.read(input, target, self.ignore_index)
-        classes = batch.input.shape[1]
-        inputs.check_per_class("weight", self.weight, classes)
-        inputs.check_per_class("class_prior", self.class_prior, classes)
-        shape = batch.input.shape[:1] + batch.input.shape[2:]
-        temperature = self._hyper("temperature", shape)
-        if isinstance(temperature, Tensor) or temperature != 1 or self.class_prior is not None:
-            batch = batch._replace(input=scores.adjust(batch.input, temperature, self.class_prior))
-        class_weight = None
-        if self.weight is not None and not batch.probabilities:
-            class_weight = self.weight.to(gaps.accumulation_dtype(batch.input))[batch.target]
-        smoothing = self._hyper("label_smoothing", shape)
-        smooth = isinstance(smoothing, Tensor) or smoothing > 0
-        if batch.unbatched and sample_weight is not None:
-            sample_weight = sample_weight.reshape(1)
-        weighing = weigh(
-            shape,
-            gaps.accumulation_dtype(batch.input),
-            self.reduction,
-            valid=batch.valid,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            denominator=denominator,
-            weighted=smooth,
-        )
-        if batch.probabilities:
-            loss = weighing.reduce(self.soft_rows(self._smoothed(batch, smoothing) if smooth else batch))
-        elif smooth:
-            loss = weighing.reduce(self.smooth_rows(batch, smoothing, class_weight))
-        else:
-            loss = self.reduced(batch, weighing)
-        return loss.squeeze(0) if batch.unbatched and self.reduction == "none" else loss
-
-    def reduced(self, batch: Batch, weighing: Weighing) -> Tensor:
-        """The loss of a batch with class indices as targets."""
-        return weighing.reduce(self.rows(batch))
-
-    def probabilities(self, input: Tensor) -> Tensor:
-        """The probabilities that the loss trains, of the shape of the logits (N, C) or (N, C, d1, ...).
-
-        They are softmax(input / temperature); ``class_prior`` is for training only.
-        """
-        plain = scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:]))
-        return plain.softmax(1)
-
-    def rows(self, batch: Batch) -> Tensor:
-        """The loss of every row (N, d1, ...) with class indices as targets, before any weight."""
-        raise NotImplementedError
-
-    def all_rows(self, batch: Batch) -> Tensor:
-        """The loss of every row were each class the target, (N, C, d1, ...)."""
-        # Converted once: the gradients of the classes add up here, not in half precision.
-        batch = batch._replace(input=batch.input.to(gaps.accumulation_dtype(batch.input)))
-        columns = [
-            self.rows(batch._replace(target=torch.full_like(batch.input[:, 0], c, dtype=torch.int64)))
-            for c in range(batch.input.shape[1])
-        ]
-        return torch.stack(columns, 1)
-
-    def soft_rows(self, batch: Batch) -> Tensor:
-        """The loss of every row with probabilities as targets, class weights included."""
-        losses = self.all_rows(batch)
-        share = batch.target.to(losses.dtype)
-        if self.weight is not None:
-            share = share * _per_class(self.weight, losses)
-        return expectation(share, losses)
-
-    def smooth_rows(self, batch: Batch, smoothing: float | Tensor, class_weight: Tensor | None) -> Tensor:
-        """The loss of every row with smoothed class indices as targets, class weights included."""
-        scores = batch.input
-        if batch.valid is not None:
-            scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
-        losses = self.all_rows(batch._replace(input=scores, target=torch.zeros_like(batch.target)))
-        own = losses.gather(1, batch.target.unsqueeze(1)).squeeze(1)
-        if class_weight is None or self.weight is None:
-            return (1 - smoothing) * own + smoothing * losses.mean(1)
-        weighted = losses * _per_class(self.weight, losses)
-        return (1 - smoothing) * class_weight * own + smoothing * weighted.mean(1)
-
-    def _smoothed(self, batch: Batch, smoothing: float | Tensor) -> Batch:
-        share = smoothing.unsqueeze(1) if isinstance(smoothing, Tensor) and smoothing.ndim else smoothing
-        target = batch.target.to(gaps.accumulation_dtype(batch.input))
-        return batch._replace(target=(1 - share) * target + share / batch.input.shape[1])
-
-    def settings(self, shape: torch.Size) -> dict[str, float | Tensor]:
-        """The loss's own hyper-parameters for rows of this shape."""
-        return {name: self._hyper(name, shape) for name in self._hypers[:-2]}
-
     def _hyper(self, name: str, shape: torch.Size) -> float | Tensor:
+        """A hyper-parameter for rows of this shape."""
         value: float | Tensor = getattr(self, name)
         if isinstance(value, Tensor) and value.ndim:
             sizes = zip(reversed(value.shape), reversed(shape), strict=False)
@@ -275,9 +124,13 @@ class SingleLabelLoss(nn.Module):
             return value.expand(shape)
         return value
 
+    def settings(self, shape: torch.Size) -> dict[str, float | Tensor]:
+        """The loss's own hyper-parameters for rows of this shape."""
+        return {name: self._hyper(name, shape) for name in self._hypers if name not in self.common_hypers}
+
     def extra_repr(self) -> str:
         shown = {name: self._schedules.get(name, getattr(self, name)) for name in self._hypers}
-        defaults = {"label_smoothing": 0.0, "temperature": 1.0}
+        defaults = {name: default for name, (_, default) in self.common_hypers.items()}
         parts = [
             f"{name}={tuple(v.shape) if isinstance(v, Tensor) and v.ndim else v.item() if isinstance(v, Tensor) else v}"
             for name, v in shown.items()
@@ -287,18 +140,6 @@ class SingleLabelLoss(nn.Module):
         return ", ".join(parts)
 
 
-def expectation(share: Tensor, losses: Tensor) -> Tensor:
-    """Sum of share * loss over the classes, where no share of an infinite loss is 0."""
-    absent = share == 0
-    if share.requires_grad:  # then a share of 0 has a gradient too: the loss, if it is finite
-        absent = absent & losses.isinf()
-    return (share * losses.masked_fill(absent, 0.0)).sum(1)
-
-
-def _per_class(weight: Tensor, like: Tensor) -> Tensor:
-    return weight.to(like.dtype).view(1, -1, *(1,) * (like.ndim - 2))
-
-
-def _readable(value: Tensor) -> bool:
+def readable(value: Tensor) -> bool:
     """Whether the host may look at the numbers: not on a GPU (it would wait), not inside a transformation."""
     return value.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()

@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.gaussian import exact_rows
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.base import Common, SingleLabelLoss
+from lossfit.losses.single import Common, SingleLabelLoss
 
 
 class ExactLoss(SingleLabelLoss):

@@ -10,8 +10,8 @@ from torch import Tensor
 from lossfit import gaps
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.base import Common, expectation
 from lossfit.losses.link import NEGLIGIBLE, AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.losses.single import Common, expectation
 
 
 def cross_entropy(d: Tensor) -> Linked:

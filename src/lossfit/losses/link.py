@@ -16,7 +16,7 @@ from lossfit.autograd import batched, call, transformed
 from lossfit.gaps import KINDS, Kind
 from lossfit.hyper import HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.base import Common, SingleLabelLoss
+from lossfit.losses.single import Common, SingleLabelLoss
 from lossfit.reduce import Weighing
 
 Number = float | Tensor

@@ -13,8 +13,8 @@ from lossfit import inputs
 from lossfit.gaps import KINDS, Kind, accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.base import Common, SingleLabelLoss
 from lossfit.losses.link import AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.losses.single import Common, SingleLabelLoss
 from lossfit.reduce import Weighing
 
 _MARGIN = Hyper("lead the target must have", search=(0.0, 0.5, 1.0, 2.0, 4.0))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import Common
 from lossfit.losses.link import NEGLIGIBLE, AnalyticLoss, Linked, Number, exp, softplus
+from lossfit.losses.single import Common
 
 
 def generalized_cross_entropy(d: Tensor, q: Number) -> Linked:

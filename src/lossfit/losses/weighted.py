@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lossfit import inputs
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import Common
 from lossfit.losses.link import AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.losses.single import Common
 
 
 def focal(d: Tensor, gamma: Number) -> Linked:

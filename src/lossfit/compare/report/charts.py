@@ -8,12 +8,12 @@ from typing import Any, Literal
 import altair as alt
 import polars as pl
 
-from lossfit import plot, registry
+from lossfit import plot
 from lossfit.compare import metrics, search
 from lossfit.compare.engine import Outcome
 from lossfit.compare.report import words
 from lossfit.compare.summary import REFERENCE, chosen, verdict
-from lossfit.losses.base import SingleLabelLoss
+from lossfit.losses.single import SingleLabelLoss
 
 VERDICTS = {"better": "#0b7a75", "undecided": "#8a8f98", "worse": "#c8553d"}
 # Titles that are wider than a narrow chart grow to the left, where the names of the losses are.
@@ -243,7 +243,7 @@ def _is_cross_entropy(name: str) -> bool:
 
 def _make(name: str, summary: dict[str, Any]) -> SingleLabelLoss:
     entry = next(e for e in summary["losses"] if e["loss"] == name)
-    return registry.make(search.candidates()[name].loss, **entry["params"])
+    return search.make_loss(search.candidates()[name], **entry["params"])
 
 
 def _data(records: list[dict[str, Any]]) -> Any:
