@@ -4,7 +4,7 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 ``lossfit compare`` that finds out on your data which of them to use.
 """
 
-from lossfit import functional, registry
+from lossfit import functional, registry, schedules
 from lossfit.gaps import Gap, gap
 from lossfit.losses import (
     CrossEntropyLoss,
@@ -58,4 +58,5 @@ __all__ = [
     "inverse_frequency_weight",
     "make",
     "registry",
+    "schedules",
 ]
