@@ -4,7 +4,7 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 ``lossfit compare`` that finds out on your data which of them to use.
 """
 
-from lossfit import functional, registry, schedules
+from lossfit import functional, multitask, registry, schedules
 from lossfit.gaps import Gap, gap
 from lossfit.losses import (
     CrossEntropyLoss,
@@ -26,6 +26,7 @@ from lossfit.losses import (
     SquaredLoss,
     SymmetricCrossEntropyLoss,
 )
+from lossfit.multitask import UncertaintyWeighting
 from lossfit.registry import available_losses, make
 from lossfit.scores import class_balanced_weight, inverse_frequency_weight
 
@@ -51,12 +52,14 @@ __all__ = [
     "SmoothAccuracyLoss",
     "SquaredLoss",
     "SymmetricCrossEntropyLoss",
+    "UncertaintyWeighting",
     "available_losses",
     "class_balanced_weight",
     "functional",
     "gap",
     "inverse_frequency_weight",
     "make",
+    "multitask",
     "registry",
     "schedules",
 ]
