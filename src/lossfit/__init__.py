@@ -6,6 +6,7 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 
 from lossfit import functional, multitask, registry, schedules
 from lossfit.gaps import Gap, gap
+from lossfit.heads import CosineHead, LinearHead, normface_scale
 from lossfit.losses import (
     CrossEntropyLoss,
     ExactLoss,
@@ -26,6 +27,7 @@ from lossfit.losses import (
     SquaredLoss,
     SymmetricCrossEntropyLoss,
 )
+from lossfit.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
 from lossfit.multitask import UncertaintyWeighting
 from lossfit.registry import available_losses, make
 from lossfit.scores import class_balanced_weight, inverse_frequency_weight
@@ -33,6 +35,11 @@ from lossfit.scores import class_balanced_weight, inverse_frequency_weight
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdditiveMargin",
+    "AngularMargin",
+    "ArcMargin",
+    "CombinedMargin",
+    "CosineHead",
     "CrossEntropyLoss",
     "ExactLoss",
     "ExpectedAccuracyLoss",
@@ -43,9 +50,11 @@ __all__ = [
     "Gap",
     "GeneralizedCrossEntropyLoss",
     "HingeLoss",
+    "LinearHead",
     "LinkLoss",
     "LogisticMarginLoss",
     "Loss",
+    "Margin",
     "PolyLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
@@ -60,6 +69,7 @@ __all__ = [
     "inverse_frequency_weight",
     "make",
     "multitask",
+    "normface_scale",
     "registry",
     "schedules",
 ]
