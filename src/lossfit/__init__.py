@@ -4,7 +4,7 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 ``lossfit compare`` that finds out on your data which of them to use.
 """
 
-from lossfit import functional, multitask, registry, schedules
+from lossfit import estimators, functional, multitask, registry, schedules
 from lossfit.gaps import Gap, gap
 from lossfit.heads import CosineHead, LinearHead, normface_scale
 from lossfit.losses import (
@@ -64,6 +64,7 @@ __all__ = [
     "UncertaintyWeighting",
     "available_losses",
     "class_balanced_weight",
+    "estimators",
     "functional",
     "gap",
     "inverse_frequency_weight",
