@@ -4,7 +4,7 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 ``lossfit compare`` that finds out on your data which of them to use.
 """
 
-from lossfit import estimators, functional, multitask, registry, schedules
+from lossfit import calibration, estimators, functional, multitask, registry, schedules
 from lossfit.gaps import Gap, gap
 from lossfit.heads import CosineHead, LinearHead, normface_scale
 from lossfit.losses import (
@@ -28,6 +28,7 @@ from lossfit.losses import (
     SymmetricCrossEntropyLoss,
 )
 from lossfit.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
+from lossfit.monitor import Monitor
 from lossfit.multitask import UncertaintyWeighting
 from lossfit.registry import available_losses, make
 from lossfit.scores import class_balanced_weight, inverse_frequency_weight
@@ -55,6 +56,7 @@ __all__ = [
     "LogisticMarginLoss",
     "Loss",
     "Margin",
+    "Monitor",
     "PolyLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
@@ -63,6 +65,7 @@ __all__ = [
     "SymmetricCrossEntropyLoss",
     "UncertaintyWeighting",
     "available_losses",
+    "calibration",
     "class_balanced_weight",
     "estimators",
     "functional",

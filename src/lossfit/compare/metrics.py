@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lossfit.calibration.reliability import Reliability, binned
+from lossfit.calibration.selective import risks
+
 BINS = 15
 COVERAGES = tuple((i + 1) / 50 for i in range(50))
 
@@ -51,8 +54,7 @@ def brier(log_p: Tensor, target: Tensor) -> Tensor:
 
 def calibration_error(log_p: Tensor, target: Tensor) -> Tensor:
     """Expected calibration error: mean distance of confidence and accuracy over 15 equal bins of the confidence."""
-    count, confidence, hits = reliability(log_p, target)
-    return (confidence - hits).abs().sum(1) / count.sum(1)
+    return reliability(log_p, target).error()
 
 
 def aurc(log_p: Tensor, target: Tensor) -> Tensor:
@@ -71,29 +73,23 @@ METRICS = {
 }
 
 
-def reliability(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def reliability(log_p: Tensor, target: Tensor) -> Reliability:
     """Rows, sum of confidences and hits in each bin of the confidence, (M, 15) each."""
     confidence, predicted = log_p.double().max(2)
-    confidence = confidence.exp().clamp(max=1.0)
-    hit = (predicted == target).double()
-    at = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-    empty = confidence.new_zeros(len(log_p), BINS)
-    return tuple(empty.scatter_add(1, at, v) for v in (torch.ones_like(hit), confidence, hit))  # type: ignore[return-value]
+    return binned(confidence.exp().clamp(max=1.0), predicted == target, BINS)
 
 
 def risk_coverage(log_p: Tensor, target: Tensor) -> Tensor:
     """The error rate among the most confident 2%, 4%, ... 100% of the rows, (M, 50)."""
-    risks = _risks(log_p, target)
-    n = risks.shape[1]
-    return risks[:, [max(1, round(c * n)) - 1 for c in COVERAGES]]
+    found = _risks(log_p, target)
+    n = found.shape[1]
+    return found[:, [max(1, round(c * n)) - 1 for c in COVERAGES]]
 
 
 def _risks(log_p: Tensor, target: Tensor) -> Tensor:
     """The error rate among the k most confident rows, k = 1 .. N, (M, N)."""
     confidence, predicted = log_p.max(2)
-    order = confidence.argsort(dim=1, descending=True, stable=True)
-    wrong = (predicted != target).double().gather(1, order)
-    return wrong.cumsum(1) / torch.arange(1, wrong.shape[1] + 1)
+    return risks(confidence, predicted == target)
 
 
 def _counts(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,55 @@
+"""The boundary of the tools for after training: scores and labels are checked, and made rows of float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def read(name: str, scores: Tensor, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Scores (N, C) or (N, C, d1, ...) as rows (R, C), and their labels (R,), without the ignored ones.
+
+    Args:
+        name: what the caller calls the scores.
+
+    Raises:
+        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+    """
+    check_tensor(name, scores)
+    check_tensor("labels", labels)
+    if not scores.is_floating_point():
+        raise TypeError(f"Expected `{name}` to be floating point, but got {scores.dtype}.")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"Expected `labels` to hold integer class indices, but got {labels.dtype}.")
+    shape = tuple(scores.shape)
+    if len(shape) < 2 or shape[1] < 2:
+        raise ValueError(f"Expected `{name}` of shape (N, C) or (N, C, d1, ...) with C of at least 2, but got {shape}.")
+    if tuple(labels.shape) != (shape[0], *shape[2:]):
+        raise ValueError(
+            f"Expected `labels` of shape {(shape[0], *shape[2:])} for `{name}` of shape {shape}, "
+            f"but got {tuple(labels.shape)}."
+        )
+    z = scores.detach().double().movedim(1, -1).reshape(-1, shape[1])
+    y = labels.reshape(-1).long()
+    valid = y != ignore_index
+    wrong = valid & ((y < 0) | (y >= shape[1]))
+    if wrong.any():
+        raise IndexError(
+            f"Expected `labels` to hold class indices in [0, {shape[1]}) or ignore_index={ignore_index}, "
+            f"but got {int(y[wrong][0])}."
+        )
+    z, y = z[valid], y[valid]
+    if not z.isfinite().all():
+        raise ValueError(f"Expected `{name}` to be finite, but got {_first_infinite(z)}.")
+    return z, y
+
+
+def check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+
+
+def _first_infinite(z: Tensor) -> str:
+    wrong = ~z.isfinite()
+    row, column = wrong.nonzero()[0].tolist()
+    return f"{z[row, column].item()} at row {row}, class {column}"
