@@ -21,6 +21,7 @@ from rich.text import Text
 import lossfit
 from lossfit import plot as plots
 from lossfit import registry
+from lossfit.commands.claims import claims
 from lossfit.compare import data as sources
 from lossfit.compare import engine, metrics
 from lossfit.compare.errors import InputError
@@ -277,3 +278,6 @@ def _parse(spec: str) -> SingleLabelLoss:
             f"Expected losses with a curve, {', '.join(registry.available_losses('single_label'))}, but got {name!r}."
         )
     return loss
+
+
+app.command()(_plainly(claims))

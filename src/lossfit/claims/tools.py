@@ -1,0 +1,59 @@
+"""What several claims use."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def binary(loss: Callable[[Tensor, Tensor], Tensor], p: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A loss of rows with two classes, at the target's probabilities p, and its sensitivity -dl/dp, in float64."""
+    at = torch.tensor(p, dtype=torch.float64)
+    d = torch.logit(at).requires_grad_()
+    rows = loss(torch.stack([d, torch.zeros_like(d)], 1), torch.zeros(len(at), dtype=torch.int64))
+    (slope,) = torch.autograd.grad(rows.sum(), d)
+    return rows.detach().numpy(), (-slope / (at * (1 - at))).numpy()
+
+
+def same(found: float, printed: str) -> bool:
+    """Whether a number is the printed one, to half a unit of its last digit."""
+    digits = len(printed.partition(".")[2])
+    return bool(abs(found - float(printed)) <= 0.5 * 10.0**-digits * (1 + 1e-9))
+
+
+def lines(curves: dict[str, tuple[Any, Any]], x: str, y: str, **scale: Any) -> Any:
+    """A chart with a line for each name, from its x and y; ``scale`` is that of the y axis."""
+    import altair as alt
+
+    from lossfit import plot
+
+    records = [
+        {"name": name, "x": float(a), "y": float(b)}
+        for name, (at, to) in curves.items()
+        for a, b in zip(at, to, strict=True)
+    ]
+    return (
+        alt.Chart(alt.Data(values=records))
+        .mark_line(clip=True, strokeWidth=2)
+        .encode(
+            x=alt.X("x:Q", title=x),
+            y=alt.Y("y:Q", title=y, scale=alt.Scale(**scale), axis=alt.Axis(tickCount=5)),
+            color=alt.Color("name:N", sort=list(curves), legend=alt.Legend(**plot.LEGEND)),
+        )
+    )
+
+
+def compare(source: str, losses: str, **plan: Any) -> dict[str, Any]:
+    """The summary of a comparison on a bundled set, by loss, with the plan's other settings."""
+    from lossfit.compare import engine
+    from lossfit.compare.summary import summarise
+
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = engine.run(engine.Plan(source, losses=losses, **plan), Path(folder) / "out")
+        return {entry["loss"]: entry for entry in summarise(outcome)["losses"]}
