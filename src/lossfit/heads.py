@@ -184,8 +184,8 @@ class CosineHead(_Head):
     Args:
         in_features: D.
         num_classes: C.
-        scale: s, above 0; "norm" for the length of the feature; or "auto" for :func:`normface_scale`, the least that lets
-            the target reach ``probability``, the margin included.
+        scale: s, above 0; "norm" for the length of the feature; or "auto" for :func:`normface_scale`, the least
+            that lets the target reach ``probability``, the margin included.
         margin: a :class:`Margin`, or None.
         sub_centers: weights of each class. Its cosine is that of the nearest one ("sub-center ArcFace").
         learn_scale: whether s is learnt, from ``scale`` on, as :math:`s_{\min} + \mathrm{softplus}(\text{raw\_scale})`.
