@@ -8,6 +8,8 @@ from lossfit import calibration, estimators, functional, multitask, registry, sc
 from lossfit.gaps import Gap, gap
 from lossfit.heads import CosineHead, LinearHead, normface_scale
 from lossfit.losses import (
+    AUCLoss,
+    AveragePrecisionLoss,
     CrossEntropyLoss,
     ExactLoss,
     ExpectedAccuracyLoss,
@@ -20,6 +22,7 @@ from lossfit.losses import (
     LinkLoss,
     LogisticMarginLoss,
     Loss,
+    PartialAUCLoss,
     PolyLoss,
     SensitivityLoss,
     SingleLabelLoss,
@@ -36,9 +39,11 @@ from lossfit.scores import class_balanced_weight, inverse_frequency_weight
 __version__ = "0.1.0"
 
 __all__ = [
+    "AUCLoss",
     "AdditiveMargin",
     "AngularMargin",
     "ArcMargin",
+    "AveragePrecisionLoss",
     "CombinedMargin",
     "CosineHead",
     "CrossEntropyLoss",
@@ -57,6 +62,7 @@ __all__ = [
     "Loss",
     "Margin",
     "Monitor",
+    "PartialAUCLoss",
     "PolyLoss",
     "SensitivityLoss",
     "SingleLabelLoss",

@@ -14,8 +14,11 @@ from lossfit.losses.robust import (
 )
 from lossfit.losses.margin import LogisticMarginLoss, ExponentialMarginLoss, HingeLoss, SmoothAccuracyLoss
 from lossfit.losses.exact import ExactLoss
+from lossfit.losses.ranking import AUCLoss, PartialAUCLoss, AveragePrecisionLoss
 
 __all__ = [
+    "AUCLoss",
+    "AveragePrecisionLoss",
     "CrossEntropyLoss",
     "ExactLoss",
     "ExpectedAccuracyLoss",
@@ -28,6 +31,7 @@ __all__ = [
     "LinkLoss",
     "LogisticMarginLoss",
     "Loss",
+    "PartialAUCLoss",
     "PolyLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
