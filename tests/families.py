@@ -11,10 +11,38 @@ def _ranking() -> tuple[Tensor, ...]:
     return torch.randn(7, dtype=torch.float64), torch.tensor([1, 0, 0, 1, 0, 1, 0])
 
 
+def _tokens() -> tuple[Tensor, ...]:
+    return torch.randn(3, 4, 5, dtype=torch.float64), torch.randint(5, (3, 4)), torch.tensor([4, 1, 2])
+
+
+def _sampled() -> tuple[Tensor, ...]:
+    return -3 * torch.rand(4, 3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
+
+
+def _tagged() -> tuple[Tensor, ...]:
+    weights = (torch.randn(3, 3).double(), torch.randn(3).double(), torch.randn(3).double())
+    return torch.randn(4, 5, 3, dtype=torch.float64), torch.randint(3, (4, 5)), *weights, torch.tensor([5, 1, 2, 4])
+
+
+def _views() -> tuple[Tensor, ...]:
+    return torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+
+
+def _labelled_features() -> tuple[Tensor, ...]:
+    return torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1])
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "auc": _ranking,
     "partial_auc": _ranking,
     "average_precision": _ranking,
+    "token": _tokens,
+    "reinforce": _sampled,
+    "minimum_risk": _sampled,
+    "crf": _tagged,
+    "info_nce": _views,
+    "nt_xent": _views,
+    "sup_con": _labelled_features,
 }
 """By the loss's name: what it is called with, in float64; the first tensor is what it is differentiated by."""
 

@@ -4,12 +4,14 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 ``lossfit compare`` that finds out on your data which of them to use.
 """
 
-from lossfit import calibration, estimators, functional, multitask, registry, schedules
+from lossfit import calibration, estimators, functional, meta, multitask, registry, schedules
+from lossfit.crf import LinearChainCRF
 from lossfit.gaps import Gap, gap
 from lossfit.heads import CosineHead, LinearHead, normface_scale
 from lossfit.losses import (
     AUCLoss,
     AveragePrecisionLoss,
+    CRFLoss,
     CrossEntropyLoss,
     ExactLoss,
     ExpectedAccuracyLoss,
@@ -19,16 +21,22 @@ from lossfit.losses import (
     GammaCrossEntropyLoss,
     GeneralizedCrossEntropyLoss,
     HingeLoss,
+    InfoNCELoss,
     LinkLoss,
     LogisticMarginLoss,
     Loss,
+    MinimumRiskLoss,
+    NTXentLoss,
     PartialAUCLoss,
     PolyLoss,
+    ReinforceLoss,
     SensitivityLoss,
     SingleLabelLoss,
     SmoothAccuracyLoss,
     SquaredLoss,
+    SupConLoss,
     SymmetricCrossEntropyLoss,
+    TokenLoss,
 )
 from lossfit.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
 from lossfit.monitor import Monitor
@@ -44,6 +52,7 @@ __all__ = [
     "AngularMargin",
     "ArcMargin",
     "AveragePrecisionLoss",
+    "CRFLoss",
     "CombinedMargin",
     "CosineHead",
     "CrossEntropyLoss",
@@ -56,19 +65,26 @@ __all__ = [
     "Gap",
     "GeneralizedCrossEntropyLoss",
     "HingeLoss",
+    "InfoNCELoss",
+    "LinearChainCRF",
     "LinearHead",
     "LinkLoss",
     "LogisticMarginLoss",
     "Loss",
     "Margin",
+    "MinimumRiskLoss",
     "Monitor",
+    "NTXentLoss",
     "PartialAUCLoss",
     "PolyLoss",
+    "ReinforceLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
     "SmoothAccuracyLoss",
     "SquaredLoss",
+    "SupConLoss",
     "SymmetricCrossEntropyLoss",
+    "TokenLoss",
     "UncertaintyWeighting",
     "available_losses",
     "calibration",
@@ -78,6 +94,7 @@ __all__ = [
     "gap",
     "inverse_frequency_weight",
     "make",
+    "meta",
     "multitask",
     "normface_scale",
     "registry",

@@ -14,11 +14,15 @@ from lossfit.losses.robust import (
 )
 from lossfit.losses.margin import LogisticMarginLoss, ExponentialMarginLoss, HingeLoss, SmoothAccuracyLoss
 from lossfit.losses.exact import ExactLoss
+from lossfit.losses.contrastive import InfoNCELoss, NTXentLoss, SupConLoss
+from lossfit.losses.sequence import TokenLoss, ReinforceLoss, MinimumRiskLoss
+from lossfit.losses.crf import CRFLoss
 from lossfit.losses.ranking import AUCLoss, PartialAUCLoss, AveragePrecisionLoss
 
 __all__ = [
     "AUCLoss",
     "AveragePrecisionLoss",
+    "CRFLoss",
     "CrossEntropyLoss",
     "ExactLoss",
     "ExpectedAccuracyLoss",
@@ -28,14 +32,20 @@ __all__ = [
     "GammaCrossEntropyLoss",
     "GeneralizedCrossEntropyLoss",
     "HingeLoss",
+    "InfoNCELoss",
     "LinkLoss",
     "LogisticMarginLoss",
     "Loss",
+    "MinimumRiskLoss",
+    "NTXentLoss",
     "PartialAUCLoss",
     "PolyLoss",
+    "ReinforceLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
     "SmoothAccuracyLoss",
     "SquaredLoss",
+    "SupConLoss",
     "SymmetricCrossEntropyLoss",
+    "TokenLoss",
 ]

@@ -1,0 +1,101 @@
+"""The rows of all ranks of a process group in one place, and gradients back to where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Union
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Gather = Union[bool, "ProcessGroup"]
+"""False: this process alone. True: all ranks of the default group. Or a group."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many rows each rank has, and which of them this is."""
+
+    sizes: tuple[int, ...]
+    index: int = 0
+    group: ProcessGroup | None = None
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def start(self) -> int:
+        """The place of this rank's first row among all."""
+        return sum(self.sizes[: self.index])
+
+    def gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Tensors (n, D) with the rows of all ranks, (N, D): one collective forward, one backward.
+
+        A rank's gradient is the sum of what all ranks' losses say of its rows.
+        """
+        if len(self.sizes) == 1:
+            return tensors
+        joined: Tensor = _Gather.apply(torch.cat(tensors, 1), self)
+        parts: tuple[Tensor, ...] = joined.split([t.shape[1] for t in tensors], 1)
+        return parts
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a number over the ranks."""
+        if len(self.sizes) == 1:
+            return value
+        one_each = replace(self, sizes=(1,) * len(self.sizes))
+        return one_each.gather(value.reshape(1, 1))[0].sum()
+
+
+def meet(gather: Gather, rows: int, device: torch.device) -> Ranks:
+    """Ask all ranks for their number of rows.
+
+    Raises:
+        ValueError: ranks shall be gathered, and there is no process group.
+    """
+    if gather is False:
+        return Ranks((rows,))
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise ValueError(
+            "Expected an initialised torch.distributed for `gather`, but there is none. "
+            "Call torch.distributed.init_process_group first, or pass gather=False."
+        )
+    group = None if gather is True else gather
+    own = torch.tensor([rows], device=device)
+    sizes = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(sizes, own, group=group)
+    return Ranks(tuple(torch.cat(sizes).tolist()), distributed.get_rank(group), group)
+
+
+def check_gather(gather: object) -> None:
+    if isinstance(gather, bool) or (distributed.is_available() and isinstance(gather, distributed.ProcessGroup)):
+        return
+    raise TypeError(f"Expected `gather` to be a bool or a process group, but got {type(gather).__name__}.")
+
+
+class _Gather(Function):
+    """Collectives move equal shapes, so shorter ranks are padded on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        longest = max(ranks.sizes)
+        padded = own.new_zeros((longest, *own.shape[1:]))
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in ranks.sizes]
+        distributed.all_gather(parts, padded, group=ranks.group)
+        return torch.cat([part[:size] for part, size in zip(parts, ranks.sizes, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ranks: Ranks = ctx.ranks
+        total = grad.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total, group=ranks.group)
+        return total[ranks.start : ranks.start + ranks.sizes[ranks.index]], None
