@@ -1,0 +1,343 @@
+"""Losses of sequences: token by token, or through a metric of whole sequences that were sampled or listed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lossfit import gaps, inputs, masks
+from lossfit.hyper import Hyper, HyperValue
+from lossfit.losses.base import Loss
+from lossfit.losses.inner import OuterLoss, adopt
+from lossfit.losses.single import SingleLabelLoss
+from lossfit.reduce import Reduction, weigh
+
+Normalise = Literal["token", "sequence"]
+Baseline = Literal["none", "mean", "leave_one_out", "self_critical"]
+
+
+class TokenLoss(OuterLoss):
+    r"""A single-label loss at every token of a batch of sequences, with a mask.
+
+    ``loss(input, target, mask)`` takes logits (B, T, C), the classes last as language models give them, target classes
+    (B, T), and a mask: None, boolean (B, T), or lengths (B,). Tokens outside of the mask and those whose target is the
+    ``ignore_index`` of the inner loss get loss 0 and no gradient, whatever they hold.
+
+    Args:
+        loss: any single-label loss, cross-entropy by default; its reduction is not used. A copy that shares its tensors is
+            kept. Tensors among its hyper-parameters broadcast to the B T tokens in one dimension.
+        normalise: what the rows are that are reduced. "token": the tokens, so that long sequences count more.
+            "sequence": the sequences, each with the weighted mean of its tokens; those without a token do not count.
+        reduction: "mean", "sum" or "none"; "none" gives (B, T) for tokens, (B,) for sequences. The mean over nothing
+            is 0, with zero gradient.
+
+    Raises:
+        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+
+    Source: the mean over sequences of the target's log-probability is that of I. Sutskever, O. Vinyals and Q. V. Le,
+    "Sequence to Sequence Learning with Neural Networks", 2014, section 3.2, before each is divided by its length.
+
+    Example:
+        >>> loss = lossfit.TokenLoss(lossfit.FocalLoss(2.0))
+        >>> logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [9.0, 9.0, 9.0]]])
+        >>> loss(logits, torch.tensor([[0, 1, 2]]), torch.tensor([2]))
+        tensor(0.0550)
+    """
+
+    family = "sequence"
+    formula = "sum_t w_t l_t / sum_t w_t over the tokens of all sequences, or of each"
+    source = (
+        "I. Sutskever, O. Vinyals and Q. V. Le, Sequence to Sequence Learning with Neural Networks, 2014, section 3.2"
+    )
+
+    def __init__(
+        self,
+        loss: SingleLabelLoss | None = None,
+        *,
+        normalise: Normalise = "token",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        inputs.check_choice("normalise", normalise, ("token", "sequence"))
+        self.loss = adopt(loss)
+        self.normalise: Normalise = normalise
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            input: logits (B, T, C).
+            target: class indices (B, T).
+            mask: boolean (B, T), or lengths (B,).
+            sample_weight: a weight for each token (B, T), or for each sequence (B,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+        """
+        _check_tokens(input, target)
+        shape = target.shape
+        valid = masks.positions(mask, *shape)
+        ignored = self.loss.ignore_index
+        target = target if valid is None else target.masked_fill(~valid, ignored)
+        rows = self.loss(input.flatten(0, 1), target.flatten()).view(shape)
+        valid = target != ignored
+        class_weight = None
+        if self.loss.weight is not None:
+            class_weight = self.loss.weight.to(rows.dtype)[target.masked_fill(~valid, 0)]
+        if self.normalise == "sequence":
+            return self._by_sequence(rows, valid, class_weight, sample_weight, denominator)
+        weighing = weigh(
+            shape,
+            rows.dtype,
+            self.reduction,
+            valid=valid,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            weighted=True,
+        )
+        return weighing.reduce(rows)
+
+    def _by_sequence(
+        self,
+        rows: Tensor,
+        valid: Tensor,
+        class_weight: Tensor | None,
+        sample_weight: Tensor | None,
+        denominator: float | Tensor | None,
+    ) -> Tensor:
+        token_weight = None
+        if isinstance(sample_weight, Tensor) and sample_weight.shape == rows.shape:
+            token_weight, sample_weight = sample_weight.to(rows.dtype), None
+        weights = torch.ones_like(rows) if class_weight is None else class_weight
+        if token_weight is not None:
+            rows, weights = rows * token_weight, weights * token_weight
+        mass = weights.masked_fill(~valid, 0.0).sum(1)
+        found = rows.masked_fill(~valid, 0.0).sum(1) / torch.where(mass == 0, 1.0, mass)
+        weighing = weigh(
+            found.shape,
+            found.dtype,
+            self.reduction,
+            valid=valid.any(1),
+            sample_weight=sample_weight,
+            denominator=denominator,
+        )
+        return weighing.reduce(found)
+
+    def extra_repr(self) -> str:
+        parts = [] if self.normalise == "token" else [f"normalise={self.normalise!r}"]
+        return ", ".join(parts + [part for part in [super().extra_repr()] if part])
+
+
+class ReinforceLoss(Loss):
+    r"""REINFORCE: a loss whose gradient is, on average, that of minus the expected reward.
+
+    For M sequences :math:`y_1, \ldots, y_M` sampled from the model for each row,
+
+    .. math:: -\frac1M \sum_m (R_m - b_m) \log P(y_m)
+
+    with the rewards :math:`R_m` of any metric, which need no derivative. The value itself says little; watch the mean
+    reward. ``loss(log_prob, reward)`` takes log-probabilities and rewards (B, M); the model's gradient comes through
+    ``log_prob`` alone.
+
+    Args:
+        baseline: what is taken off a reward to lower the variance. "none": 0. "leave_one_out": the mean reward of the
+            other samples (W. Kool, H. van Hoof and M. Welling, "Buy 4 REINFORCE Samples, Get a Baseline for Free!",
+            2019); unbiased. "mean": the mean reward of all samples, :math:`1 - 1/M` times the gradient of
+            "leave_one_out". "self_critical": the reward of the model's greedy sequence, (B,), the third argument of the
+            call (S. Rennie et al., "Self-Critical Sequence Training for Image Captioning", 2017, section 3); unbiased.
+        reduction: "mean", "sum" or "none". Rows are the sources (B,).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came: a reward that is not finite, fewer
+            than two samples for a baseline of samples, a greedy reward that is missing or not used.
+
+    Source: R. J. Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
+    1992, section 4.
+
+    Example:
+        >>> log_prob = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+        >>> loss = lossfit.ReinforceLoss(baseline="leave_one_out")
+        >>> loss(log_prob, torch.tensor([[0.9, 0.5]])).backward()
+        >>> log_prob.grad
+        tensor([[-0.2000,  0.2000]])
+    """
+
+    family = "sequence"
+    formula = "-mean_m (R_m - b_m) log P(y_m), y_m sampled"
+    source = (
+        "R. J. Williams, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning, "
+        "1992, section 4"
+    )
+
+    def __init__(self, baseline: Baseline = "leave_one_out", *, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        inputs.check_choice("baseline", baseline, ("none", "mean", "leave_one_out", "self_critical"))
+        self.baseline: Baseline = baseline
+
+    def forward(
+        self,
+        log_prob: Tensor,
+        reward: Tensor,
+        greedy_reward: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            log_prob: the log-probability of each sampled sequence (B, M), with its gradient.
+            reward: the reward of each (B, M).
+            greedy_reward: for baseline="self_critical", the reward of the greedy sequence of each row (B,).
+            sample_weight: a weight for each row (B,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+        """
+        log_prob = _log_probabilities(log_prob)
+        reward = _numbers("reward", reward, log_prob.shape).to(log_prob.dtype)
+        advantage = reward - self._baseline(reward, greedy_reward)
+        rows = -(advantage * log_prob).mean(1)
+        weighing = weigh(rows.shape, rows.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator)
+        return weighing.reduce(rows)
+
+    def _baseline(self, reward: Tensor, greedy_reward: Tensor | None) -> float | Tensor:
+        samples = reward.shape[1]
+        if (greedy_reward is not None) != (self.baseline == "self_critical"):
+            came = "None" if greedy_reward is None else "one"
+            raise ValueError(
+                f"Expected `greedy_reward` with baseline='self_critical' and only then, but got {came} with "
+                f"baseline={self.baseline!r}."
+            )
+        if greedy_reward is not None:
+            return _numbers("greedy_reward", greedy_reward, reward.shape[:1]).to(reward.dtype).unsqueeze(1)
+        if self.baseline == "none":
+            return 0.0
+        if samples < 2:
+            raise ValueError(
+                f"Expected `log_prob` of at least 2 samples a row with baseline={self.baseline!r}, but got {samples}."
+            )
+        mean = reward.mean(1, keepdim=True)
+        if self.baseline == "mean":
+            return mean
+        return mean + (mean - reward) / (samples - 1)
+
+    def extra_repr(self) -> str:
+        return ", ".join([f"baseline={self.baseline!r}", *filter(None, [super().extra_repr()])])
+
+
+class MinimumRiskLoss(Loss):
+    r"""Minimum risk: the expected cost over listed sequences, with the model's probabilities made to sum to 1 on the list.
+
+    .. math:: \sum_m q_m c_m, \quad q_m = \frac{P(y_m)^\alpha}{\sum_n P(y_n)^\alpha}
+
+    ``loss(log_prob, cost)`` takes log-probabilities and costs (B, M) of distinct sequences, found by beam search or
+    sampled with the repeated ones taken out; a ``mask`` (B, M), or the numbers of sequences (B,), where rows have fewer.
+    If the list holds every sequence and alpha is 1, the loss is the expected cost itself.
+
+    Args:
+        alpha: the sharpness, above 0. Long sequences need a small one, else a single one has all the weight; the paper
+            takes 0.005 for sentences.
+        reduction: "mean", "sum" or "none". Rows are the sources (B,).
+
+    Range: from the smallest to the largest cost of the row.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came: a cost that is not finite, a mask
+            that leaves nothing in a row.
+
+    Source: S. Shen et al., "Minimum Risk Training for Neural Machine Translation", 2016, section 3.
+
+    Example:
+        >>> loss = lossfit.MinimumRiskLoss(alpha=1.0)
+        >>> loss(torch.tensor([[0.5, 0.25]]).log(), torch.tensor([[0.0, 1.0]]))
+        tensor(0.3333)
+    """
+
+    family = "sequence"
+    formula = "sum_m q_m c_m, q_m = P(y_m)^alpha / sum_n P(y_n)^alpha"
+    source = "S. Shen et al., Minimum Risk Training for Neural Machine Translation, 2016, section 3"
+    hypers = {
+        "alpha": Hyper("sharpness of the distribution over the list", 0.0, search=(5e-3, 0.05, 0.2, 1.0), open_low=True)
+    }
+
+    def __init__(self, alpha: HyperValue = 1.0, *, reduction: Reduction = "mean") -> None:
+        super().__init__({"alpha": alpha}, reduction=reduction)
+
+    def forward(
+        self,
+        log_prob: Tensor,
+        cost: Tensor,
+        mask: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            log_prob: the log-probability of each sequence (B, M), with its gradient.
+            cost: the cost of each (B, M), such as 1 minus a metric.
+            mask: boolean (B, M), or how many of each row count (B,). What stands outside may hold anything.
+            sample_weight: a weight for each row (B,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+        """
+        log_prob = _log_probabilities(log_prob)
+        valid = masks.positions(mask, *log_prob.shape)
+        cost = _numbers("cost", cost, log_prob.shape, valid).to(log_prob.dtype)
+        alpha = self._hyper("alpha", log_prob.shape[:1])
+        sharp = log_prob * (alpha.unsqueeze(1) if isinstance(alpha, Tensor) and alpha.ndim else alpha)
+        lowest = torch.finfo(log_prob.dtype).min
+        sharp = sharp.clamp(min=lowest / 2)
+        if valid is not None:
+            left = valid.sum(1)
+            masks.refuse(left == 0, left, "Expected `mask` to leave at least one sequence in every row")
+            sharp = sharp.masked_fill(~valid, lowest)
+            cost = cost.masked_fill(~valid, 0.0)
+        rows = (sharp.softmax(1) * cost).sum(1)
+        weighing = weigh(rows.shape, rows.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator)
+        return weighing.reduce(rows)
+
+
+def _check_tokens(input: Tensor, target: Tensor) -> None:
+    for name, value in (("input", input), ("target", target)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+    if input.ndim != 3:
+        raise ValueError(f"Expected `input` of shape (B, T, C), but got {tuple(input.shape)}.")
+    if target.shape != input.shape[:2]:
+        raise ValueError(
+            f"Expected `target` of shape {tuple(input.shape[:2])} for `input` of shape {tuple(input.shape)}, "
+            f"but got {tuple(target.shape)}."
+        )
+
+
+def _log_probabilities(log_prob: Tensor) -> Tensor:
+    if not isinstance(log_prob, Tensor):
+        raise TypeError(f"Expected `log_prob` to be a torch.Tensor, but got {type(log_prob).__name__}.")
+    if not log_prob.is_floating_point():
+        raise TypeError(f"Expected `log_prob` to hold floating-point numbers, but got {log_prob.dtype}.")
+    if log_prob.ndim != 2 or log_prob.shape[1] == 0:
+        raise ValueError(
+            f"Expected `log_prob` of shape (B, M), with at least one sequence a row, but got {tuple(log_prob.shape)}."
+        )
+    return log_prob.to(gaps.accumulation_dtype(log_prob))
+
+
+def _numbers(name: str, value: Tensor, shape: torch.Size, valid: Tensor | None = None) -> Tensor:
+    """Finite numbers without a gradient."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+    if value.shape != shape:
+        raise ValueError(f"Expected `{name}` of shape {tuple(shape)}, but got {tuple(value.shape)}.")
+    value = value.detach()
+    wrong = ~value.isfinite()
+    masks.refuse(wrong if valid is None else wrong & valid, value, f"Expected `{name}` to be finite")
+    return value
