@@ -32,6 +32,10 @@ def _labelled_features() -> tuple[Tensor, ...]:
     return torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1])
 
 
+def _rows() -> tuple[Tensor, ...]:
+    return torch.randn(9, 6, dtype=torch.float64), torch.tensor([0, 0, 1, 2, 0, 3, 1, 4, 5])
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "auc": _ranking,
     "partial_auc": _ranking,
@@ -43,6 +47,13 @@ EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "info_nce": _views,
     "nt_xent": _views,
     "sup_con": _labelled_features,
+    "balanced_accuracy": _rows,
+    "f_beta": _rows,
+    "matthews": _rows,
+    "cohen_kappa": _rows,
+    "top_k_accuracy": _rows,
+    "recall_at_precision": _rows,
+    "brier": _rows,
 }
 """By the loss's name: what it is called with, in float64; the first tensor is what it is differentiated by."""
 

@@ -18,16 +18,24 @@ from lossfit.losses.contrastive import InfoNCELoss, NTXentLoss, SupConLoss
 from lossfit.losses.sequence import TokenLoss, ReinforceLoss, MinimumRiskLoss
 from lossfit.losses.crf import CRFLoss
 from lossfit.losses.ranking import AUCLoss, PartialAUCLoss, AveragePrecisionLoss
+from lossfit.losses.confusion import BalancedAccuracyLoss, FBetaLoss, MatthewsLoss, CohenKappaLoss
+from lossfit.losses.leading import TopKAccuracyLoss, RecallAtPrecisionLoss
+from lossfit.losses.brier import BrierLoss
+from lossfit.losses.metric import MetricLoss
 
 __all__ = [
     "AUCLoss",
     "AveragePrecisionLoss",
+    "BalancedAccuracyLoss",
+    "BrierLoss",
     "CRFLoss",
+    "CohenKappaLoss",
     "CrossEntropyLoss",
     "ExactLoss",
     "ExpectedAccuracyLoss",
     "ExponentialLoss",
     "ExponentialMarginLoss",
+    "FBetaLoss",
     "FocalLoss",
     "GammaCrossEntropyLoss",
     "GeneralizedCrossEntropyLoss",
@@ -36,10 +44,13 @@ __all__ = [
     "LinkLoss",
     "LogisticMarginLoss",
     "Loss",
+    "MatthewsLoss",
+    "MetricLoss",
     "MinimumRiskLoss",
     "NTXentLoss",
     "PartialAUCLoss",
     "PolyLoss",
+    "RecallAtPrecisionLoss",
     "ReinforceLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
@@ -48,4 +59,5 @@ __all__ = [
     "SupConLoss",
     "SymmetricCrossEntropyLoss",
     "TokenLoss",
+    "TopKAccuracyLoss",
 ]
