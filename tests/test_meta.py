@@ -2,6 +2,9 @@
 
 import copy
 import itertools
+import re
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -223,3 +226,17 @@ def test_ranges_hold_inside_another_module() -> None:
 def test_bad_arguments_are_named(make: object, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         make(network())
+
+
+def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[1] / "examples" / "learn_the_loss.py"
+    example = runpy.run_path(str(path))
+    for name, value in (("SEEDS", 1), ("STEPS", 20)):
+        monkeypatch.setitem(example["main"].__globals__, name, value)
+    example["main"]()
+    printed = capsys.readouterr().out
+    for name in example["LOSSES"]:
+        assert len(re.findall(rf"^seed 0  {name} .*%", printed, re.M)) == 1
+        assert len(re.findall(rf"^{name} .*%", printed, re.M)) == 1
+    assert "gamma = 0." in printed
+    assert "gamma = 0.00" not in printed

@@ -35,7 +35,7 @@ class HyperGradient:
         model: called with the first tensor of a batch.
         loss: called with the model's output and the rest of a batch. Any module with parameters will do; those of a
             loss of this library are kept in the ranges of their cards, by clamping.
-        learning_rate: eta of the trial steps, above 0. They are steps of gradient descent, without momentum.
+        learning_rate: eta of the trial steps, above 0. They are plain gradient descent, without momentum or decay.
         optimizer: what moves the hyper-parameters; by default Adam with a learning rate of 0.01.
         validation_loss: called like the loss; by default cross-entropy. It should not depend on hyper-parameters that
             are learnt, or they are driven to where it is small, and not the errors.
