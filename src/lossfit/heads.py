@@ -107,7 +107,7 @@ class LinearHead(_Head):
         in_features: D.
         num_classes: C.
         bias: whether to add one.
-        margin: a :class:`Margin`, or None.
+        margin: a :class:`Margin`, or None. ``head.margin.step()`` advances its schedules.
 
     Attributes:
         weight, bias: as in ``nn.Linear``, of which the head also takes the state dict.
@@ -186,7 +186,7 @@ class CosineHead(_Head):
         num_classes: C.
         scale: s, above 0; "norm" for the length of the feature; or "auto" for :func:`normface_scale`, the least
             that lets the target reach ``probability``, the margin included.
-        margin: a :class:`Margin`, or None.
+        margin: a :class:`Margin`, or None. ``head.margin.step()`` advances its schedules.
         sub_centers: weights of each class. Its cosine is that of the nearest one ("sub-center ArcFace").
         learn_scale: whether s is learnt, from ``scale`` on, as :math:`s_{\min} + \mathrm{softplus}(\text{raw\_scale})`.
         min_scale: the least learnt scale.
