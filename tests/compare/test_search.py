@@ -10,6 +10,7 @@ from torch.testing import assert_close
 import lossfit
 from lossfit import registry
 from lossfit.compare import search
+from lossfit.compare.metrics import METRICS
 from lossfit.compare.search import Candidate
 from lossfit.compare.splits import Split
 from lossfit.compare.train import Objective, Task
@@ -21,7 +22,9 @@ SEARCHED = [name for name, candidate in CANDIDATES.items() if candidate.search]
 def test_who_takes_part() -> None:
     names = list(CANDIDATES)
     assert names[:4] == ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"]
-    assert set(names[4:]) == set(lossfit.available_losses("single_label")) - {"cross_entropy", "sensitivity"}
+    of_metrics = ["for_balanced_accuracy", "for_macro_f1", "for_brier"]
+    assert names[-3:] == of_metrics
+    assert set(names[4:-3]) == set(lossfit.available_losses("single_label")) - {"cross_entropy", "sensitivity"}
     assert all(name == candidate.name for name, candidate in CANDIDATES.items())
     assert not CANDIDATES["cross_entropy"].search
 
@@ -87,10 +90,20 @@ def test_describe_leaves_the_optimiser_out() -> None:
 
 
 def test_choose_puts_cross_entropy_first() -> None:
-    assert [c.name for c in search.choose("all")] == list(CANDIDATES)
+    assert [c.name for c in search.choose("all")] == list(CANDIDATES)[:-3]
     assert [c.name for c in search.choose("poly, focal,poly ,,")] == ["cross_entropy", "poly", "focal"]
     assert [c.name for c in search.choose("focal,cross_entropy,focal")] == ["cross_entropy", "focal"]
     assert [c.name for c in search.choose("")] == ["cross_entropy"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_s_own_loss_takes_part(metric: str) -> None:
+    found = [c.name for c in search.choose("all", metric) if c.name.startswith("for_")]
+    assert found == ([f"for_{metric}"] if metric in ("balanced_accuracy", "macro_f1", "brier") else [])
+    named = search.choose("for_macro_f1", metric)[1]
+    assert named.code({"steep": 0.1})[-2] == "loss_function = lossfit.FBetaLoss(steep=0.1)"
+    for name in found:
+        assert repr(search.make_loss(CANDIDATES[name])) == repr(lossfit.for_metric(metric))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Plan:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, metrics.METRICS)
         lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
-        search.choose(self.losses)
+        search.choose(self.losses, self.metric)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise InputError(f"Expected --{name} of at least {low}, but got {getattr(self, name)}.")
@@ -116,19 +116,19 @@ def run(
 
     def report(done: float, name: str) -> None:
         share = (total - len(todo) + done) / total
-        progress(name, share, len(search.choose(plan.losses)) * plan.splits * plan.trials)
+        progress(name, share, len(search.choose(plan.losses, plan.metric)) * plan.splits * plan.trials)
         _note_seconds(out, before + time.perf_counter() - start)
 
     pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
     _note_seconds(out, before + time.perf_counter() - start)
-    results = store.gather(out, [c.name for c in search.choose(plan.losses)])
+    results = store.gather(out, [c.name for c in search.choose(plan.losses, plan.metric)])
     return Outcome(plan, data, results, _seconds(out), hidden)
 
 
 def _tasks(plan: Plan, size: int) -> Iterator[tuple[search.Candidate, range]]:
     """Each loss on chunks of splits; the chunks depend on the data alone, so that they are the same on resuming."""
     length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
-    for candidate in search.choose(plan.losses):
+    for candidate in search.choose(plan.losses, plan.metric):
         for first in range(0, plan.splits, length):
             yield candidate, range(first, min(first + length, plan.splits))
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from lossfit import inputs, registry
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.base import Loss
 
 LEARNING_RATES = (2e-3, 5e-2)
 WEIGHT_DECAYS = (1e-2, 1e1)
@@ -64,34 +64,46 @@ BASELINES = (
     Candidate("logit_adjustment", "cross_entropy", {"prior_power": (0.25, 0.5, 1.0, 1.5)}),
 )
 
+_STEEP = (0.0, 0.03, 0.1, 0.3, 1.0)
+OWN = {
+    "balanced_accuracy": Candidate("for_balanced_accuracy", "balanced_accuracy", {"steep": _STEEP}),
+    "macro_f1": Candidate("for_macro_f1", "f_beta", {"steep": _STEEP}),
+    "brier": Candidate("for_brier", "brier"),
+}
+"""The losses of metrics that no other candidate is the loss of."""
+
 
 def candidates() -> dict[str, Candidate]:
-    """All that can take part: cross-entropy and its usual remedies, and every loss that needs no function of yours."""
+    """All that can take part.
+
+    Cross-entropy and its usual remedies, every loss of a row that needs no function of yours, the losses of metrics.
+    """
     found = {candidate.name: candidate for candidate in BASELINES}
     for name in registry.available_losses("single_label"):
         cls = registry.get(name)
         needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
         if name not in found and not needed:
             found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
-    return found
+    return {**found, **{candidate.name: candidate for candidate in OWN.values()}}
 
 
-def make_loss(candidate: Candidate, **settings: Any) -> SingleLabelLoss:
+def make_loss(candidate: Candidate, **settings: Any) -> Loss:
     """A candidate's loss, without the weights and priors that some candidates add."""
-    loss = registry.make(candidate.loss, **settings)
-    assert isinstance(loss, SingleLabelLoss)
-    return loss
+    return registry.make(candidate.loss, **settings)
 
 
-def choose(names: str) -> list[Candidate]:
+def choose(names: str, metric: str = "accuracy") -> list[Candidate]:
     """The candidates named in "all" or "focal,poly"; cross-entropy is always the first.
+
+    The loss of another metric than the one asked for takes part only if it is named.
 
     Raises:
         ValueError: a name is unknown; the nearest one is suggested.
     """
     known = candidates()
     if names == "all":
-        return list(known.values())
+        others = [candidate for of, candidate in OWN.items() if of != metric]
+        return [candidate for candidate in known.values() if candidate not in others]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         inputs.check_choice("losses", name, known)

@@ -35,7 +35,7 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     plan, results = outcome.plan, outcome.results
     metric = metrics.METRICS[plan.metric]
     best = chosen(results, plan.metric)
-    names = [c.name for c in search.choose(plan.losses)]
+    names = [c.name for c in search.choose(plan.losses, plan.metric)]
     values = {name: _by_split(best, name, plan.splits) for name in names}
     whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
     entries = [_entry(name, results, values, plan, name in whole) for name in names]

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossfit import registry
 from lossfit.compare import metrics
 from lossfit.compare.features import Matrices
 from lossfit.compare.models import Stacked
 from lossfit.compare.search import Candidate, Setting, make_loss
 from lossfit.compare.splits import Split
+from lossfit.losses.metric import MetricLoss
 from lossfit.losses.single import SingleLabelLoss
 
 BATCH = 128
@@ -84,13 +86,17 @@ class Objective:
 
     def __init__(self, task: Task, y: Tensor, batch: int) -> None:
         self.batch, self.classes = batch, task.classes
-        shape = (len(task.splits), batch, len(task.settings))
-        per_row = {
-            name: torch.tensor([s[name] for s in task.settings]).expand(shape).reshape(-1)
+        settings = {
+            name: torch.tensor([s[name] for s in task.settings])
             for name in task.candidate.search
             if not name.endswith("_power")
         }
-        self.loss = make_loss(task.candidate, reduction="none", **per_row)
+        if registry.get(task.candidate.loss).family == "metric":
+            self.loss = make_loss(task.candidate, **settings)
+        else:
+            shape = (len(task.splits), batch, len(task.settings))
+            per_row = {name: values.expand(shape).reshape(-1) for name, values in settings.items()}
+            self.loss = make_loss(task.candidate, reduction="none", **per_row)
         counts = torch.stack([torch.bincount(labels, minlength=task.classes) for labels in y]).clamp(min=1).float()
         self.prior = self._table(task, "prior_power", (counts / counts.sum(1, keepdim=True)).log())
         weight = (counts.sum(1, keepdim=True) / (task.classes * counts)).log()
@@ -107,6 +113,8 @@ class Objective:
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
         if self.prior is not None:
             z = z + self.prior.unsqueeze(1)
+        if isinstance(self.loss, MetricLoss):
+            return self.loss.of_batches(z.transpose(1, 2), y.unsqueeze(1).expand(-1, z.shape[2], -1)).sum()
         target = y.unsqueeze(2).expand(z.shape[:3])
         rows = self.loss(z.reshape(-1, self.classes), target.reshape(-1)).view(z.shape[:3])
         if self.weight is not None:
@@ -168,11 +176,13 @@ class _Best:
 
 def log_probabilities(task: Task, z: Tensor) -> Tensor:
     """Logits (S, B, T, C) to log-probabilities (S T, B, C), by the rule that belongs to the loss."""
-    if type(make_loss(task.candidate)).probabilities is SingleLabelLoss.probabilities:
+    kind = registry.get(task.candidate.loss)
+    if not issubclass(kind, SingleLabelLoss) or kind.probabilities is SingleLabelLoss.probabilities:
         return _by_model(z).log_softmax(2)
     out = []
     for t, setting in enumerate(task.settings):
         loss = make_loss(task.candidate, **task.candidate.describe(setting))
+        assert isinstance(loss, SingleLabelLoss)
         p = loss.probabilities(z[:, :, t].flatten(0, 1)).view(z.shape[0], z.shape[1], -1)
         out.append(p.clamp(min=torch.finfo(p.dtype).tiny).log())
     return torch.stack(out, 1).flatten(0, 1)

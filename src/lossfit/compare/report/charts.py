@@ -8,7 +8,7 @@ from typing import Any, Literal
 import altair as alt
 import polars as pl
 
-from lossfit import plot
+from lossfit import plot, registry
 from lossfit.compare import metrics, search
 from lossfit.compare.engine import Outcome
 from lossfit.compare.report import words
@@ -223,7 +223,7 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
     """Value and sensitivity of the losses with the settings that did best; those not shown elsewhere in grey."""
     shown = featured(summary)
     color = dict(zip(shown, (_INK, *_COLORS), strict=False))
-    drawn = [e["loss"] for e in summary["losses"] if not _is_cross_entropy(e["loss"])]
+    drawn = [e["loss"] for e in summary["losses"] if _has_curve(e["loss"])]
     front = {words.title(n): _make(n, summary) for n in shown if n in drawn}
     back = {words.title(n): _make(n, summary) for n in drawn if n not in shown}
     colors = [color[n] for n in shown if n in drawn]
@@ -236,14 +236,18 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
     return found
 
 
-def _is_cross_entropy(name: str) -> bool:
-    """Whether a candidate's loss of one row is cross-entropy but for a weight or an offset of its class."""
-    return any(h.endswith("_power") for h in search.candidates()[name].search)
+def _has_curve(name: str) -> bool:
+    """Whether a candidate has a loss of one row, which is not cross-entropy but for a weight or offset of its class."""
+    candidate = search.candidates()[name]
+    weighted = any(h.endswith("_power") for h in candidate.search)
+    return issubclass(registry.get(candidate.loss), SingleLabelLoss) and not weighted
 
 
 def _make(name: str, summary: dict[str, Any]) -> SingleLabelLoss:
     entry = next(e for e in summary["losses"] if e["loss"] == name)
-    return search.make_loss(search.candidates()[name], **entry["params"])
+    loss = search.make_loss(search.candidates()[name], **entry["params"])
+    assert isinstance(loss, SingleLabelLoss)
+    return loss
 
 
 def _data(records: list[dict[str, Any]]) -> Any:

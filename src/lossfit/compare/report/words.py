@@ -8,6 +8,9 @@ from lossfit.compare import metrics
 from lossfit.compare.summary import REFERENCE, verdict
 
 _TITLES = {
+    "for_balanced_accuracy": "Balanced accuracy loss",
+    "for_macro_f1": "Macro F1 loss",
+    "for_brier": "Brier loss",
     "exact": "EXACT",
     "focal": "Focal loss",
     "poly": "Poly loss",
