@@ -28,6 +28,16 @@ def _views() -> tuple[Tensor, ...]:
     return torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
 
 
+def _noise_scores() -> tuple[Tensor, ...]:
+    own, noise = torch.randn(5, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    return own, noise, -1 - torch.rand(5, dtype=torch.float64), -1 - torch.rand(3, dtype=torch.float64)
+
+
+def _sampled_scores() -> tuple[Tensor, ...]:
+    own, rivals = torch.randn(5, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    return own, rivals, -torch.rand(3, dtype=torch.float64), torch.tensor([[False, True, False]] * 5)
+
+
 def _labelled_features() -> tuple[Tensor, ...]:
     return torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1])
 
@@ -47,6 +57,8 @@ EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "info_nce": _views,
     "nt_xent": _views,
     "sup_con": _labelled_features,
+    "nce": _noise_scores,
+    "sampled_softmax": _sampled_scores,
     "balanced_accuracy": _rows,
     "f_beta": _rows,
     "matthews": _rows,

@@ -32,11 +32,13 @@ from lossfit.losses import (
     MatthewsLoss,
     MetricLoss,
     MinimumRiskLoss,
+    NCELoss,
     NTXentLoss,
     PartialAUCLoss,
     PolyLoss,
     RecallAtPrecisionLoss,
     ReinforceLoss,
+    SampledSoftmaxLoss,
     SensitivityLoss,
     SingleLabelLoss,
     SmoothAccuracyLoss,
@@ -46,6 +48,7 @@ from lossfit.losses import (
     TokenLoss,
     TopKAccuracyLoss,
 )
+from lossfit.losses.sampled import sample_rivals
 from lossfit.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
 from lossfit.metrics import for_metric
 from lossfit.monitor import Monitor
@@ -89,11 +92,13 @@ __all__ = [
     "MetricLoss",
     "MinimumRiskLoss",
     "Monitor",
+    "NCELoss",
     "NTXentLoss",
     "PartialAUCLoss",
     "PolyLoss",
     "RecallAtPrecisionLoss",
     "ReinforceLoss",
+    "SampledSoftmaxLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
     "SmoothAccuracyLoss",
@@ -116,5 +121,6 @@ __all__ = [
     "multitask",
     "normface_scale",
     "registry",
+    "sample_rivals",
     "schedules",
 ]

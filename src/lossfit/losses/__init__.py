@@ -15,6 +15,7 @@ from lossfit.losses.robust import (
 from lossfit.losses.margin import LogisticMarginLoss, ExponentialMarginLoss, HingeLoss, SmoothAccuracyLoss
 from lossfit.losses.exact import ExactLoss
 from lossfit.losses.contrastive import InfoNCELoss, NTXentLoss, SupConLoss
+from lossfit.losses.sampled import NCELoss, SampledSoftmaxLoss
 from lossfit.losses.sequence import TokenLoss, ReinforceLoss, MinimumRiskLoss
 from lossfit.losses.crf import CRFLoss
 from lossfit.losses.ranking import AUCLoss, PartialAUCLoss, AveragePrecisionLoss
@@ -47,11 +48,13 @@ __all__ = [
     "MatthewsLoss",
     "MetricLoss",
     "MinimumRiskLoss",
+    "NCELoss",
     "NTXentLoss",
     "PartialAUCLoss",
     "PolyLoss",
     "RecallAtPrecisionLoss",
     "ReinforceLoss",
+    "SampledSoftmaxLoss",
     "SensitivityLoss",
     "SingleLabelLoss",
     "SmoothAccuracyLoss",
