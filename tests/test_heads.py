@@ -347,6 +347,11 @@ class TestTypes:
             assert (found - exact).norm() < 0.02 * exact.norm()
             assert not torch.equal(found, exact)
 
+    def test_shapes_without_numbers(self) -> None:
+        x = torch.empty(N, D, device="meta")
+        for layer in (CosineHead(D, C), LinearHead(D, C)):
+            assert layer.to("meta")(x).shape == (N, C)
+
     def test_float64_features(self) -> None:
         assert CosineHead(D, C)(features()).dtype == torch.float64
         assert LinearHead(D, C, margin=ArcMargin())(features()).dtype == torch.float64

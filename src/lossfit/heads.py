@@ -147,7 +147,7 @@ class LinearHead(_Head):
         return self._linear(self._features(x), self.bias)
 
     def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        if x.dtype == self.weight.dtype or torch.is_autocast_enabled(x.device.type):
+        if x.dtype == self.weight.dtype or _autocast(x.device.type):
             return functional.linear(x, self.weight, bias)
         kind = torch.promote_types(x.dtype, self.weight.dtype)
         return functional.linear(x.to(kind), self.weight.to(kind), None if bias is None else bias.to(kind))
@@ -334,7 +334,7 @@ def cosines(x: Tensor, weight: Tensor) -> Tensor:
     """
     kind = _kind(x, weight)
     device = x.device.type
-    product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) and kind != torch.float64 else kind
+    product = torch.get_autocast_dtype(device) if _autocast(device) and kind != torch.float64 else kind
     if torch.compiler.is_compiling():
         return _cosines(x, weight, kind, product)
     found: Tensor = call(_Cosines, x, weight, kind, product)
@@ -406,6 +406,10 @@ def _norm(rows: Tensor) -> Tensor:
 def _kind(x: Tensor, weight: Tensor) -> torch.dtype:
     """The type to compute in: float32 or better."""
     return torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
+
+
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _start_scale(scale: Scale, classes: int, probability: float, margin: Margin | None) -> float | str:
