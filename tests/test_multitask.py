@@ -75,6 +75,7 @@ class TestUncertaintyWeighting:
         value = total(torch.tensor([300.0, 0.5], dtype=torch.bfloat16))
         assert value.dtype == torch.float32
         assert value.item() == 300.5
+        assert total([torch.tensor(300.0, dtype=torch.bfloat16), torch.tensor(0.1)]).item() == pytest.approx(300.1)
 
     def test_copies_state_and_print(self) -> None:
         total = lossfit.UncertaintyWeighting(2, ["regression", "classification"])

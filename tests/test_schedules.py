@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -153,12 +154,11 @@ class TestEveryLoss:
         return lossfit.make(name, **{**REQUIRED.get(name, {}), **SINGLE_LABEL_REQUIRED.get(name, {}), **settings})
 
     def ends(self, name: str, hyper: str) -> tuple[float, float]:
-        card = lossfit.registry.get(name).hypers[hyper]
-        if len(card.search) >= 2:
-            return card.search[0], card.search[-1]
-        low = card.low if math.isfinite(card.low) else -1.0
-        high = card.high if math.isfinite(card.high) else low + 2.0
-        return low + 0.25 * (high - low), low + 0.75 * (high - low)
+        cls = lossfit.registry.get(name)
+        if len(cls.hypers[hyper].search) >= 2:
+            return cls.hypers[hyper].search[0], cls.hypers[hyper].search[-1]
+        default = inspect.signature(cls).parameters[hyper].default
+        return default, default + 0.05
 
     def test_it_is_the_loss_with_the_number_of_each_step(self, name: str, hyper: str) -> None:
         start, end = self.ends(name, hyper)
@@ -188,6 +188,26 @@ def test_shared_numbers_take_schedules(hyper: str) -> None:
     divisor, smoothing = (0.4, 0.0) if hyper == "temperature" else (1.0, 0.4)
     expected = torch.nn.functional.cross_entropy(z / divisor, y, label_smoothing=smoothing)
     torch.testing.assert_close(loss(z, y), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hyper", "schedule"),
+    [
+        (lossfit.AngularMargin, "annealing", LambdaAnnealing()),
+        (lossfit.AngularMargin, "m", Linear(1.0, 4.0, 100)),
+        (lossfit.AdditiveMargin, "m", Piecewise([0.0, 0.35], [60])),
+        (lossfit.ArcMargin, "m", Cosine(0.0, 0.5, 100, warmup=10)),
+        (lossfit.CombinedMargin, "m3", Exponential(0.01, 0.2, 100)),
+    ],
+)
+def test_margins_take_schedules(kind: type[lossfit.Margin], hyper: str, schedule: Callable[[int], float]) -> None:
+    margin, cosine = kind(**{hyper: schedule}), torch.linspace(-1, 1, 9, dtype=torch.float64)
+    found = []
+    for step in (0, 30, 70, 1000):
+        margin.step(to=step)
+        found.append(margin(cosine))
+        torch.testing.assert_close(found[-1], kind(**{hyper: schedule(step)})(cosine), rtol=1e-12, atol=1e-12)
+    assert not torch.equal(found[0], found[-1])
 
 
 class TestFromMeanProbability:
@@ -240,6 +260,22 @@ class TestFromMeanProbability:
         loss = gamma.watch(lossfit.GammaCrossEntropyLoss(gamma=gamma)).eval()
         loss(torch.randn(3, 4), torch.tensor([0, 1, 2]))
         assert math.isnan(gamma.mean)
+
+    def test_transformations_are_not_watched(self) -> None:
+        gamma = FromMeanProbability()
+        loss = gamma.watch(lossfit.GammaCrossEntropyLoss(gamma=gamma))
+        z, y = torch.randn(3, 4), torch.tensor([0, 1, 2])
+        expected = torch.func.grad(lossfit.GammaCrossEntropyLoss(gamma=0.0))(z, y)
+        assert torch.equal(torch.func.grad(loss)(z, y), expected)
+        assert math.isnan(gamma.mean)
+
+    def test_it_compiles(self) -> None:
+        gamma, plain = FromMeanProbability(), FromMeanProbability()
+        compiled = torch.compile(gamma.watch(lossfit.GammaCrossEntropyLoss(gamma=gamma)), backend="eager")
+        loss = plain.watch(lossfit.GammaCrossEntropyLoss(gamma=plain))
+        z, y = torch.randn(3, 4), torch.tensor([0, 1, 2])
+        assert torch.equal(compiled(z, y), loss(z, y))
+        assert gamma.mean == pytest.approx(plain.mean, rel=1e-6)
 
     def test_a_row_of_nan_does_not_stay(self) -> None:
         gamma = FromMeanProbability()

@@ -110,6 +110,12 @@ def aggregate(losses: Sequence[Tensor] | Tensor, parameters: Iterable[Tensor], a
         TypeError, ValueError: there are no losses or no parameters, or no such aggregator.
 
     Source: P. Quinton and V. Rey, "Jacobian Descent for Multi-Objective Optimization", 2024.
+
+    Example:
+        >>> w = torch.zeros(2, requires_grad=True)
+        >>> aggregate([2 * w[0], w[1] - w[0]], [w])  # doctest: +SKIP
+        >>> w.grad  # doctest: +SKIP
+        tensor([0.5000, 1.0000])
     """
     each = list(_stacked(losses).unbind())
     if not each:

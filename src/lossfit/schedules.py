@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lossfit import gaps, inputs, scores
+from lossfit.autograd import transformed
 from lossfit.losses.single import SingleLabelLoss
 
 
@@ -310,6 +311,7 @@ class FromMeanProbability(nn.Module):
 
         p is softmax's at the loss's temperature, and takes one more pass over the scores. With probabilities q as
         targets it is :math:`\sum_c q_c p_c`. Rows that are ignored or NaN do not count; the others count alike.
+        Calls inside of ``torch.func`` transformations are not watched.
 
         Returns:
             The loss.
@@ -330,7 +332,7 @@ class FromMeanProbability(nn.Module):
     @torch.no_grad()
     def _observe(self, loss: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: Tensor) -> None:
         assert isinstance(loss, SingleLabelLoss)
-        if not loss.training:
+        if not loss.training or transformed():
             return
         input, target = (*args, *(kwargs[name] for name in ("input", "target")[len(args) :]))
         batch = inputs.read(input, target, loss.ignore_index)
