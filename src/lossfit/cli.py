@@ -21,6 +21,7 @@ from rich.text import Text
 import lossfit
 from lossfit import plot as plots
 from lossfit import registry
+from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.compare import data as sources
 from lossfit.compare import engine, metrics
@@ -280,4 +281,5 @@ def _parse(spec: str) -> SingleLabelLoss:
     return loss
 
 
+app.command()(_plainly(calibrate))
 app.command()(_plainly(claims))

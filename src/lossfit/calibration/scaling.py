@@ -37,7 +37,7 @@ class Scaling(nn.Module):
 
         L-BFGS with a strong Wolfe line search, in float64 and without chance: the same rows give the same numbers.
         Where the scaled logits can tell all labels apart, the log loss has no minimum; the search then ends where its
-        gradient is below 1e-10.
+        gradient is below 1e-9.
 
         Args:
             logits: (N, C) or (N, C, d1, ...), of rows which did not train the model.
@@ -224,8 +224,8 @@ def _minimise(objective: Callable[..., Tensor], *start: Tensor) -> list[Tensor]:
     optimizer = torch.optim.LBFGS(
         at,
         max_iter=_STEPS,
-        history_size=20,
-        tolerance_grad=1e-10,
+        history_size=100 if sum(s.numel() for s in start) < 20_000 else 20,
+        tolerance_grad=1e-9,
         tolerance_change=1e-15,
         line_search_fn="strong_wolfe",
     )

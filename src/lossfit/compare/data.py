@@ -95,7 +95,7 @@ def load(
         )
     if not path.is_file():
         raise InputError(f"There is no file {source!r}.")
-    return table(_read(path), path.stem, target, text=text, drop=drop, impute=impute, fingerprint=_hash(path))
+    return table(read_file(path), path.stem, target, text=text, drop=drop, impute=impute, fingerprint=_hash(path))
 
 
 def table(
@@ -151,7 +151,12 @@ def table(
     return Dataset(name, labels, classes, fingerprint, numeric, categorical, texts, notes=notes)
 
 
-def _read(path: Path) -> pl.DataFrame:
+def read_file(path: Path) -> pl.DataFrame:
+    """The table in a .csv or .parquet file.
+
+    Raises:
+        InputError: it is empty, or not what its name says.
+    """
     if path.stat().st_size == 0:
         raise InputError(f"The file {str(path)!r} is empty.")
     try:
