@@ -107,7 +107,9 @@ class MatthewsLoss(ConfusionLoss):
 
     .. math:: M = \frac{a - n \cdot s}{\sqrt{(1 - n \cdot n)(1 - s \cdot s)}}.
 
-    It is 0, with no gradient, for a batch of one class, and where all predictions are one class.
+    :math:`M` is 0, with no gradient, for a batch of one class, and where all predictions are one class. Like kappa,
+    the metric compares with chance, which the predictions change: while it is low, a target that gains score may lower
+    it.
 
     Args:
         common: see :class:`MetricLoss`.
@@ -156,8 +158,8 @@ class CohenKappaLoss(ConfusionLoss):
 
     .. math:: 1 - M = \frac{\sum_i \sum_b p_{ib} W_{y_i b} / N}{\sum_{ab} n_a W_{ab} s_b},
 
-    with the shares :math:`n` of the classes and :math:`s` of the predictions. It is 1, with no gradient, for a batch
-    of one class.
+    with the shares :math:`n` of the classes and :math:`s` of the predictions. :math:`M` is 0, with no gradient, for a
+    batch of one class.
 
     Args:
         weights: how much it is to predict b for a. None: 1. "linear": abs(a - b). "quadratic": (a - b)^2. The last two

@@ -38,8 +38,8 @@ class MetricLoss(Loss):
 
     with :math:`p_i` the probability of row i's target and :math:`c_i` what a small error in row i costs the metric
     when all else is right. The sum is of second order in the errors, and infinite if any row is held to be impossible.
-    For accuracy it makes cross-entropy of 1 - p. The metric itself is matched best without it, and a start from
-    scratch goes fastest with it.
+    For accuracy it makes cross-entropy of 1 - p. With it, rows that are held to be wrong pull hardest; without it, they
+    hardly pull, and the loss is the metric more closely.
 
     ``loss(input, target)`` takes logits (N, C), (N, C, d1, ...) or (C,), and class indices of shape (N,),
     (N, d1, ...) or (). All rows, that is all positions of all samples, make one batch. The loss of a batch depends on
