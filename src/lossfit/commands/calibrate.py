@@ -144,9 +144,7 @@ def _table_of_probabilities(read: Predictions, outcome: Outcome, folds: int | No
     p = outcome.logits[outcome.recommended].softmax(1)
     parts = [f"fold {k + 1}" if folds else ("fit", "test")[k] for k in outcome.part.tolist()]
     columns = {f"p_{name}": p[:, c].numpy() for c, name in enumerate(read.classes)}
-    taken = {k: v for k, v in columns.items() if k != read.target}
-    part = "part" if read.target != "part" else "part_of"
-    return pl.DataFrame({read.target: read.label_values, part: parts, **taken})
+    return pl.DataFrame({"label": read.label_values, "part": parts, **columns})
 
 
 def _summary(source: Path, read: Predictions, outcome: Outcome, settings: dict[str, Any], out: Path) -> dict[str, Any]:
