@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +22,11 @@ Sums = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Up to so many pairs, the pairs themselves are faster (measured).
 _FEW = 200_000
-# Differences up to _NEAR boxes of width 2 go through polynomials of this many terms. What is farther away is taken
-# as an exponential or a line, to e^-20 = 2e-9. The kernels have poles at +-i pi, which gives the polynomials 1e-11.
-_NEAR = 10
+# Points and places are sorted into boxes of width 2. Boxes up to _NEAR apart meet through polynomials of _TERMS terms
+# (the kernels have poles at +-i pi, so that these are exact to 1e-11), and those farther apart through the first
+# _ORDERS exponentials of the kernels' expansions for large leads (exact to e^-24 = 4e-11).
+_NEAR = 4
+_ORDERS = 3
 _TERMS = 14
 
 
@@ -89,30 +91,45 @@ def _from_right(x: Tensor) -> Tensor:
     return x.flip(0).cumsum(0).flip(0)
 
 
-KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softplus": softplus,
-    "sigmoid": torch.sigmoid,
-    "bell": lambda lead: torch.sigmoid(lead) * torch.sigmoid(-lead),
+class _Kernel(NamedTuple):
+    """A function k of the lead, with k(v) = sum_n a_n e^(n v) far below 0, and k(v) = line +- k(-v)."""
+
+    of: Callable[[Tensor], Tensor]
+    expansion: tuple[float, ...]
+    line: Literal["lead", "one", "zero"]
+    sign: int
+
+
+KERNELS = {
+    "softplus": _Kernel(softplus, (1, -1 / 2, 1 / 3), "lead", 1),
+    "sigmoid": _Kernel(torch.sigmoid, (1, -1, 1), "one", -1),
+    "bell": _Kernel(lambda lead: torch.sigmoid(lead) * torch.sigmoid(-lead), (1, -2, 3), "zero", 1),
 }
-"""Each the slope of the one before."""
+"""Each is the slope of the one before."""
 
 
 def potential(kernels: tuple[str, ...], points: Tensor, weights: Tensor, places: Tensor) -> list[Tensor]:
-    """The sums of some of the KERNELS of the leads; to 1e-8 relative in each place."""
+    """The sums of some of the KERNELS of the leads; to 1e-9 relative at each place."""
     if len(points) * len(places) <= _FEW:
         lead = points - places.unsqueeze(1)
-        return [KERNELS[kernel](lead) @ weights for kernel in kernels]
+        return [KERNELS[name].of(lead) @ weights for name in kernels]
     sources, targets = _boxes(points), _boxes(places)
-    near = _near(kernels, sources, weights, targets)
-    fall = _below(sources, weights, targets)
-    sums = []
-    for kernel, coefficients in zip(kernels, near, strict=True):
-        if kernel == "bell":
-            rise = _below(_mirrored(sources), weights, _mirrored(targets))
-        else:
-            rise = _far_above(sources, weights, targets, kernel == "softplus")
-        sums.append(_series(coefficients, targets).add_(fall).add_(rise))
-    return sums
+    moments = torch.stack([torch.bincount(sources.of, weights * term) for term in _chebyshev(sources.local)], 1)
+    series = _near(kernels, moments, sources.grid, targets.grid)
+    grow, shrink = _exponentials().to(moments.device)
+    fall = _far_below(moments @ grow.T, sources.grid, targets.grid)
+    rise = _far_below((moments @ shrink.T).flip(0), -sources.grid.flip(0), -targets.grid.flip(0)).flip(0)
+    number, lead = _far_above(moments, sources.grid, targets.grid)
+    for name, found in zip(kernels, series, strict=True):
+        kernel = KERNELS[name]
+        factor = fall.new_tensor(kernel.expansion).unsqueeze(1)
+        found.addmm_(fall, factor * shrink).addmm_(rise, kernel.sign * factor * grow)
+        if kernel.line == "one":
+            found[:, 0] += number
+        elif kernel.line == "lead":
+            found[:, 0] += lead
+            found[:, 1] -= number
+    return [_evaluate(found, targets) for found in series]
 
 
 class _Boxes(NamedTuple):
@@ -126,56 +143,48 @@ class _Boxes(NamedTuple):
     of: Tensor
     local: Tensor
 
-    @property
-    def centre(self) -> Tensor:
-        return 2 * self.grid + 1
-
-    def sums(self, weights: Tensor) -> Tensor:
-        return torch.bincount(self.of, weights, minlength=len(self.grid))
-
 
 def _boxes(points: Tensor) -> _Boxes:
     grid, of = torch.unique(torch.floor(points / 2), return_inverse=True)
     return _Boxes(grid, of, points - 2 * grid[of] - 1)
 
 
-def _mirrored(boxes: _Boxes) -> _Boxes:
-    return _Boxes(-1 - boxes.grid.flip(0), len(boxes.grid) - 1 - boxes.of, -boxes.local)
-
-
-def _below(sources: _Boxes, weights: Tensor, targets: _Boxes) -> Tensor:
-    """The sum of e^lead over the boxes far below a place, for each place."""
-    mass = sources.sums(weights * sources.local.exp()).log() + sources.centre
-    mass = pad(mass.logcumsumexp(0), (1, 0), value=-math.inf)
-    scale = torch.exp(mass[torch.searchsorted(sources.grid, targets.grid - _NEAR)] - targets.centre)
-    return scale[targets.of] * torch.exp(-targets.local)
-
-
-def _far_above(sources: _Boxes, weights: Tensor, targets: _Boxes, linear: bool) -> Tensor:
-    """The weight of the boxes far above a place, or the sum of the leads of what is in them, for each place."""
-    edge = 2 * sources.grid
-    count, reach, _ = _above(edge, sources.sums(weights))
-    first = torch.searchsorted(sources.grid, targets.grid + _NEAR, right=True)
-    number = count[first]
-    if not linear:
-        return number[targets.of]
-    inside = pad(_from_right(sources.sums(weights * (sources.local + 1))), (0, 1))
-    lead = edge[first.clamp(max=len(edge) - 1)] - targets.centre
-    return (reach[first] + number * lead + inside[first])[targets.of] - number[targets.of] * targets.local
-
-
-def _near(kernels: tuple[str, ...], sources: _Boxes, weights: Tensor, targets: _Boxes) -> Tensor:
-    """The sum over the near boxes as a Chebyshev series in each target's box: (kernels, terms, boxes)."""
-    moments = torch.stack([sources.sums(weights * term) for term in _chebyshev(sources.local)], 1)
-    matrices = torch.cat([_matrices(kernel) for kernel in kernels], 2).to(moments.device)
-    found = moments.new_zeros(len(targets.grid), matrices.shape[2])
-    lowest = int((sources.grid[0] - targets.grid[-1]).clamp(min=-_NEAR))
-    highest = int((sources.grid[-1] - targets.grid[0]).clamp(max=_NEAR))
+def _near(kernels: tuple[str, ...], moments: Tensor, sources: Tensor, targets: Tensor) -> list[Tensor]:
+    """The sums over the near boxes as series in each target's box (boxes, terms), for each kernel."""
+    matrices = torch.cat([_matrices(name) for name in kernels], 2).to(moments.device)
+    found = moments.new_zeros(len(targets), matrices.shape[2])
+    lowest = int((sources[0] - targets[-1]).clamp(min=-_NEAR))
+    highest = int((sources[-1] - targets[0]).clamp(max=_NEAR))
+    at, ends = torch.searchsorted(sources, targets + lowest), pad(sources, (0, 1), value=math.inf)
     for offset in range(lowest, highest + 1):
-        at = torch.searchsorted(sources.grid, targets.grid + offset).clamp_(max=len(sources.grid) - 1)
-        hit = (sources.grid[at] - targets.grid == offset).nonzero().squeeze(1)
+        met = ends[at] - targets == offset
+        hit = met.nonzero().squeeze(1)
         found.index_add_(0, hit, moments[at[hit]] @ matrices[offset + _NEAR])
-    return found.T.contiguous().view(len(kernels), _TERMS, -1)
+        at += met
+    return list(found.split(_TERMS, 1))
+
+
+def _far_below(masses: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+    """The sums of e^(n lead), n = 1, 2, .., over the boxes far below, at the middle of each target's box.
+
+    Args:
+        masses: the sums of e^(n local) in each source's box (boxes, orders).
+    """
+    order = torch.arange(1, _ORDERS + 1, device=masses.device)
+    levels = pad((masses.log() + order * (2 * sources).unsqueeze(1)).logcumsumexp(0), (0, 0, 1, 0), value=-math.inf)
+    level = levels[torch.searchsorted(sources, targets - _NEAR)]
+    sums: Tensor = torch.exp(level - order * (2 * targets).unsqueeze(1))
+    return sums
+
+
+def _far_above(moments: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight in the boxes far above each target's box, and the sum of the leads over its centre."""
+    left = 2 * sources
+    count, reach, _ = _above(left, moments[:, 0])
+    inside = pad(_from_right(moments[:, 0] + moments[:, 1]), (0, 1))
+    first = torch.searchsorted(sources, targets + _NEAR, right=True)
+    lead = left[first.clamp(max=len(left) - 1)] - (2 * targets + 1)
+    return count[first], reach[first] + count[first] * lead + inside[first]
 
 
 def _chebyshev(x: Tensor) -> list[Tensor]:
@@ -185,22 +194,36 @@ def _chebyshev(x: Tensor) -> list[Tensor]:
     return terms
 
 
-def _series(coefficients: Tensor, boxes: _Boxes) -> Tensor:
-    """The Chebyshev series of each point's box at the point, by Clenshaw's rule."""
+def _evaluate(series: Tensor, boxes: _Boxes) -> Tensor:
+    """The Chebyshev series of each point's box (boxes, terms) at the point, by Clenshaw's rule."""
     x = boxes.local
     first, second = torch.zeros_like(x), torch.zeros_like(x)
-    for coefficient in coefficients[1:].flip(0):
+    constant, *coefficients = series.T.contiguous().unbind()
+    for coefficient in reversed(coefficients):
         first, second = coefficient[boxes.of].add_(2 * x * first).sub_(second), first
-    return coefficients[0][boxes.of].add_(x * first).sub_(second)
+    return constant[boxes.of].add_(x * first).sub_(second)
+
+
+def _nodes() -> tuple[Tensor, Tensor]:
+    """Places from -1 to 1, and the matrix from a function's values there to its Chebyshev series."""
+    number = torch.arange(_TERMS, dtype=torch.float64, device="cpu")
+    angle = (number + 0.5) * (math.pi / _TERMS)
+    transform = torch.cos(number.unsqueeze(1) * angle) * (2 / _TERMS)
+    transform[0] /= 2
+    return angle.cos(), transform
 
 
 @cache
 def _matrices(kernel: str) -> Tensor:
     """k(2 offset + s - t) as a Chebyshev series in s and t from -1 to 1, by offset: (offsets, terms of s, of t)."""
-    number = torch.arange(_TERMS, dtype=torch.float64, device="cpu")
-    angle = (number + 0.5) * (math.pi / _TERMS)
-    transform = torch.cos(number.unsqueeze(1) * angle) * (2 / _TERMS)
-    transform[0] /= 2
-    node = angle.cos()
+    node, transform = _nodes()
     offset = 2 * torch.arange(-_NEAR, _NEAR + 1, dtype=torch.float64, device="cpu").view(-1, 1, 1)
-    return transform @ KERNELS[kernel](offset + node.unsqueeze(1) - node) @ transform.T
+    return transform @ KERNELS[kernel].of(offset + node.unsqueeze(1) - node) @ transform.T
+
+
+@cache
+def _exponentials() -> Tensor:
+    """e^(n t) and e^(-n t), n = 1, 2, .., as Chebyshev series: (2, orders, terms)."""
+    node, transform = _nodes()
+    grow = torch.arange(1, _ORDERS + 1, dtype=torch.float64, device="cpu").unsqueeze(1) * node
+    return torch.stack([grow.exp(), (-grow).exp()]) @ transform.T

