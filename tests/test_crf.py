@@ -107,10 +107,10 @@ class TestMasks:
         crf, (emissions, target) = model(3), batch(4, 5, 3)
         lengths = torch.tensor([5, 1, 3, 2])
         mask = torch.arange(5) < lengths.unsqueeze(1)
-        for given in (mask, lengths):
-            found = crf.log_prob(emissions, target, given)
-            partition, marginals = crf.log_partition(emissions, given), crf.marginals(emissions, given)
-            best = crf.viterbi(emissions, given)
+        for form in (mask, lengths):
+            found = crf.log_prob(emissions, target, form)
+            partition, marginals = crf.log_partition(emissions, form), crf.marginals(emissions, form)
+            best = crf.viterbi(emissions, form)
             for row, n in enumerate(lengths.tolist()):
                 alone, tags = emissions[row : row + 1, :n], target[row : row + 1, :n]
                 torch.testing.assert_close(found[row], crf.log_prob(alone, tags)[0], rtol=1e-12, atol=0)
@@ -383,11 +383,11 @@ class TestBadInput:
         target[1, 2] = -100
         with pytest.raises(IndexError, match=r"got -100 at position \(1, 2\)"):
             crf.log_prob(emissions, target)
-        with pytest.raises(TypeError, match="Expected `tags` to hold integer tags, but got torch.float32"):
+        with pytest.raises(TypeError, match=r"Expected `tags` to hold integer tags, but got torch.float32"):
             crf.log_prob(emissions, target.float())
         with pytest.raises(ValueError, match=r"Expected `tags` of shape \(2, 4\)"):
             crf.log_prob(emissions, target[:, 1:])
-        with pytest.raises(TypeError, match="Expected `tags` to be a torch.Tensor"):
+        with pytest.raises(TypeError, match=r"Expected `tags` to be a torch.Tensor"):
             crf.log_prob(emissions, target.tolist())
 
     def test_masks(self) -> None:
@@ -414,7 +414,7 @@ class TestBadInput:
             crf.marginals(emissions, empty.float())
         with pytest.raises(TypeError, match="Expected `mask` to be boolean or to hold integer lengths"):
             crf.marginals(emissions, torch.tensor([4.0, 4.0]))
-        with pytest.raises(TypeError, match="Expected `mask` to be a torch.Tensor, but got list"):
+        with pytest.raises(TypeError, match=r"Expected `mask` to be a torch.Tensor, but got list"):
             crf.marginals(emissions, [4, 4])
 
     def test_emissions_and_weights(self) -> None:
@@ -425,13 +425,13 @@ class TestBadInput:
             crf.log_partition(emissions[:, :0])
         with pytest.raises(TypeError, match="Expected `emissions` to hold floating-point"):
             crf.log_partition(emissions.long())
-        with pytest.raises(TypeError, match="Expected `emissions` to be a torch.Tensor"):
+        with pytest.raises(TypeError, match=r"Expected `emissions` to be a torch.Tensor"):
             crf.log_partition(emissions.tolist())
         with pytest.raises(ValueError, match=r"Expected `transitions` of shape \(4, 4\) for 4 tags, but got \(3, 3\)"):
             crf.log_partition(torch.zeros(2, 4, 4))
         with pytest.raises(ValueError, match=r"Expected `end` of shape \(3,\)"):
             lossfit.CRFLoss()(emissions, target, torch.zeros(3, 3), None, torch.zeros(2))
-        with pytest.raises(TypeError, match="Expected `transitions` to be a torch.Tensor, but got LinearChainCRF"):
+        with pytest.raises(TypeError, match=r"Expected `transitions` to be a torch.Tensor, but got LinearChainCRF"):
             lossfit.CRFLoss()(emissions, target, crf)
 
     @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class TestTokenLoss:
         inner = lossfit.FocalLoss(gamma)
         outer = lossfit.TokenLoss(inner)
         assert inner.reduction == "mean"
-        assert list(outer.parameters())[0] is gamma
+        assert next(iter(outer.parameters())) is gamma
 
     def test_schedules_move(self) -> None:
         loss = lossfit.TokenLoss(lossfit.GammaCrossEntropyLoss(gamma=lambda step: min(1.0, step / 10)))
@@ -158,7 +158,7 @@ class TestTokenLoss:
             assert torch.autograd.gradcheck(lambda z, f=loss: f(z, target, lengths), logits.requires_grad_())
 
     def test_bad_input(self) -> None:
-        logits, target, lengths = tokens()
+        logits, target, _ = tokens()
         loss = lossfit.TokenLoss()
         with pytest.raises(TypeError, match="Expected `loss` to be a SingleLabelLoss, but got CrossEntropyLoss"):
             lossfit.TokenLoss(torch.nn.CrossEntropyLoss())
@@ -176,11 +176,11 @@ class TestTokenLoss:
             loss(logits, target, sample_weight=torch.ones(B, T - 1))
         with pytest.raises(ValueError, match="Expected `sample_weight` of shape"):
             lossfit.TokenLoss(normalise="sequence")(logits, target, sample_weight=torch.ones(B, T - 1))
-        with pytest.raises(TypeError, match="Expected `sample_weight` to be a torch.Tensor"):
+        with pytest.raises(TypeError, match=r"Expected `sample_weight` to be a torch.Tensor"):
             lossfit.TokenLoss(normalise="sequence")(logits, target, sample_weight=[1.0] * B)
         with pytest.raises(TypeError, match="Expected `mask` to be boolean"):
             loss(logits, target, torch.ones(B, T))
-        with pytest.raises(TypeError, match="Expected `target` to be a torch.Tensor, but got list"):
+        with pytest.raises(TypeError, match=r"Expected `target` to be a torch.Tensor, but got list"):
             loss(logits, target.tolist())
 
 
@@ -290,11 +290,11 @@ class TestReinforce:
         with pytest.raises(ValueError, match=r"Expected `baseline` to be one of.*Did you mean 'self_critical'"):
             lossfit.ReinforceLoss("critical")
         for baseline in ("mean", "leave_one_out"):
-            with pytest.raises(ValueError, match="Expected `log_prob` of at least 2 samples a row.*but got 1"):
+            with pytest.raises(ValueError, match=r"Expected `log_prob` of at least 2 samples a row.*but got 1"):
                 lossfit.ReinforceLoss(baseline)(log_prob[:, :1], reward[:, :1])
-        with pytest.raises(ValueError, match="Expected `greedy_reward` with baseline='self_critical'.*got None"):
+        with pytest.raises(ValueError, match=r"Expected `greedy_reward` with baseline='self_critical'.*got None"):
             lossfit.ReinforceLoss("self_critical")(log_prob, reward)
-        with pytest.raises(ValueError, match="Expected `greedy_reward` with.*got one with baseline='mean'"):
+        with pytest.raises(ValueError, match=r"Expected `greedy_reward` with.*got one with baseline='mean'"):
             lossfit.ReinforceLoss("mean")(log_prob, reward, torch.zeros(2))
         with pytest.raises(ValueError, match=r"Expected `greedy_reward` of shape \(2,\), but got \(3,\)"):
             lossfit.ReinforceLoss("self_critical")(log_prob, reward, torch.zeros(3))
@@ -306,9 +306,9 @@ class TestReinforce:
             lossfit.ReinforceLoss()(log_prob[0], reward[0])
         with pytest.raises(TypeError, match="Expected `log_prob` to hold floating-point"):
             lossfit.ReinforceLoss()(log_prob.long(), reward)
-        with pytest.raises(TypeError, match="Expected `log_prob` to be a torch.Tensor"):
+        with pytest.raises(TypeError, match=r"Expected `log_prob` to be a torch.Tensor"):
             lossfit.ReinforceLoss()(log_prob.tolist(), reward)
-        with pytest.raises(TypeError, match="Expected `reward` to be a torch.Tensor"):
+        with pytest.raises(TypeError, match=r"Expected `reward` to be a torch.Tensor"):
             lossfit.ReinforceLoss()(log_prob, reward.tolist())
 
 

@@ -4,8 +4,8 @@ With scores :math:`u_t(k)` and transitions :math:`A_{jk}` the recursion is
 
 .. math:: r_1 = u_1, \quad r_t(k) = u_t(k) + \log\Big(\sum_j e^{r_{t-1}(j) + A_{jk}} + e^{v_t(k)}\Big)
 
-where :math:`v` are paths that enter at t. For the sum over all paths there are none. For the sum over all paths but one,
-y, scores are taken relative to those of y, and the paths that leave y at t enter there:
+where :math:`v` are paths that enter at t. For the sum over all paths there are none. For the sum over all paths but
+one, y, scores are taken relative to those of y, and the paths that leave y at t enter there:
 :math:`v_t(k) = A_{y_{t-1} k}` for :math:`k \neq y_t`. So y is left out before any logarithm, and nothing cancels.
 """
 
@@ -49,7 +49,7 @@ def log_partition(chain: Chain) -> Tensor:
 
 
 def log_odds(chain: Chain, tags: Tensor, kind: Kind) -> Tensor:
-    """The score of the path ``tags`` (T, B) minus that of its rivals, (B,): all others together, or the best of them."""
+    """The score of the path ``tags`` (T, B) minus that of its rivals, (B,): all together, or the best of them."""
     return -_total(chain, tags, kind)
 
 
@@ -107,7 +107,8 @@ def _plain(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
 
 def _bounded(chain: Chain) -> Chain:
     lowest = _LOWEST[chain.emissions.dtype]
-    return Chain(*(value.clamp(min=lowest) for value in chain[:4]), chain.last)
+    emissions, transitions, start, end = (value.clamp(min=lowest) for value in chain[:4])
+    return Chain(emissions, transitions, start, end, chain.last)
 
 
 def _terms(chain: Chain, tags: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -166,10 +167,8 @@ class _Total(Function):
             if enter is not None:
                 torch.logaddexp(out, enter[t].sub_(after), out=out)
             state = reached[t + 1].add_(out)
-        if last is None:
-            final = final + state + offsets[-1]
-        else:
-            final = final + _at(scores, last) + _at(offsets, last)
+        reached_last = state + offsets[-1] if last is None else _at(scores, last) + _at(offsets, last)
+        final = final + reached_last
         value = final.logsumexp(-1)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
@@ -216,7 +215,8 @@ def _again(
     with torch.enable_grad():
         # Aliases, since one of them may be a function of another.
         given = [value.view_as(value) for value in given]
-        found = _plain(Chain(*given, last), tags, "soft")
+        emissions, transitions, start, end = given
+        found = _plain(Chain(emissions, transitions, start, end, last), tags, "soft")
     wanted = [value for value, need in zip(given, needed, strict=True) if need]
     grads = iter(torch.autograd.grad(found, wanted, grad, create_graph=torch.is_grad_enabled(), allow_unused=True))
     return tuple(next(grads) if need else None for need in needed)

@@ -118,9 +118,10 @@ def read_chain(
     if valid is not None:
         scores = scores.masked_fill(~valid.unsqueeze(-1), 0.0)
     last = None if valid is None else _last_positions(valid)
-    zeros = scores.new_zeros(tags) if start is None or end is None else None
-    per_tag = (transitions, zeros if start is None else start, zeros if end is None else end)
-    return Chain(scores.transpose(0, 1), *(value.to(dtype) for value in per_tag if value is not None), last), valid
+    transitions, start, end = (
+        scores.new_zeros(tags) if value is None else value.to(dtype) for value in (transitions, start, end)
+    )
+    return Chain(scores.transpose(0, 1), transitions, start, end, last), valid
 
 
 def read_tags(tags: Tensor, emissions: Tensor, mask: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from lossfit.reduce import Reduction, weigh
 class CRFLoss(Loss):
     r"""A link on the log-odds of the right tag sequence under a linear-chain CRF.
 
-    With :math:`p = P(y | x)` of :class:`lossfit.LinearChainCRF`, :math:`d = \log p - \log(1 - p)`, and the loss of a row
+    With :math:`p = P(y | x)` of :class:`lossfit.LinearChainCRF` and :math:`d = \log p - \log(1 - p)`, the loss of a row
     is link(d): cross-entropy gives the negative log-likelihood, expected accuracy the probability of any error in the
     sequence. :math:`1 - p` is the sum over the other sequences, by a recursion that leaves the right one out, so that
     rows far ahead keep their digits. Links on the hard gap get the lead over the best rival sequence, the margin of
@@ -31,8 +31,8 @@ class CRFLoss(Loss):
 
     Raises:
         TypeError: ``link`` is not a link.
-        ValueError: ``link`` has what is meant for classes (weight, class_prior, label_smoothing, temperature), or is the
-            hinge over all rivals; a shape does not fit; a mask has holes or leaves nothing in a row.
+        ValueError: ``link`` has what is meant for classes (weight, class_prior, label_smoothing, temperature), or is
+            the hinge over all rivals; a shape does not fit; a mask has holes or leaves nothing in a row.
         IndexError: a tag is out of range; the error names its position.
 
     With a single possible sequence d is 1e30, or 1e300 in float64.

@@ -26,8 +26,8 @@ class TokenLoss(OuterLoss):
     ``ignore_index`` of the inner loss get loss 0 and no gradient, whatever they hold.
 
     Args:
-        loss: any single-label loss, cross-entropy by default; its reduction is not used. A copy that shares its tensors is
-            kept. Tensors among its hyper-parameters broadcast to the B T tokens in one dimension.
+        loss: any single-label loss, cross-entropy by default; its reduction is not used. A copy that shares its tensors
+            is kept. Tensors among its hyper-parameters broadcast to the B T tokens in one dimension.
         normalise: what the rows are that are reduced. "token": the tokens, so that long sequences count more.
             "sequence": the sequences, each with the weighted mean of its tokens; those without a token do not count.
         reduction: "mean", "sum" or "none"; "none" gives (B, T) for tokens, (B,) for sequences. The mean over nothing
@@ -234,13 +234,13 @@ class ReinforceLoss(Loss):
 
 
 class MinimumRiskLoss(Loss):
-    r"""Minimum risk: the expected cost over listed sequences, with the model's probabilities made to sum to 1 on the list.
+    r"""Minimum risk: the expected cost over listed sequences, whose probabilities are made to sum to 1.
 
     .. math:: \sum_m q_m c_m, \quad q_m = \frac{P(y_m)^\alpha}{\sum_n P(y_n)^\alpha}
 
     ``loss(log_prob, cost)`` takes log-probabilities and costs (B, M) of distinct sequences, found by beam search or
-    sampled with the repeated ones taken out; a ``mask`` (B, M), or the numbers of sequences (B,), where rows have fewer.
-    If the list holds every sequence and alpha is 1, the loss is the expected cost itself.
+    sampled with the repeated ones taken out; where rows have fewer, a ``mask`` (B, M), or their numbers (B,). If the
+    list holds every sequence and alpha is 1, the loss is the expected cost itself.
 
     Args:
         alpha: the sharpness, above 0. Long sequences need a small one, else a single one has all the weight; the paper
