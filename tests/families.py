@@ -28,6 +28,11 @@ def _views() -> tuple[Tensor, ...]:
     return torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
 
 
+def _student_and_teacher() -> tuple[Tensor, ...]:
+    student, teacher = torch.randn(2, 5, 3, dtype=torch.float64)
+    return student, teacher, torch.tensor([0, 2, -100, 1, 1])
+
+
 def _noise_scores() -> tuple[Tensor, ...]:
     own, noise = torch.randn(5, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     return own, noise, -1 - torch.rand(5, dtype=torch.float64), -1 - torch.rand(3, dtype=torch.float64)
@@ -59,6 +64,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "sup_con": _labelled_features,
     "nce": _noise_scores,
     "sampled_softmax": _sampled_scores,
+    "distillation": _student_and_teacher,
     "balanced_accuracy": _rows,
     "f_beta": _rows,
     "matthews": _rows,

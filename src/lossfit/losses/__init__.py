@@ -16,6 +16,7 @@ from lossfit.losses.margin import LogisticMarginLoss, ExponentialMarginLoss, Hin
 from lossfit.losses.exact import ExactLoss
 from lossfit.losses.contrastive import InfoNCELoss, NTXentLoss, SupConLoss
 from lossfit.losses.sampled import NCELoss, SampledSoftmaxLoss
+from lossfit.losses.distillation import DistillationLoss
 from lossfit.losses.sequence import TokenLoss, ReinforceLoss, MinimumRiskLoss
 from lossfit.losses.crf import CRFLoss
 from lossfit.losses.ranking import AUCLoss, PartialAUCLoss, AveragePrecisionLoss
@@ -32,6 +33,7 @@ __all__ = [
     "CRFLoss",
     "CohenKappaLoss",
     "CrossEntropyLoss",
+    "DistillationLoss",
     "ExactLoss",
     "ExpectedAccuracyLoss",
     "ExponentialLoss",

@@ -1,0 +1,206 @@
+"""Distillation: a teacher's probabilities as the target, beside the labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from lossfit import gaps, inputs, scores
+from lossfit.autograd import call
+from lossfit.hyper import Hyper, HyperValue
+from lossfit.inputs import Batch
+from lossfit.losses.inner import OuterLoss, adopt
+from lossfit.losses.single import SingleLabelLoss
+from lossfit.reduce import Reduction, Weighing, weigh
+
+
+class DistillationLoss(OuterLoss):
+    r"""Distillation, :math:`\alpha T^2\, \mathrm{KL}(p_T \,\|\, q_T) + (1 - \alpha)\, \ell(z, y)`.
+
+    :math:`p_T = \mathrm{softmax}(t / T)` for the teacher's logits t, :math:`q_T = \mathrm{softmax}(z / T)` for the
+    student's, and :math:`\ell` is a single-label loss at the student's own temperature. ``loss(input, teacher,
+    target)`` takes logits (N, C), (N, C, d1, ...) or (C,) of both, and targets as :class:`SingleLabelLoss` takes them.
+
+    The divergence is summed from terms of one sign, so that it keeps its digits where the student is close to the
+    teacher. Its gradient is exact where logits are -inf: a class that both exclude counts for nothing, and one that
+    only the student excludes makes the loss inf. The teacher gets no gradient.
+
+    Args:
+        temperature: T, above 0.
+        alpha: the share of the teacher in [0, 1].
+        scale_by_t2: whether the divergence is multiplied by T^2, which keeps its gradient at about the size of that of
+            the labels. Libraries differ here.
+        loss: the single-label loss of the labels; None for cross-entropy. Its reduction is not used, and its
+            ``ignore_index`` holds for both parts. A copy is kept that shares its tensors.
+        reduction: "mean", "sum" or "none". The mean of the labels' part is that of ``loss``: with class weights it
+            divides by their sum. The teacher's part has no class weights.
+
+    Tensors among the hyper-parameters broadcast to the rows. Half-precision input is computed in float32.
+
+    Range: [0, inf). Differentiable twice.
+
+    Raises:
+        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+
+    Source: G. Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
+
+    Example:
+        >>> loss = lossfit.DistillationLoss(temperature=2.0, alpha=0.7)
+        >>> student, teacher = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[3.0, 1.0, 0.0]])
+        >>> loss(student, teacher, torch.tensor([0]))
+        tensor(0.1193)
+    """
+
+    family = "distillation"
+    formula = "alpha T^2 KL(softmax(t / T) || softmax(z / T)) + (1 - alpha) l(z, y)"
+    source = "G. Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2"
+    hypers = {
+        "temperature": Hyper(
+            "what both models' logits are divided by", 0.0, search=(1.0, 2.0, 4.0, 8.0), open_low=True
+        ),
+        "alpha": Hyper("share of the teacher", 0.0, 1.0, (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)),
+    }
+
+    alpha: float | Tensor
+
+    def __init__(
+        self,
+        temperature: HyperValue = 2.0,
+        alpha: HyperValue = 0.5,
+        *,
+        scale_by_t2: bool = True,
+        loss: SingleLabelLoss | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__({"temperature": temperature, "alpha": alpha}, reduction=reduction)
+        self.scale_by_t2 = scale_by_t2
+        self.loss = adopt(loss)
+
+    def forward(
+        self,
+        input: Tensor,
+        teacher: Tensor,
+        target: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            input: the student's logits (N, C), (N, C, d1, ...) or (C,).
+            teacher: the teacher's logits, of the same shape.
+            target: class indices or probabilities; None with ``alpha=1``, where no label is looked at.
+            sample_weight: a weight for each row, or for each sample (N,).
+            denominator: what reduction="mean" divides the sums by, in place of the sums of weights.
+        """
+        batch, teacher = self._read(input, teacher, target)
+        shape, dtype = batch.input.shape[:1] + batch.input.shape[2:], gaps.accumulation_dtype(batch.input)
+        alpha = self._hyper("alpha", shape)
+        if batch.unbatched and sample_weight is not None:
+            sample_weight = sample_weight.reshape(1)
+
+        def weighing(class_weight: Tensor | None = None) -> Weighing:
+            return weigh(
+                shape,
+                dtype,
+                self.reduction,
+                valid=batch.valid,
+                class_weight=class_weight,
+                sample_weight=sample_weight,
+                denominator=denominator,
+                weighted=True,
+            )
+
+        parts = []
+        if isinstance(alpha, Tensor) or alpha > 0:
+            parts.append(weighing().reduce(alpha * self._soft_rows(batch, teacher)))
+        if isinstance(alpha, Tensor) or alpha < 1:
+            assert target is not None
+            hard = self.loss(input, target).reshape(shape)
+            class_weight = None
+            if self.loss.weight is not None and not batch.probabilities:
+                class_weight = self.loss.weight.to(dtype)[batch.target]
+            parts.append(weighing(class_weight).reduce((1 - alpha) * hard))
+        total = sum(parts[1:], parts[0])
+        return total.squeeze(0) if batch.unbatched and self.reduction == "none" else total
+
+    def _read(self, input: Tensor, teacher: Tensor, target: Tensor | None) -> tuple[Batch, Tensor]:
+        if target is None:
+            if isinstance(self.alpha, Tensor) or self.alpha != 1:
+                raise ValueError(f"Expected `target` where `alpha` is not 1, but got None with alpha={self.alpha}.")
+            shape = tuple(getattr(input, "shape", ()))
+            rows = (shape[0], *shape[2:]) if len(shape) > 1 else ()
+            target = torch.zeros(rows, dtype=torch.int64, device=getattr(input, "device", None))
+        batch = inputs.read(input, target, self.loss.ignore_index)
+        if not isinstance(teacher, Tensor) or not teacher.is_floating_point():
+            kind = teacher.dtype if isinstance(teacher, Tensor) else type(teacher).__name__
+            raise TypeError(f"Expected `teacher` to be a tensor of floating-point logits, but got {kind}.")
+        if teacher.shape != input.shape:
+            raise ValueError(
+                f"Expected `teacher` of the shape of `input`, {tuple(input.shape)}, but got {tuple(teacher.shape)}."
+            )
+        return batch, teacher.detach().reshape(batch.input.shape)
+
+    def _soft_rows(self, batch: Batch, teacher: Tensor) -> Tensor:
+        """The divergence of every row (N, d1, ...), times T^2 if asked for."""
+        temperature = self._hyper("temperature", batch.input.shape[:1] + batch.input.shape[2:])
+        student = batch.input
+        teacher = teacher.to(gaps.accumulation_dtype(student))
+        if batch.valid is not None:
+            ignored = ~batch.valid.unsqueeze(1)
+            student, teacher = student.masked_fill(ignored, 0.0), teacher.masked_fill(ignored, 0.0)
+        rows: Tensor = call(_Divergence, _divided(student, temperature), _divided(teacher, temperature))[0]
+        return temperature**2 * rows if self.scale_by_t2 else rows
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.scale_by_t2 else ", scale_by_t2=False")
+
+
+def _divided(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    if not isinstance(temperature, Tensor):
+        return scores.adjust(logits, temperature)
+    excluded = logits == -torch.inf  # the gradient of the temperature would be 0 times inf
+    return scores.adjust(logits.masked_fill(excluded, 0.0), temperature).masked_fill(excluded, -torch.inf)
+
+
+class _Divergence(Function):
+    """Logits of q and p (N, C, ...) -> KL(p || q) of every row, and q - p, its gradient with respect to those of q.
+
+    With r = log q - log p the sum of p (e^r - 1 - r) is the divergence, since q and p both sum to 1, and no term is
+    negative.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        log_q, log_p = student.log_softmax(1), teacher.log_softmax(1)
+        q, p, r = log_q.exp(), log_p.exp(), log_q - log_p
+        ahead = torch.where(r.abs() < 1, p * torch.expm1(r), q - p)
+        terms = torch.where(p == 0, q, (ahead - p * r).clamp(min=0))
+        return terms.sum(1), ahead
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None
+        student, teacher, ahead = ctx.saved_tensors
+        grad = grad.unsqueeze(1)
+        if torch.is_grad_enabled():  # to be differentiated again
+            ahead = student.softmax(1) - teacher.softmax(1)
+        to_teacher = None
+        if ctx.needs_input_grad[1]:  # it depends on a learnt temperature
+            p = teacher.softmax(1)
+            log_ratio = (teacher.log_softmax(1) - student.log_softmax(1)).masked_fill(p == 0, 0.0)
+            to_teacher = grad * p * (log_ratio - (p * log_ratio).sum(1, keepdim=True))
+        return grad * ahead, to_teacher
