@@ -51,6 +51,10 @@ def _rows() -> tuple[Tensor, ...]:
     return torch.randn(9, 6, dtype=torch.float64), torch.tensor([0, 0, 1, 2, 0, 3, 1, 4, 5])
 
 
+def _labels() -> tuple[Tensor, ...]:
+    return torch.randn(4, 5, dtype=torch.float64), torch.rand(4, 5, dtype=torch.float64).round()
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "auc": _ranking,
     "partial_auc": _ranking,
@@ -72,6 +76,10 @@ EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "top_k_accuracy": _rows,
     "recall_at_precision": _rows,
     "brier": _rows,
+    "zlpr": _labels,
+    "bce": _labels,
+    "focal_bce": _labels,
+    "asymmetric": _labels,
 }
 """By the loss's name: what it is called with, in float64; the first tensor is what it is differentiated by."""
 

@@ -9,9 +9,11 @@ from lossfit.crf import LinearChainCRF
 from lossfit.gaps import Gap, gap
 from lossfit.heads import CosineHead, LinearHead, normface_scale
 from lossfit.losses import (
+    AsymmetricLoss,
     AUCLoss,
     AveragePrecisionLoss,
     BalancedAccuracyLoss,
+    BCELoss,
     BrierLoss,
     CohenKappaLoss,
     CRFLoss,
@@ -22,6 +24,7 @@ from lossfit.losses import (
     ExponentialLoss,
     ExponentialMarginLoss,
     FBetaLoss,
+    FocalBCELoss,
     FocalLoss,
     GammaCrossEntropyLoss,
     GeneralizedCrossEntropyLoss,
@@ -33,6 +36,7 @@ from lossfit.losses import (
     MatthewsLoss,
     MetricLoss,
     MinimumRiskLoss,
+    MultiLabelLoss,
     NCELoss,
     NTXentLoss,
     PartialAUCLoss,
@@ -48,6 +52,7 @@ from lossfit.losses import (
     SymmetricCrossEntropyLoss,
     TokenLoss,
     TopKAccuracyLoss,
+    ZLPRLoss,
 )
 from lossfit.losses.sampled import sample_rivals
 from lossfit.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
@@ -64,7 +69,9 @@ __all__ = [
     "AdditiveMargin",
     "AngularMargin",
     "ArcMargin",
+    "AsymmetricLoss",
     "AveragePrecisionLoss",
+    "BCELoss",
     "BalancedAccuracyLoss",
     "BrierLoss",
     "CRFLoss",
@@ -78,6 +85,7 @@ __all__ = [
     "ExponentialLoss",
     "ExponentialMarginLoss",
     "FBetaLoss",
+    "FocalBCELoss",
     "FocalLoss",
     "GammaCrossEntropyLoss",
     "Gap",
@@ -94,6 +102,7 @@ __all__ = [
     "MetricLoss",
     "MinimumRiskLoss",
     "Monitor",
+    "MultiLabelLoss",
     "NCELoss",
     "NTXentLoss",
     "PartialAUCLoss",
@@ -110,6 +119,7 @@ __all__ = [
     "TokenLoss",
     "TopKAccuracyLoss",
     "UncertaintyWeighting",
+    "ZLPRLoss",
     "available_losses",
     "calibration",
     "class_balanced_weight",

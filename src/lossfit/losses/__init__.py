@@ -24,10 +24,14 @@ from lossfit.losses.confusion import BalancedAccuracyLoss, FBetaLoss, MatthewsLo
 from lossfit.losses.leading import TopKAccuracyLoss, RecallAtPrecisionLoss
 from lossfit.losses.brier import BrierLoss
 from lossfit.losses.metric import MetricLoss
+from lossfit.losses.multilabel import MultiLabelLoss, ZLPRLoss
+from lossfit.losses.binary import BCELoss, FocalBCELoss, AsymmetricLoss
 
 __all__ = [
     "AUCLoss",
+    "AsymmetricLoss",
     "AveragePrecisionLoss",
+    "BCELoss",
     "BalancedAccuracyLoss",
     "BrierLoss",
     "CRFLoss",
@@ -39,6 +43,7 @@ __all__ = [
     "ExponentialLoss",
     "ExponentialMarginLoss",
     "FBetaLoss",
+    "FocalBCELoss",
     "FocalLoss",
     "GammaCrossEntropyLoss",
     "GeneralizedCrossEntropyLoss",
@@ -50,6 +55,7 @@ __all__ = [
     "MatthewsLoss",
     "MetricLoss",
     "MinimumRiskLoss",
+    "MultiLabelLoss",
     "NCELoss",
     "NTXentLoss",
     "PartialAUCLoss",
@@ -65,4 +71,5 @@ __all__ = [
     "SymmetricCrossEntropyLoss",
     "TokenLoss",
     "TopKAccuracyLoss",
+    "ZLPRLoss",
 ]
