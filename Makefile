@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench claims clean
 
 demo: .venv/ready
 	$(BIN)/lossfit compare tweets --metric accuracy --out demo/tweets --resume
@@ -17,6 +17,9 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+claims: .venv/ready
+	$(BIN)/lossfit claims --out docs/claims
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/dense.py

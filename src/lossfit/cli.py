@@ -24,7 +24,7 @@ from lossfit import registry
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.compare import data as sources
-from lossfit.compare import engine, metrics
+from lossfit.compare import engine, kinds
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
 from lossfit.compare.summary import summarise, verdict
@@ -75,7 +75,14 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
 @_plainly
 def compare(
     source: Annotated[str, typer.Argument(help="tweets or yeast (bundled), or a .csv or .parquet file.")],
-    target: Annotated[str | None, typer.Option(help="The column with the classes; needed for a file.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column with the classes; needed for a file. Given again: columns of 0 and 1, one for each of the "
+            "classes of which any number may be right.",
+            metavar="COLUMN",
+        ),
+    ] = None,
     text: Annotated[str | None, typer.Option(help="A column to read as text.")] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="A column to leave out; may be given again.", metavar="COLUMN")
@@ -85,7 +92,13 @@ def compare(
         str | None,
         typer.Option(help="Read the text by this sentence-transformers model (name or path) instead of TF-IDF."),
     ] = None,
-    metric: Annotated[str, typer.Option(help=f"What counts: {', '.join(metrics.METRICS)}.")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What counts: {', '.join(kinds.SINGLE_LABEL.metrics)}; with several targets "
+            f"{', '.join(kinds.MULTI_LABEL.metrics)}. The first of them if not given."
+        ),
+    ] = None,
     losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
     splits: Annotated[int, typer.Option(help="Random splits into train, validation and test.")] = 20,
     trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
@@ -102,19 +115,22 @@ def compare(
     lossfit compare yeast --metric balanced_accuracy
     lossfit compare customers.csv --target churned --metric macro_f1
     lossfit compare reviews.parquet --target stars --text body --losses focal,label_smoothing
+    lossfit compare films.csv --text plot --target drama --target comedy --target crime
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
     """
     console = Console()
+    targets = tuple(target or ())
+    kind = kinds.MULTI_LABEL if len(targets) > 1 else kinds.SINGLE_LABEL
     plan = engine.Plan(
         source,
-        target,
+        targets if len(targets) > 1 else next(iter(targets), None),
         text,
         tuple(drop or ()),
         impute,
         embedding,
-        metric,
+        metric or kind.metric,
         losses,
         splits,
         trials,
@@ -167,7 +183,7 @@ def _finite(value: Any) -> Any:
 
 def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     metric = summary["metric"]
-    card = metrics.METRICS[metric]
+    card = kinds.CARDS[metric]
     console.print(
         Text(f"{card.title}{', %' if card.percent else ''} ({'higher' if card.higher else 'lower'} is better)\n")
     )
@@ -180,7 +196,7 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     for entry in summary["losses"]:
         versus = entry["vs_cross_entropy"]
         row = [words.with_setting(entry["loss"], entry["params"]), words.number(entry["test"][metric]["mean"], metric)]
-        if versus is None or entry["loss"] == "cross_entropy":
+        if versus is None or entry["loss"] == summary["reference"]:
             table.add_row(*(Text(cell) for cell in row), style="bold")
             continue
         change = Text(words.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])

@@ -337,7 +337,9 @@ def test_stacked_models_are_modules_side_by_side(hidden: int) -> None:
 
 @pytest.mark.parametrize("rate", [1e30, math.inf, math.nan])
 @pytest.mark.parametrize("hidden", [0, 6])
-@pytest.mark.parametrize("name", ["cross_entropy", "exact", "smooth_accuracy", "class_weights", "focal", "for_macro_f1"])
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "exact", "smooth_accuracy", "class_weights", "focal", "for_macro_f1"]
+)
 def test_a_model_that_diverges_does_not_disturb_the_others(name: str, hidden: int, rate: float) -> None:
     sane = task(name, count=2, hidden=hidden)
     wild = [dict(s) for s in sane.settings]

@@ -33,7 +33,7 @@ class Dataset:
 
     Attributes:
         name: what to call it.
-        labels: class indices (N,).
+        labels: class indices (N,); or, where any number of classes may be right, which are (N, C), as bools.
         classes: their names.
         numeric: columns of numbers, (N, .).
         categorical: columns of strings, (N, .).
@@ -60,12 +60,15 @@ class Dataset:
     @property
     def counts(self) -> np.ndarray:
         """Rows of each class."""
+        if self.labels.ndim == 2:
+            counts: np.ndarray = self.labels.sum(0)
+            return counts
         return np.bincount(self.labels, minlength=len(self.classes))
 
 
 def load(
     source: str,
-    target: str | None = None,
+    target: str | tuple[str, ...] | None = None,
     *,
     text: str | None = None,
     drop: tuple[str, ...] = (),
@@ -75,7 +78,8 @@ def load(
 
     Args:
         source: "tweets", "yeast", or the path of a .csv or .parquet file.
-        target: the column with the classes; only for a file, and needed there.
+        target: the column with the classes; or several columns, each with whether that class is right. Only for a
+            file, and needed there.
         text: a column to read as text.
         drop: columns to leave out.
         impute: fill missing numbers with the median of the training rows and missing categories with "missing",
@@ -101,7 +105,7 @@ def load(
 def table(
     frame: pl.DataFrame,
     name: str,
-    target: str | None,
+    target: str | tuple[str, ...] | None,
     *,
     text: str | None = None,
     drop: tuple[str, ...] = (),
@@ -110,11 +114,12 @@ def table(
 ) -> Dataset:
     """A data set from a table: numbers and booleans are numeric, strings categorical, the rest is left out."""
     columns = ", ".join(frame.columns)
-    if target is None:
+    targets = (target,) if isinstance(target, str) else target
+    if not targets:
         raise InputError(f"Name the column with the classes by --target. The columns are: {columns}.")
     named: dict[str, str] = {}
     for option, column in (
-        ("--target", target),
+        *(("--target", column) for column in targets),
         ("--text", text),
         *(("--drop", column) for column in dict.fromkeys(drop)),
     ):
@@ -125,8 +130,8 @@ def table(
         if column in named:
             raise InputError(f"{option}: the column {column!r} is named by {named[column]} already.")
         named[column] = option
-    labels, classes = _classes(frame[target])
-    frame = frame.drop(target, *drop)
+    labels, classes = _classes(frame[targets[0]]) if len(targets) == 1 else _right(frame.select(targets))
+    frame = frame.drop(*targets, *drop)
     notes = [f"Left out: the column {c!r}, which holds row numbers." for c in frame.columns if c in ROW_NUMBERS]
     frame = frame.select(c for c in frame.columns if c not in ROW_NUMBERS or c == text)
     texts = None
@@ -147,7 +152,8 @@ def table(
     if impute:
         categorical = categorical.fill_null("missing")
     if not numeric.width and not categorical.width and texts is None:
-        raise InputError(f"No column is left to learn from. The columns are: {columns}; the target is {target!r}.")
+        told = ", ".join(map(repr, targets))
+        raise InputError(f"No column is left to learn from. The columns are: {columns}; the target is {told}.")
     return Dataset(name, labels, classes, fingerprint, numeric, categorical, texts, notes=notes)
 
 
@@ -214,6 +220,23 @@ def _classes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
         )
     index = {value: i for i, value in enumerate(values)}
     return np.array([index[v] for v in column], dtype=np.int64), names
+
+
+def _right(columns: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Which classes are right, from columns of 0 and 1 or of false and true."""
+    for column in columns:
+        if column.null_count():
+            at = column.is_null().arg_true()[0] + 1
+            raise InputError(f"The target {column.name!r} is missing in {column.null_count()} rows, first in row {at}.")
+        if not (column.dtype == pl.Boolean or (column.dtype.is_numeric() and ((column == 0) | (column == 1)).all())):
+            wrong = next((v for v in column if v not in (0, 1)), None)
+            raise InputError(
+                f"With several --target, each is a column of 0 and 1; {column.name!r} holds {wrong!r}. For one column "
+                "with the name of the class, pass one --target."
+            )
+        if column.n_unique() < 2:
+            raise InputError(f"The target {column.name!r} is {column[0]} in every row; there is nothing to tell apart.")
+    return columns.cast(pl.Boolean).to_numpy(), columns.columns
 
 
 def _check_finite(numeric: pl.DataFrame) -> None:

@@ -13,8 +13,9 @@ import torch
 
 import lossfit
 from lossfit.compare import data as sources
-from lossfit.compare import features, metrics, pool, search, splits, store
+from lossfit.compare import features, pool, search, splits, store
 from lossfit.compare.errors import InputError
+from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import HIDDEN
 from lossfit.compare.train import Task
 
@@ -31,7 +32,7 @@ class Plan:
     """A comparison, as the user asks for it. What it leaves open has the command's defaults."""
 
     source: str
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
     text: str | None = None
     drop: tuple[str, ...] = ()
     impute: bool = False
@@ -44,11 +45,21 @@ class Plan:
     model: str = "auto"
     seed: int = 0
 
+    @property
+    def kind(self) -> Kind:
+        """Several targets are classes of which any number may be right."""
+        return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
+
+    @property
+    def candidates(self) -> list[search.Candidate]:
+        """What takes part, the reference first."""
+        return search.choose(self.losses, self.metric, self.kind.family)
+
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
-        lossfit.inputs.check_choice("metric", self.metric, metrics.METRICS)
+        lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
         lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
-        search.choose(self.losses, self.metric)
+        search.choose(self.losses, self.metric, self.kind.family)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise InputError(f"Expected --{name} of at least {low}, but got {getattr(self, name)}.")
@@ -116,19 +127,19 @@ def run(
 
     def report(done: float, name: str) -> None:
         share = (total - len(todo) + done) / total
-        progress(name, share, len(search.choose(plan.losses, plan.metric)) * plan.splits * plan.trials)
+        progress(name, share, len(plan.candidates) * plan.splits * plan.trials)
         _note_seconds(out, before + time.perf_counter() - start)
 
     pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
     _note_seconds(out, before + time.perf_counter() - start)
-    results = store.gather(out, [c.name for c in search.choose(plan.losses, plan.metric)])
+    results = store.gather(out, [c.name for c in plan.candidates])
     return Outcome(plan, data, results, _seconds(out), hidden)
 
 
 def _tasks(plan: Plan, size: int) -> Iterator[tuple[search.Candidate, range]]:
     """Each loss on chunks of splits; the chunks depend on the data alone, so that they are the same on resuming."""
     length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
-    for candidate in search.choose(plan.losses, plan.metric):
+    for candidate in plan.candidates:
         for first in range(0, plan.splits, length):
             yield candidate, range(first, min(first + length, plan.splits))
 

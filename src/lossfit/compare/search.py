@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from lossfit import inputs, registry
+from lossfit.compare.kinds import KINDS
 from lossfit.losses.base import Loss
 
 LEARNING_RATES = (2e-3, 5e-2)
@@ -54,7 +55,8 @@ class Candidate:
         lines.append(f"loss_function = lossfit.{registry.get(self.loss).__name__}({', '.join(arguments)})")
         if "bincount" in lines[2]:
             lines.insert(1, "import torch")
-        return [*lines, "loss = loss_function(logits, labels)  # where nn.CrossEntropyLoss stood"]
+        usual = "nn.CrossEntropyLoss" if registry.get(self.loss).family != "multi_label" else "nn.BCEWithLogitsLoss"
+        return [*lines, f"loss = loss_function(logits, labels)  # where {usual} stood"]
 
 
 BASELINES = (
@@ -73,18 +75,25 @@ OWN = {
 """The losses of metrics that no other candidate is the loss of."""
 
 
-def candidates() -> dict[str, Candidate]:
+def candidates(family: str = "single_label") -> dict[str, Candidate]:
     """All that can take part.
 
-    Cross-entropy and its usual remedies, every loss of a row that needs no function of yours, the losses of metrics.
+    Every loss of the family that needs no function of yours; where one class is right, cross-entropy's usual remedies
+    and the losses of metrics too.
     """
-    found = {candidate.name: candidate for candidate in BASELINES}
-    for name in registry.available_losses("single_label"):
+    single = family == "single_label"
+    found = {candidate.name: candidate for candidate in BASELINES} if single else {}
+    for name in registry.available_losses(family):
         cls = registry.get(name)
         needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
         if name not in found and not needed:
             found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
-    return {**found, **{candidate.name: candidate for candidate in OWN.values()}}
+    return {**found, **{candidate.name: candidate for candidate in OWN.values()}} if single else found
+
+
+def candidate(name: str) -> Candidate:
+    """The candidate of this name, of any family."""
+    return {**candidates("multi_label"), **candidates()}[name]
 
 
 def make_loss(candidate: Candidate, **settings: Any) -> Loss:
@@ -92,22 +101,24 @@ def make_loss(candidate: Candidate, **settings: Any) -> Loss:
     return registry.make(candidate.loss, **settings)
 
 
-def choose(names: str, metric: str = "accuracy") -> list[Candidate]:
-    """The candidates named in "all" or "focal,poly"; cross-entropy is always the first.
+def choose(names: str, metric: str = "accuracy", family: str = "single_label") -> list[Candidate]:
+    """The candidates named in "all" or "focal,poly"; cross-entropy is always the first, or its like in the family.
 
     The loss of another metric than the one asked for takes part only if it is named.
 
     Raises:
         ValueError: a name is unknown; the nearest one is suggested.
     """
-    known = candidates()
+    known = candidates(family)
+    first = KINDS[family].reference
     if names == "all":
         others = [candidate for of, candidate in OWN.items() if of != metric]
-        return [candidate for candidate in known.values() if candidate not in others]
+        rest = [candidate for candidate in known.values() if candidate not in others]
+        return sorted(rest, key=lambda candidate: candidate.name != first)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         inputs.check_choice("losses", name, known)
-    return [known[name] for name in dict.fromkeys(["cross_entropy", *wanted])]
+    return [known[name] for name in dict.fromkeys([first, *wanted])]
 
 
 def settings(candidate: Candidate, trials: int, seed: int) -> list[Setting]:

@@ -11,11 +11,12 @@ from lossfit.compare.errors import InputError
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.2
+_ATTEMPTS = 200
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row indices, and the labels that training and validation see (N,), which noise may have changed."""
+    """Row indices, and the labels that training and validation see, which noise may have changed."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -36,9 +37,14 @@ def draw(data: Dataset, count: int, seed: int, label_noise: float = 0.0) -> list
         seed: split s depends on (seed, s) alone.
         label_noise: the share of training labels to replace by another class, drawn evenly.
 
+    Where any number of classes may be right, rows are drawn until each part has rows with and without each class, and
+    noise turns labels one by one.
+
     Raises:
-        InputError: a class has fewer than 3 rows.
+        InputError: a class has fewer than 3 rows, or no such parts are found.
     """
+    if data.labels.ndim == 2:
+        return [_draw_many(data, np.random.default_rng((seed, s)), label_noise) for s in range(count)]
     few = [(name, n) for name, n in zip(data.classes, data.counts, strict=True) if n < 3]
     if few:
         listed = ", ".join(f"{name!r} ({n})" for name, n in few[:10])
@@ -67,4 +73,23 @@ def _draw_one(data: Dataset, rng: np.random.Generator, label_noise: float) -> Sp
         flipped = train_rows[rng.random(len(train_rows)) < label_noise]
         classes = len(data.classes)
         seen[flipped] = (seen[flipped] + rng.integers(1, classes, len(flipped))) % classes
+    return Split(train_rows, validation_rows, test_rows, seen)
+
+
+def _draw_many(data: Dataset, rng: np.random.Generator, label_noise: float) -> Split:
+    test, validation = (max(1, round(share * data.rows)) for share in (TEST_SHARE, VALIDATION_SHARE))
+    for _ in range(_ATTEMPTS):
+        parts = np.split(rng.permutation(data.rows), [test, test + validation])
+        if all((data.labels[part].any(0) & ~data.labels[part].all(0)).all() for part in parts):
+            break
+    else:
+        rare = data.classes[int(np.minimum(data.counts, data.rows - data.counts).argmin())]
+        raise InputError(
+            f"The rows cannot be split so that each part has rows with and without each class; {rare!r} is the rarest. "
+            "Leave it out, or gather more rows."
+        )
+    test_rows, validation_rows, train_rows = parts
+    seen = data.labels.copy()
+    turned = rng.random((len(train_rows), len(data.classes))) < label_noise
+    seen[train_rows] ^= turned
     return Split(train_rows, validation_rows, test_rows, seen)

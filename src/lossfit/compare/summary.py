@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lossfit.compare import engine, metrics, search, splits, stats
+from lossfit.compare import engine, search, splits, stats
+from lossfit.compare.kinds import CARDS
 
-REFERENCE = "cross_entropy"
 LEVEL = 0.05
 
 
@@ -18,7 +18,7 @@ def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
     """For each loss and split the training that is best on validation; the first, if they tie."""
     return (
         results.filter(~pl.col("failed"))
-        .sort("validation", descending=metrics.METRICS[metric].higher, maintain_order=True)
+        .sort("validation", descending=CARDS[metric].higher, maintain_order=True)
         .group_by("loss", "split", maintain_order=True)
         .first()
         .sort("loss", "split")
@@ -29,26 +29,28 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     """The contents of summary.json.
 
     Losses are ordered by the mean of the asked metric over the test rows of all splits. Recommended is the first of
-    those that differ from cross-entropy for the better, at 5% after Holm's adjustment over all losses; if there is
-    none, cross-entropy.
+    those that differ from the reference for the better, at 5% after Holm's adjustment over all losses; if there is
+    none, the reference: cross-entropy, or where any number of classes may be right its binary form.
     """
     plan, results = outcome.plan, outcome.results
-    metric = metrics.METRICS[plan.metric]
+    metric = CARDS[plan.metric]
     best = chosen(results, plan.metric)
-    names = [c.name for c in search.choose(plan.losses, plan.metric)]
-    values = {name: _by_split(best, name, plan.splits) for name in names}
+    names = [c.name for c in plan.candidates]
+    values = {name: _by_split(best, name, plan) for name in names}
     whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
     entries = [_entry(name, results, values, plan, name in whole) for name in names]
-    _compare(entries, {name: values[name] for name in whole})
+    _compare(entries, {name: values[name] for name in whole}, plan)
+    reference = plan.kind.reference
     for entry in entries:
         entry["vs_cross_entropy"] = entry["differences"].get(plan.metric)
     sign = 1 if metric.higher else -1
     entries.sort(key=lambda e: -sign * e["test"][plan.metric]["mean"] if e["loss"] in whole else np.inf)
-    tested = [e for e in entries if e["vs_cross_entropy"] is not None and e["loss"] != REFERENCE]
+    tested = [e for e in entries if e["vs_cross_entropy"] is not None and e["loss"] != reference]
     better = [e for e in tested if verdict(e["vs_cross_entropy"], plan.metric) == "better"]
-    recommended = (better or [e for e in entries if e["loss"] == REFERENCE])[0]
+    recommended = (better or [e for e in entries if e["loss"] == reference])[0]
     return {
         "source": plan.source,
+        "labels": plan.kind.family,
         "metric": plan.metric,
         "higher_is_better": metric.higher,
         "recommended": {
@@ -57,6 +59,7 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
             "better_than_cross_entropy": bool(better),
             "code": recommended["code"],
         },
+        "reference": reference,
         "losses": entries,
         "trainings": results.height,
         "failed_trainings": int(results["failed"].sum()),
@@ -75,12 +78,12 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     }
 
 
-def _by_split(best: pl.DataFrame, name: str, count: int) -> dict[str, np.ndarray]:
+def _by_split(best: pl.DataFrame, name: str, plan: engine.Plan) -> dict[str, np.ndarray]:
     """Test metrics of the chosen trainings, NaN where every training of a split failed."""
     rows = best.filter(pl.col("loss") == name)
     out = {}
-    for metric in metrics.METRICS:
-        out[metric] = np.full(count, np.nan)
+    for metric in plan.kind.metrics:
+        out[metric] = np.full(plan.splits, np.nan)
         out[metric][rows["split"].to_numpy()] = rows[f"test_{metric}"].to_numpy()
     return out
 
@@ -88,7 +91,7 @@ def _by_split(best: pl.DataFrame, name: str, count: int) -> dict[str, np.ndarray
 def _entry(
     name: str, results: pl.DataFrame, values: dict[str, dict[str, np.ndarray]], plan: engine.Plan, whole: bool
 ) -> dict[str, Any]:
-    candidate = search.candidates()[name]
+    candidate = search.candidate(name)
     own = values[name]
     setting = _typical_setting(results.filter(pl.col("loss") == name), plan)
     entry: dict[str, Any] = {
@@ -106,17 +109,18 @@ def _entry(
     return entry
 
 
-def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarray]]) -> None:
-    """Differences to cross-entropy in every metric, with Holm's adjustment over the losses for each."""
-    if REFERENCE not in values:
+def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarray]], plan: engine.Plan) -> None:
+    """Differences to the reference in every metric, with Holm's adjustment over the losses for each."""
+    reference = plan.kind.reference
+    if reference not in values:
         return
     ratio = splits.TEST_SHARE / (1 - splits.TEST_SHARE)
     compared = [e for e in entries if e["loss"] in values]
-    for metric in metrics.METRICS:
+    for metric in plan.kind.metrics:
         found = [
-            stats.paired_difference(values[e["loss"]][metric] - values[REFERENCE][metric], ratio) for e in compared
+            stats.paired_difference(values[e["loss"]][metric] - values[reference][metric], ratio) for e in compared
         ]
-        others = [i for i, e in enumerate(compared) if e["loss"] != REFERENCE]
+        others = [i for i, e in enumerate(compared) if e["loss"] != reference]
         adjusted = dict(zip(others, stats.holm([found[i].p_value for i in others]), strict=True))
         for i, (entry, difference) in enumerate(zip(compared, found, strict=True)):
             entry["differences"][metric] = {
@@ -128,10 +132,10 @@ def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarr
 
 
 def verdict(difference: dict[str, Any] | None, metric: str) -> str:
-    """Whether a difference to cross-entropy is "better", "worse" or "undecided", at 5% after Holm's adjustment."""
+    """Whether a difference to the reference is "better", "worse" or "undecided", at 5% after Holm's adjustment."""
     if difference is None or difference["p_holm"] > LEVEL or difference["difference"] == 0:
         return "undecided"
-    return "better" if (difference["difference"] > 0) == metrics.METRICS[metric].higher else "worse"
+    return "better" if (difference["difference"] > 0) == CARDS[metric].higher else "worse"
 
 
 def _typical_setting(trainings: pl.DataFrame, plan: engine.Plan) -> search.Setting:
@@ -139,7 +143,7 @@ def _typical_setting(trainings: pl.DataFrame, plan: engine.Plan) -> search.Setti
     ranked = (
         trainings.group_by("trial")
         .agg(pl.col("validation").mean(), pl.col("params", "learning_rate", "weight_decay").first())
-        .sort("validation", "trial", descending=[metrics.METRICS[plan.metric].higher, False])
+        .sort("validation", "trial", descending=[CARDS[plan.metric].higher, False])
     )
     first = ranked.row(0, named=True)
     rates = {k: first[k] for k in ("learning_rate", "weight_decay")}

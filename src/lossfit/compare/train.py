@@ -13,6 +13,7 @@ from torch import Tensor
 from lossfit import registry
 from lossfit.compare import metrics
 from lossfit.compare.features import Matrices
+from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Stacked
 from lossfit.compare.search import Candidate, Setting, make_loss
 from lossfit.compare.splits import Split
@@ -32,7 +33,7 @@ class Task:
     Attributes:
         candidate, settings: a loss and its T settings.
         splits, matrices: S splits of the rows, and their features.
-        labels: the true class of every row (N,).
+        labels: the true class of every row (N,), or which classes are right (N, C).
         classes: how many there are.
         hidden: units of the hidden layer, 0 for a linear model.
         metric: what the best checkpoint is chosen by, on the validation rows.
@@ -48,6 +49,10 @@ class Task:
     hidden: int
     metric: str
     seeds: list[int]
+
+    @property
+    def kind(self) -> Kind:
+        return MULTI_LABEL if self.labels.ndim == 2 else SINGLE_LABEL
 
 
 def train(task: Task, progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
@@ -73,7 +78,7 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     for step in range(1, steps + 1):
         at = next(rows)
         z = model(x.gather(1, at.unsqueeze(2).expand(-1, -1, x.shape[2])))
-        loss = objective(z, y.gather(1, at))
+        loss = objective(z, y[torch.arange(len(at)).unsqueeze(1), at])
         optimizer.step(torch.autograd.grad(loss, model.parameters))
         if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
             best.update(step)
@@ -85,7 +90,7 @@ class Objective:
     """The sum over all models of the mean of their loss over a batch."""
 
     def __init__(self, task: Task, y: Tensor, batch: int) -> None:
-        self.batch, self.classes = batch, task.classes
+        self.batch, self.classes, self.kind = batch, task.classes, task.kind
         settings = {
             name: torch.tensor([s[name] for s in task.settings])
             for name in task.candidate.search
@@ -97,6 +102,9 @@ class Objective:
             shape = (len(task.splits), batch, len(task.settings))
             per_row = {name: values.expand(shape).reshape(-1) for name, values in settings.items()}
             self.loss = make_loss(task.candidate, reduction="none", **per_row)
+        self.prior = self.weight = None
+        if task.kind is MULTI_LABEL:
+            return
         counts = torch.stack([torch.bincount(labels, minlength=task.classes) for labels in y]).clamp(min=1).float()
         self.prior = self._table(task, "prior_power", (counts / counts.sum(1, keepdim=True)).log())
         weight = (counts.sum(1, keepdim=True) / (task.classes * counts)).log()
@@ -115,6 +123,9 @@ class Objective:
             z = z + self.prior.unsqueeze(1)
         if isinstance(self.loss, MetricLoss):
             return self.loss.of_batches(z.transpose(1, 2), y.unsqueeze(1).expand(-1, z.shape[2], -1)).sum()
+        if self.kind is MULTI_LABEL:
+            labels = y.unsqueeze(2).expand(z.shape).reshape(-1, self.classes)
+            return self.loss(z.reshape(-1, self.classes), labels).sum() / self.batch  # type: ignore[no-any-return]
         target = y.unsqueeze(2).expand(z.shape[:3])
         rows = self.loss(z.reshape(-1, self.classes), target.reshape(-1)).view(z.shape[:3])
         if self.weight is not None:
@@ -154,7 +165,7 @@ class _Best:
 
     def __init__(self, model: Stacked, task: Task, x: Tensor, y: Tensor) -> None:
         self.model, self.task, self.x, self.y = model, task, x, y
-        self.metric = metrics.METRICS[task.metric]
+        self.metric = task.kind.metrics[task.metric]
         shape = len(task.splits), len(task.settings)
         self.value = torch.full(shape, -torch.inf, dtype=torch.float64)
         self.step = torch.zeros(shape, dtype=torch.int64)
@@ -175,7 +186,12 @@ class _Best:
 
 
 def log_probabilities(task: Task, z: Tensor) -> Tensor:
-    """Logits (S, B, T, C) to log-probabilities (S T, B, C), by the rule that belongs to the loss."""
+    """Logits (S, B, T, C) to log-probabilities (S T, B, C), by the rule that belongs to the loss.
+
+    Where any number of classes may be right, the logits themselves.
+    """
+    if task.kind is MULTI_LABEL:
+        return _by_model(z)
     kind = registry.get(task.candidate.loss)
     if not issubclass(kind, SingleLabelLoss) or kind.probabilities is SingleLabelLoss.probabilities:
         return _by_model(z).log_softmax(2)
@@ -196,9 +212,8 @@ def _by_model(z: Tensor) -> Tensor:
 def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     log_p = log_probabilities(task, model(x, best.parameters))
     target = y.repeat_interleave(len(task.settings), 0)
-    found = {name: metric.function(log_p, target).tolist() for name, metric in metrics.METRICS.items()}
-    bins = [v.tolist() for v in metrics.reliability(log_p, target)]
-    risks = metrics.risk_coverage(log_p, target).tolist()
+    found = {name: metric.function(log_p, target).tolist() for name, metric in task.kind.metrics.items()}
+    curves = _curves(log_p, target) if task.kind is SINGLE_LABEL else {}
     sign = 1 if best.metric.higher else -1
     records = []
     for m in range(len(log_p)):
@@ -216,13 +231,16 @@ def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> l
                 "best_step": int(best.step[s, t]),
                 "validation": sign * value,
                 **{f"test_{name}": values[m] for name, values in found.items()},
-                "bin_rows": bins[0][m],
-                "bin_confidence": bins[1][m],
-                "bin_hits": bins[2][m],
-                "risks": risks[m],
+                **{name: values[m] for name, values in curves.items()},
             }
         )
     return records
+
+
+def _curves(log_p: Tensor, target: Tensor) -> dict[str, list[Any]]:
+    """What the reliability and risk-coverage curves are drawn from, by model."""
+    bins = dict(zip(("bin_rows", "bin_confidence", "bin_hits"), metrics.reliability(log_p, target), strict=True))
+    return {name: v.tolist() for name, v in {**bins, "risks": metrics.risk_coverage(log_p, target)}.items()}
 
 
 def _batches(generators: list[torch.Generator], rows: int, batch: int) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lossfit import page
-from lossfit.compare import metrics
 from lossfit.compare.engine import Outcome
+from lossfit.compare.kinds import KINDS
 from lossfit.compare.report import charts, words
 from lossfit.compare.summary import verdict
 
@@ -17,8 +17,8 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
         "report.html.j2",
         charts.build(outcome, summary),
         summary=summary,
-        metrics=metrics.METRICS,
-        metric=metrics.METRICS[summary["metric"]],
+        metrics=KINDS[summary["labels"]].metrics,
+        metric=KINDS[summary["labels"]].metrics[summary["metric"]],
         verdict=verdict,
         words=words,
         answer=words.answer(summary),

@@ -11,8 +11,9 @@ import polars as pl
 from lossfit import plot, registry
 from lossfit.compare import metrics, search
 from lossfit.compare.engine import Outcome
+from lossfit.compare.kinds import CARDS
 from lossfit.compare.report import words
-from lossfit.compare.summary import REFERENCE, chosen, verdict
+from lossfit.compare.summary import chosen, verdict
 from lossfit.losses.single import SingleLabelLoss
 
 VERDICTS = {"better": "#0b7a75", "undecided": "#8a8f98", "worse": "#c8553d"}
@@ -27,29 +28,29 @@ def build(outcome: Outcome, summary: dict[str, Any]) -> dict[str, alt.TopLevelMi
     """The charts by name."""
     best = chosen(outcome.results, outcome.plan.metric)
     shown = featured(summary)
-    found = {
-        "differences": differences(summary),
-        "splits": by_split(best, summary),
-        "trade_off": trade_off(summary),
-        "reliability": reliability(best, shown),
-        "risk_coverage": risk_coverage(best, shown),
-        **curves(summary),
-    }
+    found = {"differences": differences(summary), "splits": by_split(best, summary)}
+    if summary["labels"] == "single_label":
+        found |= {
+            "trade_off": trade_off(summary),
+            "reliability": reliability(best, shown),
+            "risk_coverage": risk_coverage(best, shown),
+            **curves(summary),
+        }
     return {name: chart.configure(**plot.STYLE) for name, chart in found.items()}
 
 
 def featured(summary: dict[str, Any]) -> list[str]:
-    """The losses that the line charts show: cross-entropy, the five best and the worst two."""
+    """The losses that the line charts show: the reference, the five best and the worst two."""
     ranked = [e["loss"] for e in summary["losses"] if e["vs_cross_entropy"] is not None]
-    others = [name for name in ranked if name != REFERENCE]
+    others = [name for name in ranked if name != summary["reference"]]
     picked = others if len(others) <= len(_COLORS) else others[:5] + others[-2:]
-    return [REFERENCE, *picked]
+    return [summary["reference"], *picked]
 
 
 def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> alt.TopLevelMixin:
-    """Mean difference to cross-entropy with its 95% interval, coloured by whether it holds after Holm's adjustment."""
+    """Mean difference to the reference with its 95% interval, coloured by whether it holds after Holm's adjustment."""
     metric = summary["metric"]
-    factor = 100 if metrics.METRICS[metric].percent else 1
+    factor = 100 if CARDS[metric].percent else 1
     records = [
         {
             "loss": words.title(e["loss"]),
@@ -60,7 +61,7 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
             "verdict": verdict(e["vs_cross_entropy"], metric),
         }
         for e in summary["losses"]
-        if e["vs_cross_entropy"] is not None and e["loss"] != REFERENCE
+        if e["vs_cross_entropy"] is not None and e["loss"] != summary["reference"]
     ]
     base = alt.Chart(_data(records)).encode(
         y=_losses([r["loss"] for r in records]),
@@ -77,9 +78,9 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
             alt.Tooltip("p:N", title="p (Holm)"),
         ],
     )
-    name = metrics.METRICS[metric].title.lower()
+    name = CARDS[metric].title.lower()
     points = ", percentage points" if factor == 100 else ""
-    better = "right" if metrics.METRICS[metric].higher else "left"
+    better = "right" if CARDS[metric].higher else "left"
     bars = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title=[f"Difference in {name}{points}", f"95% interval; better is {better}"], axis=_AT_END),
         x2="high:Q",
@@ -92,7 +93,7 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
 def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
     """The test metric of every split, and the mean."""
     metric = summary["metric"]
-    factor = 100 if metrics.METRICS[metric].percent else 1
+    factor = 100 if CARDS[metric].percent else 1
     order = [words.title(e["loss"]) for e in summary["losses"]]
     records = [
         {"loss": words.title(row["loss"]), "split": row["split"] + 1, "value": factor * row[f"test_{metric}"]}
@@ -100,7 +101,7 @@ def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
     ]
     base = alt.Chart(_data(records)).encode(y=_losses(order))
     unit = ", %" if factor == 100 else ""
-    title = f"{metrics.METRICS[metric].title} on the test rows{unit}"
+    title = f"{CARDS[metric].title} on the test rows{unit}"
     axis = alt.X("value:Q", title=title, axis=_AT_END)
     dots = base.mark_circle(size=34, opacity=0.4, color="#5f6b7a").encode(
         x=axis.scale(zero=False),
@@ -117,7 +118,7 @@ def trade_off(summary: dict[str, Any]) -> alt.TopLevelMixin:
             "loss": words.title(e["loss"]),
             "accuracy": 100 * e["test"]["accuracy"]["mean"],
             "calibration": 100 * e["test"]["calibration_error"]["mean"],
-            "reference": e["loss"] == REFERENCE,
+            "reference": e["loss"] == summary["reference"],
         }
         for e in summary["losses"]
         if e["test"]["accuracy"]["mean"] is not None
@@ -141,7 +142,7 @@ def trade_off(summary: dict[str, Any]) -> alt.TopLevelMixin:
 
 
 def _readable(records: list[dict[str, Any]]) -> set[str]:
-    """Whose names have room: cross-entropy, then those at the edges of the cloud, if no other is at their height."""
+    """Whose names have room: the reference, then those at the edges of the cloud, if no other is at their height."""
     by_accuracy = sorted(records, key=itemgetter("accuracy"))
     by_calibration = sorted(records, key=itemgetter("calibration"))
     edges = [*by_accuracy[:1], *by_accuracy[-1:], *by_calibration[:1], *by_calibration[-1:]]
@@ -238,14 +239,14 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
 
 def _has_curve(name: str) -> bool:
     """Whether a candidate has a loss of one row, which is not cross-entropy but for a weight or offset of its class."""
-    candidate = search.candidates()[name]
+    candidate = search.candidate(name)
     weighted = any(h.endswith("_power") for h in candidate.search)
     return issubclass(registry.get(candidate.loss), SingleLabelLoss) and not weighted
 
 
 def _make(name: str, summary: dict[str, Any]) -> SingleLabelLoss:
     entry = next(e for e in summary["losses"] if e["loss"] == name)
-    loss = search.make_loss(search.candidates()[name], **entry["params"])
+    loss = search.make_loss(search.candidate(name), **entry["params"])
     assert isinstance(loss, SingleLabelLoss)
     return loss
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lossfit.compare import metrics
-from lossfit.compare.summary import REFERENCE, verdict
+from lossfit.compare.kinds import CARDS, KINDS
+from lossfit.compare.summary import verdict
 
 _TITLES = {
     "for_balanced_accuracy": "Balanced accuracy loss",
     "for_macro_f1": "Macro F1 loss",
     "for_brier": "Brier loss",
     "exact": "EXACT",
+    "bce": "Binary cross-entropy",
+    "zlpr": "ZLPR",
+    "focal_bce": "Focal binary cross-entropy",
+    "asymmetric": "Asymmetric loss",
     "focal": "Focal loss",
     "poly": "Poly loss",
     "hinge": "Hinge loss",
@@ -52,12 +56,12 @@ def number(value: float | None, metric: str) -> str:
     """A metric's value: in percent where it is one."""
     if value is None:
         return "failed"
-    return f"{100 * value:.1f}" if metrics.METRICS[metric].percent else f"{value:.3f}"
+    return f"{100 * value:.1f}" if CARDS[metric].percent else f"{value:.3f}"
 
 
 def change(value: float, metric: str) -> str:
     """A difference with its sign, in percentage points where the metric is in percent."""
-    found = f"{100 * value:+.1f}" if metrics.METRICS[metric].percent else f"{value:+.3f}"
+    found = f"{100 * value:+.1f}" if CARDS[metric].percent else f"{value:+.3f}"
     return found.replace("-", "\N{MINUS SIGN}")
 
 
@@ -67,7 +71,7 @@ def interval(difference: dict[str, Any], metric: str) -> str:
 
 
 def unit(metric: str) -> str:
-    return " points" if metrics.METRICS[metric].percent else ""
+    return " points" if CARDS[metric].percent else ""
 
 
 def p_value(p: float) -> str:
@@ -77,26 +81,25 @@ def p_value(p: float) -> str:
 def answer(summary: dict[str, Any]) -> list[str]:
     """The recommendation in a sentence, and what else was found out."""
     metric = summary["metric"]
-    name = metrics.METRICS[metric].title.lower()
+    name = CARDS[metric].title.lower()
+    reference = summary["reference"]
     entries = {e["loss"]: e for e in summary["losses"]}
-    base = (
-        f"{number(entries[REFERENCE]['test'][metric]['mean'], metric)}{'%' if metrics.METRICS[metric].percent else ''}"
-    )
-    others = [e for e in summary["losses"] if e["vs_cross_entropy"] is not None and e["loss"] != REFERENCE]
+    base = f"{number(entries[reference]['test'][metric]['mean'], metric)}{'%' if CARDS[metric].percent else ''}"
+    others = [e for e in summary["losses"] if e["vs_cross_entropy"] is not None and e["loss"] != reference]
     sides = {
         side: [e for e in others if verdict(e["vs_cross_entropy"], metric) == side] for side in ("better", "worse")
     }
     if not others:
-        return [f"Cross-entropy reaches {base} {name}; nothing else was compared."]
+        return [f"{title(reference)} reaches {base} {name}; nothing else was compared."]
     if sides["better"]:
         entry = sides["better"][0]
         chosen = with_setting(entry["loss"], entry["params"])
-        first = f"Train with {chosen}: {_gain(entry, metric)} {name} over cross-entropy's {base}."
+        first = f"Train with {chosen}: {_gain(entry, metric)} {name} over {inline(reference)}'s {base}."
     else:
-        first = f"Stay with cross-entropy ({base} {name}): no other loss is measurably better."
+        first = f"Stay with {inline(reference)} ({base} {name}): no other loss is measurably better."
     found = [first]
     if not sides["better"]:
-        gain = others[0]["vs_cross_entropy"]["difference"] * (1 if metrics.METRICS[metric].higher else -1)
+        gain = others[0]["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1)
         best = f"the best, {inline(others[0]['loss'])}, changes it by {_gain(others[0], metric)}"
         found.append(f"On average {best}." if gain > 0 else "None is better on average either.")
     elif len(sides["better"]) > 1:
@@ -116,9 +119,9 @@ def _list(entries: list[dict[str, Any]], metric: str) -> str:
 
 
 def other_metrics(summary: dict[str, Any]) -> list[str]:
-    """For each metric not asked for, which losses are better or worse than cross-entropy."""
+    """For each metric not asked for, which losses are better or worse than the reference."""
     found = []
-    for metric, card in metrics.METRICS.items():
+    for metric, card in KINDS[summary["labels"]].metrics.items():
         if metric == summary["metric"]:
             continue
         sides: dict[str, list[str]] = {"better": [], "worse": []}

@@ -1,0 +1,69 @@
+"""Metrics of any number of right classes, for many models at once: scores (M, N, L) and labels (M, N, L) to (M,).
+
+A class is predicted where its score is above 0. Undefined ratios, 0 of 0, are 0, as in scikit-learn.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lossfit.compare.metrics import Metric
+
+
+def subset_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    """The share of rows with every label right."""
+    return ((scores > 0) == labels).all(2).double().mean(1)
+
+
+def hamming_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """The share of labels that are wrong."""
+    return ((scores > 0) != labels).double().mean((1, 2))
+
+
+def micro_f1(scores: Tensor, labels: Tensor) -> Tensor:
+    """F1 of all labels together."""
+    return _f1(scores > 0, labels, (1, 2))
+
+
+def macro_f1(scores: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the classes of their F1."""
+    return _f1(scores > 0, labels, (1,)).mean(1)
+
+
+def sample_f1(scores: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the rows of their F1."""
+    return _f1(scores > 0, labels, (2,)).mean(1)
+
+
+def ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the rows of the share of pairs, one right and one wrong, in the wrong order or tied."""
+    right, wrong = labels.unsqueeze(3), ~labels.unsqueeze(2)
+    pairs = (right & wrong).sum((2, 3))
+    reversed_pairs = (right & wrong & (scores.unsqueeze(3) <= scores.unsqueeze(2))).sum((2, 3))
+    return (reversed_pairs.double() / pairs.clamp(min=1)).mean(1)
+
+
+def ranking_precision(scores: Tensor, labels: Tensor) -> Tensor:
+    """Label ranking average precision: for each right class, the share of right ones among those that score as high."""
+    as_high = scores.unsqueeze(2) >= scores.unsqueeze(3)  # (M, N, L of interest, L)
+    precision = (as_high & labels.unsqueeze(2)).sum(3).double() / as_high.sum(3)
+    count = labels.sum(2)
+    mean = (precision * labels).sum(2) / count.clamp(min=1)
+    return torch.where((count == 0) | (count == labels.shape[2]), 1.0, mean).mean(1)
+
+
+def _f1(predicted: Tensor, labels: Tensor, over: tuple[int, ...]) -> Tensor:
+    hits = (predicted & labels).double().sum(over)
+    return 2 * hits / (predicted.double().sum(over) + labels.double().sum(over)).clamp(min=1)
+
+
+METRICS = {
+    "micro_f1": Metric(micro_f1, True, "Micro F1", True, False),
+    "macro_f1": Metric(macro_f1, True, "Macro F1", True, False),
+    "sample_f1": Metric(sample_f1, True, "Sample F1", True, False),
+    "subset_accuracy": Metric(subset_accuracy, True, "Subset accuracy", True, False),
+    "hamming_loss": Metric(hamming_loss, False, "Hamming loss", True, False),
+    "ranking_loss": Metric(ranking_loss, False, "Ranking loss", True, False),
+    "ranking_precision": Metric(ranking_precision, True, "Label ranking precision", True, False),
+}
