@@ -541,3 +541,11 @@ def test_errors_name_the_argument(error: type[Exception], match: str, arguments:
 def test_a_mean_weight_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`mean_weight` to have one entry per class, \(3,\), but got \(4,\)"):
         gap(Z, Y, mean=True, mean_weight=torch.ones(4))
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e7, 1e10, 1e30])
+def test_gradients_of_scores_of_any_size_are_shares(scale: float) -> None:
+    z = torch.tensor([[1.0, 1.0, 0.5], [2.0, -1.0, 1.0], [1.0, 0.0, -1.0]]).mul(scale).requires_grad_()
+    (grad,) = torch.autograd.grad(gap(z, torch.tensor([0, 1, 2])).rivals.sum(), z)
+    expected = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+    torch.testing.assert_close(grad, torch.tensor(expected), rtol=0, atol=1e-6)

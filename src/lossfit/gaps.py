@@ -32,6 +32,8 @@ _LOG2_E = math.log2(math.e)
 _LOWEST = {torch.float32: -(2.0**127), torch.float64: -(2.0**1023)}
 # Below this, a rounding error of the multiply-add grows to a factor of its own; such rivals are masked ones.
 _DEEP = {torch.float32: -1e7, torch.float64: -1e16}
+# Beyond this, rounding errors of the multiply-add may overflow, and it is done in two steps.
+_FAR = 1e4
 
 
 class Gap(NamedTuple):
@@ -382,8 +384,7 @@ def _backward_block(
         if hard:
             grad = _hard_shares(scores.to(dtype), r, at)
         else:
-            shift = r.clamp(min=_DEEP[dtype]).mul_(-_LOG2_E)
-            grad = torch.add(shift, scores, alpha=_LOG2_E, out=out if in_place else None).exp2_()
+            grad = _soft_shares(scores, r.clamp(min=_DEEP[dtype]), out if in_place else None)
         grad.mul_(g_rivals.unsqueeze(1))
     grad.scatter_(1, at, 0.0) if g_target is None else grad.scatter_(1, at, g_target.unsqueeze(1))
     if g_mean is not None:
@@ -397,6 +398,14 @@ def _backward_block(
     if out is None:
         return grad if grad.dtype == scores.dtype else grad.to(scores.dtype)
     return out if in_place and grad is out else out.copy_(grad)
+
+
+def _soft_shares(scores: Tensor, rivals: Tensor, out: Tensor | None) -> Tensor:
+    """exp(scores - rivals), for the rivals; the target's place may hold anything."""
+    near = rivals.device.type == "cpu" and (not rivals.numel() or rivals.abs().amax().item() < _FAR)
+    if near:
+        return torch.add(rivals.mul_(-_LOG2_E), scores, alpha=_LOG2_E, out=out).exp2_()
+    return torch.sub(scores, rivals, out=out).clamp_(max=0).mul_(_LOG2_E).exp2_()
 
 
 def _traceable(
