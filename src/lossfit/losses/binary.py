@@ -302,7 +302,7 @@ class AsymmetricLoss(BinaryLoss):
     hypers = {
         "gamma_pos": Hyper("how much labels of 1 that are right are played down", 0.0, search=(0.0, 1.0)),
         "gamma_neg": Hyper("how much labels of 0 that are right are played down", 0.0, search=(1.0, 2.0, 4.0)),
-        "clip": Hyper("shift of the probabilities of labels of 0", 0.0, 1.0, search=(0.0, 0.05, 0.1)),
+        "clip": Hyper("shift of the probabilities of labels of 0", 0.0, 1.0),
     }
 
     clip: float
