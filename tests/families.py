@@ -55,6 +55,10 @@ def _labels() -> tuple[Tensor, ...]:
     return torch.randn(4, 5, dtype=torch.float64), torch.rand(4, 5, dtype=torch.float64).round()
 
 
+def _questions() -> tuple[Tensor, ...]:
+    return torch.randn(4, 5, 3, dtype=torch.float64), torch.randn(4, 5, 3, dtype=torch.float64).softmax(2)
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "auc": _ranking,
     "partial_auc": _ranking,
@@ -80,6 +84,7 @@ EXAMPLES: dict[str, Callable[[], tuple[Tensor, ...]]] = {
     "bce": _labels,
     "focal_bce": _labels,
     "asymmetric": _labels,
+    "multi_way": _questions,
 }
 """By the loss's name: what it is called with, in float64; the first tensor is what it is differentiated by."""
 

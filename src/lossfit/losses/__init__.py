@@ -14,7 +14,7 @@ from lossfit.losses.robust import (
 )
 from lossfit.losses.margin import LogisticMarginLoss, ExponentialMarginLoss, HingeLoss, SmoothAccuracyLoss
 from lossfit.losses.exact import ExactLoss
-from lossfit.losses.contrastive import InfoNCELoss, NTXentLoss, SupConLoss
+from lossfit.losses.contrastive import ContrastiveLoss, InfoNCELoss, NTXentLoss, SupConLoss
 from lossfit.losses.sampled import NCELoss, SampledSoftmaxLoss
 from lossfit.losses.distillation import DistillationLoss
 from lossfit.losses.sequence import TokenLoss, ReinforceLoss, MinimumRiskLoss
@@ -26,6 +26,7 @@ from lossfit.losses.brier import BrierLoss
 from lossfit.losses.metric import MetricLoss
 from lossfit.losses.multilabel import MultiLabelLoss, ZLPRLoss
 from lossfit.losses.binary import BCELoss, FocalBCELoss, AsymmetricLoss
+from lossfit.losses.multiway import MultiWayLoss
 
 __all__ = [
     "AUCLoss",
@@ -36,6 +37,7 @@ __all__ = [
     "BrierLoss",
     "CRFLoss",
     "CohenKappaLoss",
+    "ContrastiveLoss",
     "CrossEntropyLoss",
     "DistillationLoss",
     "ExactLoss",
@@ -56,6 +58,7 @@ __all__ = [
     "MetricLoss",
     "MinimumRiskLoss",
     "MultiLabelLoss",
+    "MultiWayLoss",
     "NCELoss",
     "NTXentLoss",
     "PartialAUCLoss",
