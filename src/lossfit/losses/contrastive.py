@@ -32,7 +32,8 @@ class ContrastiveLoss(OuterLoss):
     the usual contrastive losses, and any other :class:`SingleLabelLoss` may take its place.
 
     Args:
-        temperature: what the similarities are divided by; above 0. It may be learnt: pass an ``nn.Parameter``.
+        temperature: what the similarities are divided by; above 0. It may be learnt: pass an ``nn.Parameter``. Only
+            its first value is checked: keep it above 0 while it is learnt.
         similarity: "cosine", of which a zero vector has 0 with everything and gets no gradient; or "dot".
         loss: the single-label loss; None for cross-entropy. Its reduction is not used. A copy is kept that shares its
             tensors.
@@ -40,8 +41,9 @@ class ContrastiveLoss(OuterLoss):
             group. Ranks may have different numbers of rows, also none, and all of them must call the loss, and its
             backward pass. Each rank returns the loss of its own rows. The "mean" is scaled so that its average over
             the ranks is the loss of one process with all rows; so are the gradients, which DistributedDataParallel
-            averages. With "sum" and "none" it is the sum over ranks. Three collectives for the mean, two else, and
-            one backward; not under ``torch.compile(fullgraph=True)``, and differentiable once.
+            averages. With "sum" and "none", and with a ``denominator``, the one process's is the sum over the ranks.
+            Collectives: one for the numbers of rows, one for the features, one for labels, one for the mean, and one
+            in the backward pass. Differentiable once, and not under ``torch.compile(fullgraph=True)``.
         reduction: "mean", "sum" or "none".
 
     Half-precision input is computed in float32, also under autocast, and so is the result. An empty batch has loss 0.

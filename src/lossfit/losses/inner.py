@@ -7,17 +7,16 @@ import copy
 from lossfit.losses.base import Loss
 from lossfit.losses.likelihood import CrossEntropyLoss
 from lossfit.losses.single import SingleLabelLoss
-from lossfit.reduce import Reduction
 
 
-def adopt(loss: SingleLabelLoss | None, reduction: Reduction = "none") -> SingleLabelLoss:
-    """A copy with another reduction that shares the tensors of ``loss``; of cross-entropy for None."""
+def adopt(loss: SingleLabelLoss | None) -> SingleLabelLoss:
+    """A copy without reduction that shares the tensors of ``loss``; cross-entropy for None."""
     if loss is None:
-        return CrossEntropyLoss(reduction=reduction)
+        return CrossEntropyLoss(reduction="none")
     if not isinstance(loss, SingleLabelLoss):
         raise TypeError(f"Expected `loss` to be a SingleLabelLoss, but got {type(loss).__name__}.")
     adopted = copy.copy(loss)
-    adopted.reduction = reduction
+    adopted.reduction = "none"
     return adopted
 
 
@@ -40,5 +39,3 @@ class OuterLoss(Loss):
     def step(self, to: int | None = None) -> None:
         super().step(to)
         self.loss.step(to)
-
-    step.__doc__ = Loss.step.__doc__

@@ -130,11 +130,11 @@ class SampledSoftmaxLoss(OuterLoss):
         """
         _check_scores(input, "rivals", rivals)
         _check_logarithms("log_q", log_q, rivals.shape)
-        if hits is not None and (hits.dtype != torch.bool or hits.shape != rivals.shape):
-            raise ValueError(
-                f"Expected `hits` to be a bool tensor of shape {tuple(rivals.shape)}, "
-                f"but got {hits.dtype} of shape {tuple(hits.shape)}."
-            )
+        if hits is not None:
+            if not isinstance(hits, Tensor) or hits.dtype != torch.bool:
+                raise TypeError(f"Expected `hits` to be a bool tensor, but got {_kind(hits)}.")
+            if hits.shape != rivals.shape:
+                raise ValueError(f"Expected `hits` of shape {tuple(rivals.shape)}, but got {tuple(hits.shape)}.")
         return self._reduced(input, rivals, log_q, hits, None, sample_weight, denominator)
 
     def linear(
@@ -283,9 +283,7 @@ class NCELoss(Loss):
             sample_weight, denominator: as in the call.
         """
         safe, valid = _check_head(x, weight, target, samples, bias, self.ignore_index)
-        if log_q.shape != weight.shape[:1]:
-            raise ValueError(f"Expected `log_q` of shape ({weight.shape[0]},), but got {tuple(log_q.shape)}.")
-        _check_logarithms("log_q", log_q[samples], samples.shape)
+        _check_logarithms("log_q", log_q, weight.shape[:1])
         own, noise = _head(x, weight, safe, valid, samples, bias)
         return self._reduced(own, noise, log_q[safe], log_q[samples], valid, sample_weight, denominator)
 
@@ -337,17 +335,17 @@ def _check_head(
 ) -> tuple[Tensor, Tensor | None]:
     """The targets, 0 where they are ignored, and which are not."""
     for name, value in (("x", x), ("weight", weight)):
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 2:
-            raise ValueError(
-                f"Expected `{name}` to be a floating-point tensor of 2 dimensions, but got {_kind(value)}."
-            )
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {_kind(value)}.")
+        if value.ndim != 2:
+            raise ValueError(f"Expected `{name}` of 2 dimensions, but got {tuple(value.shape)}.")
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"Expected `weight` of shape (C, {x.shape[1]}), but got {tuple(weight.shape)}.")
     for name, value in (("target", target), ("samples", samples)):
-        if not isinstance(value, Tensor) or value.is_floating_point() or value.dtype == torch.bool or value.ndim != 1:
-            raise ValueError(
-                f"Expected `{name}` to be a tensor of class indices, 1-dimensional, but got {_kind(value)}."
-            )
+        if not isinstance(value, Tensor) or value.is_floating_point() or value.dtype == torch.bool:
+            raise TypeError(f"Expected `{name}` to be a tensor of class indices, but got {_kind(value)}.")
+        if value.ndim != 1:
+            raise ValueError(f"Expected `{name}` of 1 dimension, but got {tuple(value.shape)}.")
     if len(target) != len(x):
         raise ValueError(f"Expected `target` of shape ({len(x)},), but got {tuple(target.shape)}.")
     if len(samples) == 0:
