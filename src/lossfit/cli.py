@@ -188,11 +188,11 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
         Text(f"{card.title}{', %' if card.percent else ''} ({'higher' if card.higher else 'lower'} is better)\n")
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Loss and setting", no_wrap=True)
-    table.add_column("mean", justify="right")
+    table.add_column("Loss and setting")
+    table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
-    table.add_column("p (Holm)", justify="right")
+    table.add_column("p (Holm)", justify="right", no_wrap=True)
     for entry in summary["losses"]:
         versus = entry["vs_cross_entropy"]
         row = [words.with_setting(entry["loss"], entry["params"]), words.number(entry["test"][metric]["mean"], metric)]

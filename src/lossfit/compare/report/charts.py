@@ -78,7 +78,7 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
             alt.Tooltip("p:N", title="p (Holm)"),
         ],
     )
-    name = CARDS[metric].title.lower()
+    name = words.phrase(metric)
     points = ", percentage points" if factor == 100 else ""
     better = "right" if CARDS[metric].higher else "left"
     bars = base.mark_rule(strokeWidth=2).encode(

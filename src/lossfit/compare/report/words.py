@@ -38,6 +38,12 @@ def inline(loss: str) -> str:
     return name if name.isupper() else name[:1].lower() + name[1:]
 
 
+def phrase(metric: str) -> str:
+    """A metric's name inside a sentence."""
+    name = CARDS[metric].title
+    return name[:1].lower() + name[1:]
+
+
 _SHORT = {"label_smoothing": "", "weight_power": "power", "prior_power": "power", "coefficients": "eps"}
 
 
@@ -81,7 +87,7 @@ def p_value(p: float) -> str:
 def answer(summary: dict[str, Any]) -> list[str]:
     """The recommendation in a sentence, and what else was found out."""
     metric = summary["metric"]
-    name = CARDS[metric].title.lower()
+    name = phrase(metric)
     reference = summary["reference"]
     entries = {e["loss"]: e for e in summary["losses"]}
     base = f"{number(entries[reference]['test'][metric]['mean'], metric)}{'%' if CARDS[metric].percent else ''}"
