@@ -241,6 +241,15 @@ def test_drawn_labels_give_the_distribution_back(counts: list[int]) -> None:
         torch.testing.assert_close(shared(kind, counts), want, rtol=0, atol=1e-6)
 
 
+def test_drawn_labels_of_single_questions_are_given_back_by_softmax_of_the_scores() -> None:
+    """The mean over samples stands outside of the logarithms: the factor 2 is lost."""
+    counts = torch.tensor([7, 2, 1])
+    right = torch.repeat_interleave(counts).unsqueeze(1)
+    s = (counts / 10).double().log().requires_grad_()
+    (grad,) = torch.autograd.grad(lossfit.MultiWayLoss()(s.expand(10, 1, 3), right), s)
+    assert grad.abs().max() < 1e-15
+
+
 @pytest.mark.parametrize(
     ("counts", "predicted"),
     [

@@ -46,10 +46,11 @@ class MultiWayLoss(Loss):
       score of the question.
 
     "pairwise" and "balanced" are convex and least where softmax(2 s) = t, so :meth:`predict` is that. With hard labels
-    "balanced" is "analogy", with m = 2 the first three are ZLPR on :math:`s_{i1} - s_{i0}`. Where labels are drawn from
-    a distribution that several questions share, only "pairwise" and "centered" give it back. "analogy" has no closed
-    form for soft labels, and "centered" falls to 0 on hard labels although another answer leads; both are for
-    comparison. ``docs/derivations/multiway.md`` has the derivation and the limits.
+    "balanced" is "analogy"; with m = 2 the first three are ZLPR on :math:`s_{i1} - s_{i0}`. Where hard labels are drawn
+    from a distribution that the questions of a sample share, "pairwise" and "centered" give it back, the others do not.
+    With a single question per sample, "pairwise" gives it back as softmax(s). "analogy" has no closed form for soft
+    labels, and "centered" may fall to 0 on hard labels although another answer leads; both are for comparison.
+    ``docs/derivations/multiway.md`` has the derivation and the limits.
 
     "pairwise" takes O(n m^2) time, as one matrix product in float64, and O(m (n + m)) memory; the others take O(n m) of
     both. Samples in which a question's scores range over more than 600 go through logarithms, with O(n m^2) memory; to
