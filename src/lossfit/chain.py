@@ -55,7 +55,7 @@ def log_odds(chain: Chain, tags: Tensor, kind: Kind) -> Tensor:
 
 def best_path(chain: Chain) -> Tensor:
     """The tags (T, B) of the path with the largest score; where paths tie, the first. Constant after the last."""
-    emissions, transitions, start, end, last = _bounded(chain)
+    emissions, transitions, start, end, last = chain
     reached, back = [emissions[0] + start], []
     for emission in emissions.unbind(0)[1:]:
         scores, best = (reached[-1].unsqueeze(-1) + transitions).max(1)
@@ -128,7 +128,8 @@ def _terms(chain: Chain, tags: Tensor | None) -> tuple[Tensor, Tensor | None, Te
 
 def _at(steps: Tensor, last: Tensor) -> Tensor:
     """The entries of (T, B, ...) at the last position of every row."""
-    return steps[last, torch.arange(steps.shape[1], device=last.device)]
+    at = last.view(1, -1, *(1,) * (steps.ndim - 2)).expand(1, *steps.shape[1:])
+    return steps.gather(0, at).squeeze(0)
 
 
 class _Total(Function):

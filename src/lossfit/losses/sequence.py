@@ -34,7 +34,8 @@ class TokenLoss(OuterLoss):
             is 0, with zero gradient.
 
     Raises:
-        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+        TypeError, ValueError, IndexError: naming the argument, what was expected and what came. The position of a class
+            out of range is that among the B T tokens in one dimension.
 
     Source: the mean over sequences of the target's log-probability is that of I. Sutskever, O. Vinyals and Q. V. Le,
     "Sequence to Sequence Learning with Neural Networks", 2014, section 3.2, before each is divided by its length.
