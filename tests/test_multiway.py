@@ -245,7 +245,7 @@ def test_drawn_labels_of_single_questions_are_given_back_by_softmax_of_the_score
     """The mean over samples stands outside of the logarithms: the factor 2 is lost."""
     counts = torch.tensor([7, 2, 1])
     right = torch.repeat_interleave(counts).unsqueeze(1)
-    s = (counts / 10).double().log().requires_grad_()
+    s = (counts.double() / 10).log().requires_grad_()
     (grad,) = torch.autograd.grad(lossfit.MultiWayLoss()(s.expand(10, 1, 3), right), s)
     assert grad.abs().max() < 1e-15
 
