@@ -60,7 +60,7 @@ def batch(n: int, share: float = 0.25) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def always_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pair is looked at alone, however few there are."""
-    monkeypatch.setattr(pairs, "_FEW", 0)
+    monkeypatch.setattr(pairs, "_FEW", {torch.float32: 0, torch.float64: 0})
 
 
 def situation(name: str) -> tuple[Tensor, Tensor]:

@@ -1,27 +1,28 @@
 """Sums over all pairs of two sets of points, without the pairs: O(n log n) time, O(n) memory, float64.
 
-For points y with weights w, everything here is a sum over the points, sum_j w_j k(y_j - x_i), at each place x_i. Its
-terms have one sign, so that nothing cancels. Weights are at least 0, and there is at least one point.
+For points y with weights v, the sums here are over the points, sum_j v_j k(y_j - x_i), at each place x_i. Their terms
+have one sign, so that nothing cancels. Weights are at least 0, and there is at least one point.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, relu
 
 from lossfit.losses.link import softplus
 
-Sums = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(points, weights, places) -> the sum of a surrogate of the differences at each place, and the sum of its slope."""
-
 # Up to so many pairs, the pairs themselves are faster (measured).
-_FEW = 200_000
+_FEW = {torch.float32: 200_000, torch.float64: 100_000}
+# Up to so many pairs of boxes, a matrix for each pair is faster than the pairs of one offset after the other.
+_FEW_BOXES = 256
+# Pairs looked at together, which stay in the cache.
+_BLOCK = 1 << 17
 # Points and places are sorted into boxes of width 2. Boxes up to _NEAR apart meet through polynomials of _TERMS terms
 # (the kernels have poles at +-i pi, so that these are exact to 1e-11), and those farther apart through the first
 # _ORDERS exponentials of the kernels' expansions for large leads (exact to e^-24 = 4e-11).
@@ -30,42 +31,82 @@ _ORDERS = 3
 _TERMS = 14
 
 
-def square(points: Tensor, weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    origin = points[0]
-    points, places, total = points - origin, places - origin, weights.sum()
-    mean = weights @ points / total
-    lead = mean - places
-    return total * lead * lead + weights @ (points - mean) ** 2, 2 * total * lead
+class Sum(NamedTuple):
+    """A sum over all pairs of a place x and a point y: its value, and its slopes by the lead, for each x and each y."""
+
+    value: Tensor
+    by_x: Tensor
+    by_y: Tensor
 
 
-def hinge(points: Tensor, weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    count, reach, _ = _excess(points, weights, places)
-    return reach, count
+class Surrogate(NamedTuple):
+    """A function of the lead y - x, its slope, and the way to sum them over all pairs."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    fast: Callable[[Tensor, Tensor, Tensor, Tensor, bool], Sum]
 
 
-def squared_hinge(points: Tensor, weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    _, reach, squares = _excess(points, weights, places)
-    return squares, 2 * reach
+def over_pairs(surrogate: Surrogate, x: Tensor, w: Tensor, y: Tensor, v: Tensor, *, wanted: bool, double: bool) -> Sum:
+    """The sum of w_i v_j l(y_j - x_i) over all pairs.
+
+    Args:
+        wanted: whether the slopes are.
+        double: whether pairs that are looked at alone need more than float32.
+    """
+    kind = torch.float64 if double else torch.float32
+    if len(x) * len(y) > _FEW[kind]:
+        return surrogate.fast(x, w, y, v, wanted)
+    value, by_x, by_y = x.new_zeros(()), torch.empty_like(x), torch.zeros_like(y)
+    single = v.to(kind)
+    for at in _blocks(len(x), len(y)):
+        lead = (y - x[at].unsqueeze(1)).to(kind)
+        value += w[at] @ (surrogate.value(lead) @ single).double()
+        if wanted:
+            slope = surrogate.slope(lead)
+            by_x[at] = (slope @ single).double()
+            by_y += (w[at].to(kind) @ slope).double()
+    return Sum(value, w * by_x, v * by_y)
 
 
-def logistic(points: Tensor, weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    value, slope = potential(("softplus", "sigmoid"), points, weights, places)
-    return value, slope
+def _blocks(rows: int, columns: int) -> list[slice]:
+    step = max(1, _BLOCK // max(columns, 1))
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
-def sigmoid(points: Tensor, weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    value, slope = potential(("sigmoid", "bell"), points, weights, places)
-    return value, slope
+def _square(x: Tensor, w: Tensor, y: Tensor, v: Tensor, wanted: bool) -> Sum:
+    origin = y[0]
+    x, y, rows, columns = x - origin, y - origin, w.sum(), v.sum()
+    mean_x, mean_y = w @ x / rows, v @ y / columns
+    value = columns * (w @ (mean_y - x) ** 2) + rows * (v @ (y - mean_y) ** 2)
+    return Sum(value, 2 * columns * w * (mean_y - x), 2 * rows * v * (y - mean_x))
 
 
-SURROGATES: dict[str, Sums] = {
-    "logistic": logistic,
-    "squared_hinge": squared_hinge,
-    "square": square,
-    "hinge": hinge,
-    "sigmoid": sigmoid,
-}
-"""Functions of the lead of a point over a place."""
+def _hinge(x: Tensor, w: Tensor, y: Tensor, v: Tensor, wanted: bool) -> Sum:
+    count, reach, _ = _excess(y, v, x)
+    # Seen from y, upside down: the lead of -x over -y is that of y over x.
+    mirrored = _excess(-x, w, -y)[0] if wanted else v
+    return Sum(w @ reach, w * count, v * mirrored)
+
+
+def _squared_hinge(x: Tensor, w: Tensor, y: Tensor, v: Tensor, wanted: bool) -> Sum:
+    _, reach, squares = _excess(y, v, x)
+    mirrored = _excess(-x, w, -y)[1] if wanted else v
+    return Sum(w @ squares, 2 * w * reach, 2 * v * mirrored)
+
+
+def _smooth(value: str, slope: str) -> Surrogate:
+    """A surrogate from two of the KERNELS."""
+
+    def fast(x: Tensor, w: Tensor, y: Tensor, v: Tensor, wanted: bool) -> Sum:
+        places, points = Points(x), Points(y)
+        if not wanted:
+            return Sum(w @ potential((value,), points, v, places)[0], w, v)
+        values, by_x = potential((value, slope), points, v, places)
+        (by_y,) = potential((slope,), places.mirrored(), w, points.mirrored())
+        return Sum(w @ values, w * by_x, v * by_y)
+
+    return Surrogate(KERNELS[value].of, KERNELS[slope].of, fast)
 
 
 def _excess(points: Tensor, weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,18 +149,83 @@ KERNELS = {
 """Each is the slope of the one before."""
 
 
-def potential(kernels: tuple[str, ...], points: Tensor, weights: Tensor, places: Tensor) -> list[Tensor]:
-    """The sums of some of the KERNELS of the leads; to 1e-9 relative at each place."""
-    if len(points) * len(places) <= _FEW:
-        lead = points - places.unsqueeze(1)
-        return [KERNELS[name].of(lead) @ weights for name in kernels]
-    sources, targets = _boxes(points), _boxes(places)
-    moments = torch.stack([torch.bincount(sources.of, weights * term) for term in _chebyshev(sources.local)], 1)
-    series = _near(kernels, moments, sources.grid, targets.grid)
+SURROGATES = {
+    "logistic": _smooth("softplus", "sigmoid"),
+    "squared_hinge": Surrogate(lambda lead: relu(lead).square_(), lambda lead: 2 * relu(lead), _squared_hinge),
+    "square": Surrogate(torch.square, lambda lead: 2 * lead, _square),
+    "hinge": Surrogate(relu, lambda lead: (lead > 0).to(lead.dtype), _hinge),
+    "sigmoid": _smooth("sigmoid", "bell"),
+}
+
+
+class Points:
+    """Points on the line, and the boxes of width 2 that hold them.
+
+    ``grid`` (boxes,) are the numbers of the boxes along the line that are not empty, whole but in float64; ``of`` (n,)
+    is each point's box; ``terms`` (n, terms) are the Chebyshev polynomials of its place in the box, from -1 to 1.
+    """
+
+    def __init__(self, at: Tensor) -> None:
+        self.at = at
+
+    @cached_property
+    def boxes(self) -> tuple[Tensor, Tensor, Tensor]:
+        grid, of = torch.unique(torch.floor(self.at / 2), return_inverse=True)
+        angle = torch.acos(self.at - 2 * grid[of] - 1)
+        return grid, of, torch.cos(angle.unsqueeze(1) * torch.arange(_TERMS, device=angle.device))
+
+    def mirrored(self) -> Points:
+        """The points -x, in the mirrored boxes."""
+        grid, of, terms = self.boxes
+        points = Points(-self.at)
+        odd = torch.arange(_TERMS, device=grid.device) % 2
+        points.boxes = (-1 - grid.flip(0), len(grid) - 1 - of, terms * (1 - 2 * odd))
+        return points
+
+
+def potential(kernels: tuple[str, ...], points: Points, weights: Tensor, places: Points) -> list[Tensor]:
+    """The sums of some of the KERNELS of the leads of the points, at each place; to 1e-9 relative."""
+    if len(points.at) * len(places.at) <= _FEW[torch.float64]:
+        leads = points.at - places.at.unsqueeze(1)
+        return [KERNELS[name].of(leads) @ weights for name in kernels]
+    sources, of, terms = points.boxes
+    targets, target_of, target_terms = places.boxes
+    moments = terms.new_zeros(len(sources), _TERMS).index_add_(0, of, terms * weights.unsqueeze(1))
+    span = int(sources[0] - targets[-1]), int(sources[-1] - targets[0])
+    series = _near(kernels, moments, sources, targets, span)
+    if span[0] < -_NEAR or span[1] > _NEAR:
+        _add_far(kernels, series, moments, sources, targets)
+    return [torch.linalg.vecdot(target_terms, found[target_of]) for found in series]
+
+
+def _near(
+    kernels: tuple[str, ...], moments: Tensor, sources: Tensor, targets: Tensor, span: tuple[int, int]
+) -> list[Tensor]:
+    """The sums over the near boxes as series in each target's box (boxes, terms), for each kernel."""
+    matrices = torch.cat([_matrices(name) for name in kernels], 2).to(moments.device)
+    if len(sources) * len(targets) <= _FEW_BOXES:
+        offsets = sources - targets.unsqueeze(1)
+        near = (offsets.abs() <= _NEAR).unsqueeze(2).unsqueeze(3)
+        each = matrices[offsets.clamp(-_NEAR, _NEAR).long() + _NEAR] * near
+        found = moments.flatten() @ each.flatten(1, 2)
+        return list(found.split(_TERMS, 1))
+    found = moments.new_zeros(len(targets), matrices.shape[2])
+    lowest, highest = max(span[0], -_NEAR), min(span[1], _NEAR)
+    at, ends = torch.searchsorted(sources, targets + lowest), pad(sources, (0, 1), value=math.inf)
+    for offset in range(lowest, highest + 1):
+        met = ends[at] - targets == offset
+        hit = met.nonzero().squeeze(1)
+        found.index_add_(0, hit, moments[at[hit]] @ matrices[offset + _NEAR])
+        at += met
+    return list(found.split(_TERMS, 1))
+
+
+def _add_far(kernels: tuple[str, ...], series: list[Tensor], moments: Tensor, sources: Tensor, targets: Tensor) -> None:
+    """Add the sums over the far boxes to the series of each kernel."""
     grow, shrink = _exponentials().to(moments.device)
-    fall = _far_below(moments @ grow.T, sources.grid, targets.grid)
-    rise = _far_below((moments @ shrink.T).flip(0), -sources.grid.flip(0), -targets.grid.flip(0)).flip(0)
-    number, lead = _far_above(moments, sources.grid, targets.grid)
+    fall = _far_below(moments @ grow.T, sources, targets)
+    rise = _far_below((moments @ shrink.T).flip(0), -sources.flip(0), -targets.flip(0)).flip(0)
+    number, lead = _far_above(moments, sources, targets)
     for name, found in zip(kernels, series, strict=True):
         kernel = KERNELS[name]
         factor = fall.new_tensor(kernel.expansion).unsqueeze(1)
@@ -129,39 +235,6 @@ def potential(kernels: tuple[str, ...], points: Tensor, weights: Tensor, places:
         elif kernel.line == "lead":
             found[:, 0] += lead
             found[:, 1] -= number
-    return [_evaluate(found, targets) for found in series]
-
-
-class _Boxes(NamedTuple):
-    """Points in boxes of width 2, of which only those are kept that are not empty.
-
-    ``grid`` (boxes,) is the number of each box along the line, whole but in float64; ``of`` (n,) is each point's box,
-    and ``local`` (n,) its place in the box, from -1 to 1.
-    """
-
-    grid: Tensor
-    of: Tensor
-    local: Tensor
-
-
-def _boxes(points: Tensor) -> _Boxes:
-    grid, of = torch.unique(torch.floor(points / 2), return_inverse=True)
-    return _Boxes(grid, of, points - 2 * grid[of] - 1)
-
-
-def _near(kernels: tuple[str, ...], moments: Tensor, sources: Tensor, targets: Tensor) -> list[Tensor]:
-    """The sums over the near boxes as series in each target's box (boxes, terms), for each kernel."""
-    matrices = torch.cat([_matrices(name) for name in kernels], 2).to(moments.device)
-    found = moments.new_zeros(len(targets), matrices.shape[2])
-    lowest = int((sources[0] - targets[-1]).clamp(min=-_NEAR))
-    highest = int((sources[-1] - targets[0]).clamp(max=_NEAR))
-    at, ends = torch.searchsorted(sources, targets + lowest), pad(sources, (0, 1), value=math.inf)
-    for offset in range(lowest, highest + 1):
-        met = ends[at] - targets == offset
-        hit = met.nonzero().squeeze(1)
-        found.index_add_(0, hit, moments[at[hit]] @ matrices[offset + _NEAR])
-        at += met
-    return list(found.split(_TERMS, 1))
 
 
 def _far_below(masses: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
@@ -185,23 +258,6 @@ def _far_above(moments: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tenso
     first = torch.searchsorted(sources, targets + _NEAR, right=True)
     lead = left[first.clamp(max=len(left) - 1)] - (2 * targets + 1)
     return count[first], reach[first] + count[first] * lead + inside[first]
-
-
-def _chebyshev(x: Tensor) -> list[Tensor]:
-    terms = [torch.ones_like(x), x]
-    while len(terms) < _TERMS:
-        terms.append(2 * x * terms[-1] - terms[-2])
-    return terms
-
-
-def _evaluate(series: Tensor, boxes: _Boxes) -> Tensor:
-    """The Chebyshev series of each point's box (boxes, terms) at the point, by Clenshaw's rule."""
-    x = boxes.local
-    first, second = torch.zeros_like(x), torch.zeros_like(x)
-    constant, *coefficients = series.T.contiguous().unbind()
-    for coefficient in reversed(coefficients):
-        first, second = coefficient[boxes.of].add_(2 * x * first).sub_(second), first
-    return constant[boxes.of].add_(x * first).sub_(second)
 
 
 def _nodes() -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from lossfit.autograd import call, transformed
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.losses.base import Loss, readable
-from lossfit.pairs import SURROGATES, potential
+from lossfit.pairs import SURROGATES, Points, over_pairs, potential
 
 Surrogate = Literal["logistic", "squared_hinge", "square", "hinge", "sigmoid"]
 Reduced = Literal["mean", "sum"]
@@ -22,6 +22,15 @@ Reduced = Literal["mean", "sum"]
 _AVERAGE_PRECISION = "average_precision"
 # Larger scores, which only float64 can hold, count as this one: their squares and sums stay finite.
 _LARGEST = 1e150
+
+
+class Rows(NamedTuple):
+    """A checked batch (N,), in float64; ``double`` says whether it came so."""
+
+    scores: Tensor
+    positive: Tensor
+    weight: Tensor
+    double: bool
 
 
 class RankingLoss(Loss):
@@ -47,9 +56,12 @@ class RankingLoss(Loss):
             sample_weight: a weight of at least 0 for each row (N,). It gets no gradient.
         """
         _check(input, target, sample_weight)
-        return self.ranked(input.double(), target == 1, sample_weight).to(accumulation_dtype(input))
+        scores = input.double()
+        weight = torch.ones_like(scores) if sample_weight is None else sample_weight.detach().double()
+        rows = Rows(scores, target == 1, weight, input.dtype == torch.float64)
+        return self.ranked(rows).to(accumulation_dtype(input))
 
-    def ranked(self, scores: Tensor, positive: Tensor, weight: Tensor | None) -> Tensor:
+    def ranked(self, rows: Rows) -> Tensor:
         """The loss of a checked batch in float64."""
         raise NotImplementedError
 
@@ -62,7 +74,7 @@ class AUCLoss(RankingLoss):
     with :math:`\ell(v)` of the surrogate: "logistic" :math:`\log(1 + e^v)`, "squared_hinge" :math:`\max(0, v)^2`,
     "square" :math:`v^2`, "hinge" :math:`\max(0, v)`, "sigmoid" :math:`1 / (1 + e^{-v})`. The squares and hinges are
     summed exactly, the other two to 1e-9 relative (each entry of the gradient too), in O(N log N) time and O(N) memory.
-    All is computed in float64.
+    All is computed in float64, but for the pairs of small batches of float32, which are taken one by one in float32.
 
     Without a positive or without a negative there is no pair: the loss is 0, and so is the gradient. At the kink
     of the hinge the slope is 0.
@@ -107,15 +119,15 @@ class AUCLoss(RankingLoss):
     def extra_repr(self) -> str:
         return f"surrogate={self.surrogate!r}, {super().extra_repr()}"
 
-    def ranked(self, scores: Tensor, positive: Tensor, weight: Tensor | None) -> Tensor:
-        return self.over_pairs(scores, positive, weight, 0.0, 1.0)
+    def ranked(self, rows: Rows) -> Tensor:
+        return self.over_pairs(rows, 0.0, 1.0)
 
-    def over_pairs(self, scores: Tensor, positive: Tensor, weight: Tensor | None, low: float, high: float) -> Tensor:
+    def over_pairs(self, rows: Rows, low: float, high: float) -> Tensor:
         """The loss over the pairs with negatives in a range of false-positive rates."""
         margin = self._hyper("margin", torch.Size())
         if isinstance(margin, Tensor) or margin != 0:
-            scores = torch.where(positive, scores, scores + margin)
-        return _loss(scores, positive, weight, self.surrogate, low, high, self.reduction == "sum")
+            rows = rows._replace(scores=torch.where(rows.positive, rows.scores, rows.scores + margin))
+        return _loss(rows, self.surrogate, low, high, self.reduction == "sum")
 
 
 def _margin(surrogate: str, margin: HyperValue | None) -> HyperValue:
@@ -190,8 +202,8 @@ class PartialAUCLoss(AUCLoss):
             raise ValueError(f"Expected `low` below `high`, but got {self.low:g} and {self.high:g}.")
         return float(self.low), float(self.high)
 
-    def ranked(self, scores: Tensor, positive: Tensor, weight: Tensor | None) -> Tensor:
-        return self.over_pairs(scores, positive, weight, *self._range())
+    def ranked(self, rows: Rows) -> Tensor:
+        return self.over_pairs(rows, *self._range())
 
 
 class AveragePrecisionLoss(RankingLoss):
@@ -238,9 +250,9 @@ class AveragePrecisionLoss(RankingLoss):
     def __init__(self, temperature: HyperValue = 1.0, *, reduction: Reduced = "mean") -> None:
         super().__init__({"temperature": temperature}, reduction=reduction)
 
-    def ranked(self, scores: Tensor, positive: Tensor, weight: Tensor | None) -> Tensor:
-        scores = scores / self._hyper("temperature", torch.Size())
-        return _loss(scores, positive, weight, _AVERAGE_PRECISION, 0.0, 1.0, self.reduction == "sum")
+    def ranked(self, rows: Rows) -> Tensor:
+        rows = rows._replace(scores=rows.scores / self._hyper("temperature", torch.Size()))
+        return _loss(rows, _AVERAGE_PRECISION, 0.0, 1.0, self.reduction == "sum")
 
 
 def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
@@ -276,12 +288,9 @@ def _require(name: str, value: Tensor, fine: Tensor, expected: str) -> None:
         raise ValueError(f"{message}, but got {value[at].item()} at position {at} ({wrong} of {len(value)}).")
 
 
-def _loss(
-    scores: Tensor, positive: Tensor, weight: Tensor | None, kind: str, low: float, high: float, summed: bool
-) -> Tensor:
-    weight = torch.ones_like(scores) if weight is None else weight.double()
-    wanted = transformed() or (torch.is_grad_enabled() and scores.requires_grad)
-    loss: Tensor = call(_Ranked, scores, positive, weight.detach(), kind, low, high, summed, wanted)[0]
+def _loss(rows: Rows, kind: str, low: float, high: float, summed: bool) -> Tensor:
+    wanted = transformed() or (torch.is_grad_enabled() and rows.scores.requires_grad)
+    loss: Tensor = call(_Ranked, *rows, kind, low, high, summed, wanted)[0]
     return loss
 
 
@@ -302,7 +311,7 @@ class _Ranked(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         slopes = None if grad is None else _Scaled.apply(grad, *ctx.saved_tensors)
-        return slopes, *(None,) * 7
+        return slopes, *(None,) * 8
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, Tensor], int]:
@@ -336,6 +345,7 @@ def _measure(
     scores: Tensor,
     positive: Tensor,
     weight: Tensor,
+    double: bool,
     kind: str,
     low: float,
     high: float,
@@ -356,18 +366,12 @@ def _measure(
     else:
         if low > 0 or high < 1:
             v = _highest(y, v, low, high)
-        total, by_x, by_y = _pairs(x, w, y, v, kind, wanted)
+        found = over_pairs(SURROGATES[kind], x, w, y, v, wanted=wanted, double=double)
+        total, by_x, by_y = found.value, -found.by_x, found.by_y
         mass = w.sum() * v.sum()
-    slopes[up], slopes[down] = by_x, by_y
+    if wanted:
+        slopes[up], slopes[down] = by_x, by_y
     return (total, slopes) if summed else (total / mass, slopes / mass)
-
-
-def _pairs(x: Tensor, w: Tensor, y: Tensor, v: Tensor, surrogate: str, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
-    sums = SURROGATES[surrogate]
-    value, slope = sums(y, v, x)
-    # Seen from the negatives, upside down: the lead of -x over -y is that of y over x.
-    by_y = v * sums(-x, w, -y)[1] if wanted else torch.zeros_like(y)
-    return w @ value, -w * slope, by_y
 
 
 def _highest(negatives: Tensor, weight: Tensor, low: float, high: float) -> Tensor:
@@ -382,18 +386,19 @@ def _highest(negatives: Tensor, weight: Tensor, low: float, high: float) -> Tens
 
 
 def _average_precision(x: Tensor, w: Tensor, y: Tensor, v: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum over positives of the share of negatives among the rows above, and its slopes."""
+    """The sum over positives of the share of negatives among the rows above, and its slopes."""
     kernels = ("sigmoid", "bell") if wanted else ("sigmoid",)
-    hits, *hit_slope = potential(kernels, x, w, x)
-    misses, *miss_slope = potential(kernels, y, v, x)
+    up, down = Points(x), Points(y)
+    hits, *hit_slope = potential(kernels, up, w, up)
+    misses, *miss_slope = potential(kernels, down, v, up)
     hits = hits + w / 2  # a row is level with itself
     rank = hits + misses
     total = w @ (misses / rank)
     if not wanted:
-        return total, torch.zeros_like(x), torch.zeros_like(y)
+        return total, x, y
     by_hit, by_miss = w * misses / rank**2, w * hits / rank**2
-    (lifted,) = potential(("bell",), x, by_hit, x)
-    (passed,) = potential(("bell",), x, by_miss, y)
+    (lifted,) = potential(("bell",), up, by_hit, up)
+    (passed,) = potential(("bell",), up, by_miss, down)
     return total, by_hit * hit_slope[0] - w * lifted - by_miss * miss_slope[0], v * passed
 
 
@@ -401,8 +406,8 @@ _opaque = torch.library.custom_op(
     "lossfit::ranked",
     _measure,
     mutates_args=(),
-    schema="(Tensor scores, Tensor positive, Tensor weight, str kind, float low, float high, bool summed, bool wanted)"
-    " -> (Tensor, Tensor)",
+    schema="(Tensor scores, Tensor positive, Tensor weight, bool double, str kind, float low, float high, bool summed, "
+    "bool wanted) -> (Tensor, Tensor)",
 )
 
 
