@@ -181,10 +181,10 @@ class TestStability:
     )
     @settings(max_examples=60, deadline=None, database=None, derandomize=True)
     def test_both_recursions_agree(self, length: int, tags: int, spread: float, range_: float, seed: int) -> None:
-        """The one by matrix products and the plain one, up to the widest transitions that the first is used for."""
+        """The one by matrix products, also where it hands over, and the plain one."""
         crf, (emissions, target) = model(tags, seed, 0.0), batch(3, length, tags, seed)
         generator = torch.Generator().manual_seed(seed)
-        crf.transitions.data.copy_(torch.rand(tags, tags, generator=generator) * range_ * 2)
+        crf.transitions.data.copy_(torch.rand(tags, tags, generator=generator) * range_ * 20)
         emissions = (emissions * spread).requires_grad_()
         wanted = [emissions, *weights(crf)]
         fast = chain._total(chain.Chain(emissions.transpose(0, 1), *weights(crf), None), target.t(), "soft")
@@ -209,6 +209,19 @@ class TestStability:
             assert not {(0, 1), (2, 2)} & set(itertools.pairwise(crf.viterbi(emissions)[row].tolist()))
         for gradient in torch.autograd.grad(found.sum(), [emissions, *weights(crf)]):
             assert gradient.isfinite().all()
+
+    @pytest.mark.parametrize(("forbidden", "plain"), [(-1e4, False), (-700.0, False), (0.0, False), (1e3, True)])
+    def test_which_recursion(self, forbidden: float, plain: bool) -> None:
+        """A forbidden transition leaves the fast one in place, one so far above that the others vanish does not."""
+        crf, (emissions, target) = model(3), batch(2, 4, 3)
+        crf.transitions.data[0, 1] = forbidden
+        found = crf.log_odds(emissions, target)
+        assert found.grad_fn.next_functions[0][0].plain is plain
+        for row in range(2):
+            paths, scores = every_path(crf, emissions[row])
+            at = paths.index(tuple(target[row].tolist()))
+            rivals = torch.cat([scores[:at], scores[at + 1 :]])
+            torch.testing.assert_close(found[row], scores[at] - rivals.logsumexp(0), rtol=1e-12, atol=1e-12)
 
     def test_an_impossible_target_is_finite(self) -> None:
         crf, (emissions, target) = model(2), batch(1, 3, 2)

@@ -24,9 +24,9 @@ from lossfit.gaps import Kind
 _LOWEST = {torch.float32: -1e30, torch.float64: -1e300}
 """Stands for -inf where sums and differences must stay defined."""
 
-# Transitions whose range is below this may be summed as exponentials: what underflows beside the row's largest term,
-# below exp(-87) or exp(-708), cannot matter in any column.
-_RANGE = {torch.float32: 40.0, torch.float64: 300.0}
+# Sums of exponentials whose logarithm is above this are right: what underflows beside the largest, below exp(-87) or
+# exp(-708), is nothing to them.
+_SAFE = {torch.float32: -60.0, torch.float64: -600.0}
 
 
 class Chain(NamedTuple):
@@ -78,17 +78,11 @@ def best_path(chain: Chain) -> Tensor:
 
 def _total(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
     """The log of the sum over all paths; with tags, over all but this one, and relative to it. "hard": the maximum."""
-    if not _summable(chain.transitions, kind):
+    meta = chain.emissions.device.type == "meta"
+    if kind == "hard" or meta or torch.compiler.is_compiling() or transformed():
         return _plain(chain, tags, kind)
     found: Tensor = call(_Total, *chain, tags)
     return found
-
-
-def _summable(transitions: Tensor, kind: Kind) -> bool:
-    if kind == "hard" or torch.compiler.is_compiling() or transformed() or transitions.device.type == "meta":
-        return False
-    low, high = torch.aminmax(transitions.detach())
-    return bool((high - low).item() < _RANGE[transitions.dtype])
 
 
 def _plain(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
@@ -135,8 +129,9 @@ def _at(steps: Tensor, last: Tensor) -> Tensor:
 class _Total(Function):
     """(emissions, transitions, start, end, last, tags) -> the log of the sum, with its gradient written out.
 
-    The recursion goes by matrix products of exponentials, shifted by each row's largest. Backward, the share of a term
-    in its logarithm is at most 1, so that all that is added up there has one sign.
+    The recursion goes by matrix products of exponentials, shifted by each row's largest. Where a sum comes out so small
+    that terms may have been lost, as where a tag is only reached over transitions far below the others, the plain
+    recursion takes over. Backward, all that is added up has one sign.
     """
 
     @staticmethod
@@ -168,6 +163,10 @@ class _Total(Function):
             if enter is not None:
                 torch.logaddexp(out, enter[t].sub_(after), out=out)
             state = reached[t + 1].add_(out)
+        ctx.plain = inner.numel() > 0 and not bool(inner.amin() > _SAFE[inner.dtype])
+        if ctx.plain:
+            ctx.save_for_backward(emissions, transitions, start, end, last, tags)
+            return _plain(Chain(emissions, transitions, start, end, last), tags, "soft")
         reached_last = state + offsets[-1] if last is None else _at(scores, last) + _at(offsets, last)
         final = final + reached_last
         value = final.logsumexp(-1)
@@ -181,9 +180,10 @@ class _Total(Function):
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 6
-        *given, last, tags, entering, weights, inner, shares, final, value = ctx.saved_tensors
-        if torch.is_grad_enabled() or transformed() or batched(grad):
+        *given, last, tags = ctx.saved_tensors[:6]
+        if ctx.plain or torch.is_grad_enabled() or transformed() or batched(grad):
             return (*_again(grad, given, last, tags, ctx.needs_input_grad[:4]), None, None)
+        entering, weights, inner, shares, final, value = ctx.saved_tensors[6:]
         to_final = (final - value.unsqueeze(-1)).exp_().mul_(grad.unsqueeze(-1))
         to_scores = to_final.new_zeros(given[0].shape)
         if last is None:

@@ -25,9 +25,9 @@ class LinearChainCRF(nn.Module):
     left, without holes, and has at least one position; what stands to its right may hold anything. Half-precision
     emissions are computed in float32. Time is O(B T K^2), in T steps for the whole batch.
 
-    The gradients of ``log_prob``, ``log_odds`` and ``log_partition`` are written out where the transitions lie within a
-    range of 40 (float32) or 300 (float64); beyond that, under ``torch.compile``, ``torch.func`` and for second
-    derivatives, a plain recursion of O(T B K^2) memory does the work. Compilation unrolls the T steps.
+    The gradients of ``log_prob``, ``log_odds`` and ``log_partition`` are written out. A plain recursion of O(T B K^2)
+    memory does the work under ``torch.compile`` (which unrolls the T steps) and ``torch.func``, for second derivatives,
+    and where a tag is only reached from what lies more than 60 (float32) or 600 (float64) below the best.
 
     Args:
         num_tags: K, at least 1.
