@@ -11,7 +11,12 @@ from lossfit import gaps
 def adjust(logits: Tensor, temperature: float | Tensor = 1.0, class_prior: Tensor | None = None) -> Tensor:
     """Logits / temperature + log prior of the classes; a temperature may be a number or one per row."""
     divisor = temperature.unsqueeze(1) if isinstance(temperature, Tensor) and temperature.ndim else temperature
-    scores = logits.to(gaps.accumulation_dtype(logits)) / divisor
+    scores = logits.to(gaps.accumulation_dtype(logits))
+    if isinstance(divisor, Tensor) and divisor.requires_grad:  # masked logits would give it a gradient of 0 times inf
+        masked = scores.isinf()
+        scores = torch.where(masked, scores, scores.masked_fill(masked, 0.0) / divisor)
+    else:
+        scores = scores / divisor
     if class_prior is None:
         return scores
     log_prior = (class_prior / class_prior.sum()).log().to(scores.dtype)

@@ -632,6 +632,31 @@ class TestHyperParameters:
             close(case, both, make(case)(z / 2.5 + log_prior, target))
 
 
+class TestMasks:
+    """Classes that are masked by -inf."""
+
+    def test_a_learnt_temperature(self, case: Case) -> None:
+        if case[0] == "exponential_margin":
+            return  # infinite for a class that cannot be
+        z = torch.tensor([[1.0, 0.0, -torch.inf], [0.0, 2.0, 1.0]], dtype=torch.float64, requires_grad=True)
+        temperature = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+        found = make(case, temperature=temperature)(z, torch.tensor([0, 1]))
+        plain = make(case, temperature=2.0)(z, torch.tensor([0, 1]))
+        close(case, found, plain)
+        slopes = torch.autograd.grad(found, (z, temperature))
+        close(case, slopes[0], gradient(plain, z))
+        assert slopes[1].isfinite()
+
+    def test_soft_targets_without_a_share_there(self, case: Case) -> None:
+        z = torch.tensor([[1.0, 0.0, -torch.inf], [0.0, 2.0, 1.0]], dtype=torch.float64, requires_grad=True)
+        q = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+        loss = make(case)(z, q)
+        assert loss.isfinite()
+        slope = gradient(loss, z)
+        assert slope.isfinite().all()
+        assert slope[0, 2] == 0
+
+
 class TestErrors:
     """They name the argument, say what was expected and what came."""
 

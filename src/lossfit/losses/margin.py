@@ -56,9 +56,14 @@ class LogisticMarginLoss(AnalyticLoss):
         super().__init__(hypers={"margin": margin}, gap=gap, **common)
 
 
+def _finite(pull: Tensor) -> Tensor:
+    """An infinite pull would be no number where the loss weighs nothing, as that of a class without a share."""
+    return pull.clamp(max=torch.finfo(pull.dtype).max)
+
+
 def exponential_margin(d: Tensor, scale: Number) -> Linked:
     value = exp(-scale * d)
-    return Linked(value, scale * value, (lambda: -d * value,))
+    return Linked(value, _finite(scale * value), (lambda: -d * value,))
 
 
 class ExponentialMarginLoss(AnalyticLoss):
@@ -100,7 +105,7 @@ def hinge(d: Tensor, margin: Number) -> Linked:
 
 def squared_hinge(d: Tensor, margin: Number) -> Linked:
     short = relu(margin - d)
-    pull = 2 * short
+    pull = _finite(2 * short)
     return Linked(short * short, pull, (lambda: pull,))
 
 
@@ -159,6 +164,7 @@ class HingeLoss(AnalyticLoss):
         margin = self.settings(batch.target.shape)["margin"]
         if isinstance(margin, Tensor) and margin.ndim:
             margin = margin.unsqueeze(1)
+        scores = scores.clamp(min=torch.finfo(scores.dtype).min / 4)  # -inf minus -inf is no number
         terms = self.link(scores.gather(1, at) - scores, margin=margin)
         return terms.scatter(1, at, 0.0).sum(1)
 
