@@ -25,7 +25,8 @@ def test_it_names_every_loss() -> None:
 
 
 def test_its_commands_have_these_options() -> None:
-    told = " ".join(CliRunner().invoke(app, ["compare", "--help"]).stdout.split())
+    helps = [CliRunner().invoke(app, [command, "--help"]).stdout for command in ("compare", "calibrate", "claims")]
+    told = " ".join(" ".join(helps).split())
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
         assert option in told
 
