@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -268,12 +269,13 @@ def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
     for name, value in (("target", target), ("sample_weight", sample_weight)):
         if value is not None and value.shape != input.shape:
             raise ValueError(f"Expected `{name}` of shape {tuple(input.shape)}, but got {tuple(value.shape)}.")
-    _require("input", input, input.isfinite(), "finite scores")
+    if not (readable(input) and math.isfinite(input.detach().sum().item())):  # the sum is quick, and may overflow
+        _require("input", input, input.isfinite(), "finite scores")
     _require("target", target, (target == 0) | (target == 1), "0 or 1 for each row")
     if sample_weight is not None:
         if sample_weight.requires_grad:
             raise ValueError("Expected `sample_weight` without gradient: it gets none. Detach it.")
-        finite = (sample_weight >= 0) & (sample_weight < float("inf"))
+        finite = (sample_weight >= 0) & (sample_weight < math.inf)
         _require("sample_weight", sample_weight, finite, "finite weights of at least 0")
 
 
@@ -310,8 +312,11 @@ class _Ranked(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        slopes = None if grad is None else _Scaled.apply(grad, *ctx.saved_tensors)
-        return slopes, *(None,) * 8
+        scores, slopes = ctx.saved_tensors
+        if grad is None:
+            return (None,) * 9
+        once = not torch.is_grad_enabled() and not transformed()
+        return grad * slopes if once else call(_Scaled, grad, scores, slopes), *(None,) * 8
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, Tensor], int]:
