@@ -12,6 +12,7 @@ from torch import Tensor
 
 import lossfit
 from lossfit.losses import sloped
+from lossfit.reduce import Weighing
 
 NAMES = lossfit.available_losses("multi_label")
 # Settings beside the default ones.
@@ -151,7 +152,8 @@ def test_the_mean_of_bce_is_torchs(weight: Tensor | None, pos_weight: Tensor | N
 def test_blocks_do_not_matter(name: str, shape: tuple[int, ...], soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     s, t = batch(*shape, soft=soft)
     loss = lossfit.make(name, reduction="none")
-    whole = sloped.rows(loss.body(s, loss.settings(s[:, 0].shape))._replace(blocks=False), s, t, None)
+    body = loss.body(s, loss.settings(s[:, 0].shape))._replace(blocks=False)
+    whole = sloped.reduced(body, Weighing("none"), s, t, None)
     monkeypatch.setattr(sloped, "_BLOCK_BYTES", 100_000)
     value = loss(s, t)
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=1e-14)
@@ -236,6 +238,14 @@ def test_weights_and_reductions(name: str) -> None:
     torch.testing.assert_close(lossfit.make(name)(s, t), rows.mean())
     torch.testing.assert_close(lossfit.make(name)(s, t, sample_weight=weight), (rows * weight).sum() / 3.5)
     torch.testing.assert_close(lossfit.make(name)(s, t, denominator=8), rows.sum() / 8)
+
+
+def test_sample_weights_can_be_learnt() -> None:
+    s, t = batch(4, 5)
+    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    for name in NAMES:
+        loss = lossfit.make(name)
+        assert torch.autograd.gradcheck(lambda z, w, loss=loss: loss(z, t, sample_weight=w), (s, weight))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -132,7 +132,7 @@ def _binary(sides: Sides, scores: Tensor, target: Tensor, known: Tensor | None) 
             return (zero * wrong.slope()).addcmul_(one, right.slope(), value=-1)
 
     if known is None:
-        return Sloped(losses.sum(1) / count, lambda: slopes().div_(count))
+        return Sloped(losses.mean(1), lambda: slopes().div_(count))
     unknown = ~known
     value = (losses.masked_fill(unknown, 0.0).sum(1, keepdim=True) / count).squeeze(1)
     return Sloped(value, lambda: slopes().masked_fill_(unknown, 0.0).div_(count))

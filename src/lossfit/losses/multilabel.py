@@ -13,7 +13,7 @@ from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import HyperValue
 from lossfit.losses.base import Loss, readable
 from lossfit.losses.link import exp
-from lossfit.losses.sloped import Body, Sloped, rows
+from lossfit.losses.sloped import Body, Sloped, reduced
 from lossfit.reduce import Reduction, weigh
 
 
@@ -99,8 +99,7 @@ class MultiLabelLoss(Loss):
             sample_weight=sample_weight,
             denominator=denominator,
         )
-        settings = {name: self._hyper(name, shape) for name in self._hypers}
-        return weighing.reduce(rows(self.body(input, settings), input, labels.target, labels.known))
+        return reduced(self.body(input, self.settings(shape)), weighing, input, labels.target, labels.known)
 
     def body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
         """What finds the losses of rows."""

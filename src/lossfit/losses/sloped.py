@@ -11,6 +11,7 @@ from torch.autograd import Function
 
 from lossfit.autograd import batched, call, transformed
 from lossfit.gaps import accumulation_dtype
+from lossfit.reduce import Weighing
 
 # Scores worked on at a time, in bytes, on a CPU: a block and its temporaries stay in the cache (measured).
 _BLOCK_BYTES = 1 << 20
@@ -49,23 +50,26 @@ class Body(NamedTuple):
     fast: Fast | None = None
 
 
-def rows(body: Body, scores: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
-    """The losses of the rows, (N, C, ...) -> (N, ...). Labels and scores that are not known may hold anything."""
-    if not body.blocks or torch.compiler.is_compiling() or transformed():
-        return _plain(body, scores, labels, known)
+def reduced(body: Body, weighing: Weighing, scores: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+    """The loss of a batch (N, C, ...). Labels and scores that are not known may hold anything."""
+    weights = (weighing.factor, weighing.divisor)
+    learnt = any(isinstance(w, Tensor) and w.requires_grad for w in weights)
+    if learnt or not body.blocks or torch.compiler.is_compiling() or transformed():
+        return _plain(body, weighing, scores, labels, known)
     if torch.is_grad_enabled() and scores.requires_grad:
-        value: Tensor = call(_Sloped, body, labels, known, scores)
+        value: Tensor = call(_Sloped, body, weighing, labels, known, scores)
         return value
-    return _in_blocks(body, scores, labels, known, False)[0]
+    return weighing.reduce(_in_blocks(body, scores, labels, known, False)[0])
 
 
-def _plain(body: Body, scores: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
-    return body.function(*_prepared(scores, labels, known), known).value
+def _plain(body: Body, weighing: Weighing, scores: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+    return weighing.reduce(body.function(*_prepared(scores, labels, known), known).value)
 
 
 def _prepared(scores: Tensor, labels: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(scores)
-    scores, labels = scores.to(dtype), labels.to(dtype)
+    scores = scores if scores.dtype == dtype else scores.to(dtype)
+    labels = labels if labels.dtype == dtype else labels.to(dtype)
     if known is not None:
         scores, labels = scores.masked_fill(~known, 0.0), labels.masked_fill(~known, 0.0)
     return scores, labels
@@ -75,7 +79,8 @@ def _in_blocks(
     body: Body, scores: Tensor, labels: Tensor, known: Tensor | None, sloped: bool
 ) -> tuple[Tensor, Tensor | None, float]:
     """The losses, their slope, and what the slope is to be multiplied by."""
-    rows, size = len(scores), scores[:1].numel() * accumulation_dtype(scores).itemsize
+    rows = len(scores)
+    size = scores.numel() // max(1, rows) * accumulation_dtype(scores).itemsize
     height = max(1, _BLOCK_BYTES // max(1, size)) if scores.device.type == "cpu" else rows
     fast = body.fast if known is None and scores.numel() >= _FEW else None
     if rows <= height and fast is None:
@@ -100,28 +105,34 @@ def _in_blocks(
 
 
 class _Sloped(Function):
-    """(body, labels, known, scores) -> the losses of the rows, with their slope at hand.
+    """(body, weighing, labels, known, scores) -> the loss, with its slope at hand.
 
     The first backward pass turns the slope into the gradient in place; a further one finds it again.
     """
 
     @staticmethod
-    def forward(ctx: Any, body: Body, labels: Tensor, known: Tensor | None, scores: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, body: Body, weighing: Weighing, labels: Tensor, known: Tensor | None, scores: Tensor
+    ) -> Tensor:
         value, ctx.slope, ctx.scale = _in_blocks(body, scores, labels, known, True)
-        ctx.body = body
+        ctx.body, ctx.weighing, ctx.rows = body, weighing, value.shape
         ctx.save_for_backward(labels, known, scores)
-        return value
+        return weighing.reduce(value)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None, Tensor]:
         labels, known, scores = ctx.saved_tensors
         if torch.is_grad_enabled() or transformed() or batched(grad):
             with torch.enable_grad():
                 scores = scores.view_as(scores)
-                value = _plain(ctx.body, scores, labels, known)
+                value = _plain(ctx.body, ctx.weighing, scores, labels, known)
             (found,) = torch.autograd.grad(value, scores, grad, create_graph=torch.is_grad_enabled())
-            return None, None, None, found
+            return None, None, None, None, found
         slope, ctx.slope = ctx.slope, None
         if slope is None:
             slope = _in_blocks(ctx.body, scores, labels, known, True)[1]
-        return None, None, None, slope.mul_((grad * ctx.scale).unsqueeze(1)).to(scores.dtype)
+        upstream = ctx.weighing.spread(grad, ctx.rows.numel())
+        if ctx.scale != 1:
+            upstream = upstream * ctx.scale
+        slope.mul_(upstream.unsqueeze(1) if upstream.ndim else upstream)
+        return None, None, None, None, slope if slope.dtype == scores.dtype else slope.to(scores.dtype)
