@@ -4,6 +4,7 @@ import torch
 
 from lossfit import MultiWayLoss
 from lossfit.claims import Finding, claim
+from lossfit.losses.multiway import Kind
 
 
 @claim(
@@ -37,7 +38,7 @@ def check() -> Finding:
     )
 
 
-def _least(kind: str, labels: torch.Tensor) -> torch.Tensor:
+def _least(kind: Kind, labels: torch.Tensor) -> torch.Tensor:
     """The scores of the least loss."""
     s = torch.zeros_like(labels, requires_grad=True)
     optimizer = torch.optim.LBFGS(

@@ -5,6 +5,7 @@ import torch
 from lossfit import MultiWayLoss
 from lossfit.claims import Finding, claim
 from lossfit.claims.multiway_attempts import _least
+from lossfit.losses.multiway import Kind
 
 
 @claim(
@@ -44,7 +45,7 @@ def check() -> Finding:
     )
 
 
-def _shared(kind: str, labels: torch.Tensor) -> torch.Tensor:
+def _shared(kind: Kind, labels: torch.Tensor) -> torch.Tensor:
     """softmax(2 s) at the least loss where all questions have the same scores."""
     s = torch.zeros(labels.shape[2], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
