@@ -23,6 +23,9 @@ _FEW = {torch.float32: 200_000, torch.float64: 100_000}
 _FEW_BOXES = 256
 # Pairs looked at together, which stay in the cache.
 _BLOCK = 1 << 17
+# Numbers worked on together in what touches every point: PyTorch shares out larger blocks among its threads, which is
+# slower the busier the machine is, and no faster for blocks that stay in the cache.
+_SERIAL = (1 << 15) - 1
 # Points and places are sorted into boxes of width 2. Boxes up to _NEAR apart meet through polynomials of _TERMS terms
 # (the kernels have poles at +-i pi, so that these are exact to 1e-11), and those farther apart through the first
 # _ORDERS exponentials of the kernels' expansions for large leads (exact to e^-24 = 4e-11).
@@ -59,7 +62,7 @@ def over_pairs(surrogate: Surrogate, x: Tensor, w: Tensor, y: Tensor, v: Tensor,
         return surrogate.fast(x, w, y, v, wanted)
     value, by_x, by_y = x.new_zeros(()), torch.empty_like(x), torch.zeros_like(y)
     single = v.to(kind)
-    for at in _blocks(len(x), len(y)):
+    for at in _blocks(len(x), len(y), _BLOCK):
         lead = (y - x[at].unsqueeze(1)).to(kind)
         value += w[at] @ (surrogate.value(lead) @ single).double()
         if wanted:
@@ -69,8 +72,8 @@ def over_pairs(surrogate: Surrogate, x: Tensor, w: Tensor, y: Tensor, v: Tensor,
     return Sum(value, w * by_x, v * by_y)
 
 
-def _blocks(rows: int, columns: int) -> list[slice]:
-    step = max(1, _BLOCK // max(columns, 1))
+def _blocks(rows: int, columns: int, size: int) -> list[slice]:
+    step = max(1, size // columns)
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 
@@ -172,7 +175,7 @@ class Points:
     def boxes(self) -> tuple[Tensor, Tensor, Tensor]:
         grid, of = torch.unique(torch.floor(self.at / 2), return_inverse=True)
         angle = torch.acos(self.at - 2 * grid[of] - 1)
-        return grid, of, torch.cos(angle.unsqueeze(1) * torch.arange(_TERMS, device=angle.device))
+        return grid, of, (angle.unsqueeze(1) * torch.arange(_TERMS, device=angle.device)).cos_()
 
     def mirrored(self) -> Points:
         """The points -x, in the mirrored boxes."""
@@ -190,12 +193,19 @@ def potential(kernels: tuple[str, ...], points: Points, weights: Tensor, places:
         return [KERNELS[name].of(leads) @ weights for name in kernels]
     sources, of, terms = points.boxes
     targets, target_of, target_terms = places.boxes
-    moments = terms.new_zeros(len(sources), _TERMS).index_add_(0, of, terms * weights.unsqueeze(1))
+    moments = terms.new_zeros(len(sources), _TERMS)
+    for at in _blocks(len(of), _TERMS, _SERIAL):
+        moments.index_add_(0, of[at], terms[at] * weights[at].unsqueeze(1))
     span = int(sources[0] - targets[-1]), int(sources[-1] - targets[0])
     series = _near(kernels, moments, sources, targets, span)
     if span[0] < -_NEAR or span[1] > _NEAR:
         _add_far(kernels, series, moments, sources, targets)
-    return [torch.linalg.vecdot(target_terms, found[target_of]) for found in series]
+    return [_evaluate(found, target_of, target_terms) for found in series]
+
+
+def _evaluate(series: Tensor, of: Tensor, terms: Tensor) -> Tensor:
+    """The series of each point's box at the point."""
+    return torch.cat([torch.linalg.vecdot(terms[at], series[of[at]]) for at in _blocks(len(of), _TERMS, _SERIAL)])
 
 
 def _near(
