@@ -79,6 +79,7 @@ def regions(head: Head, reach: float = 1.0, points: int = 81) -> Columns:
 
     Example:
         >>> from lossfit.plot_margins import regions
+        >>> _ = torch.manual_seed(0)
         >>> found = regions(lossfit.CosineHead(2, 3, margin=lossfit.ArcMargin(0.3)), points=20)
         >>> len(found["class"]), sorted(set(found["held"]))
         (400, [0.0, 1.0])
