@@ -130,6 +130,15 @@ class TestAUC:
         assert_close(value, expected, rtol=1e-13, atol=0)
         assert_close(gradient, slopes, rtol=1e-12, atol=1e-17)
 
+    @pytest.mark.parametrize("rows", [100, 600, 3000])
+    def test_single_precision_loses_no_more_than_its_rounding(self, surrogate: str, rows: int) -> None:
+        s, y = batch(rows)
+        s = (100 * s).float()
+        value, gradient = found(lossfit.AUCLoss(surrogate), s, y)
+        expected, slopes = longhand(surrogate, s.double(), y, margin_of(surrogate))
+        assert_close(value, expected.float(), rtol=3e-7, atol=0)
+        assert_close(gradient, slopes.float(), rtol=1e-6, atol=1e-6 * slopes.abs().max().item())
+
     def test_the_sum_is_over_the_pairs(self, surrogate: str) -> None:
         s, y = batch(50)
         value, gradient = found(lossfit.AUCLoss(surrogate, reduction="sum"), s, y)
@@ -363,6 +372,15 @@ class TestAll:
         for setting in settings:
             value, gradient = found(cls(**setting), s, y)
             assert value.isfinite()
+            assert gradient.isfinite().all()
+
+    @pytest.mark.parametrize("rows", [50, 2000])
+    def test_large_scores_are_never_nan_in_float32(self, cls: type[lossfit.Loss], rows: int) -> None:
+        s, y = batch(rows)
+        settings = [{}] if cls is lossfit.AveragePrecisionLoss else [{"surrogate": name} for name in SURROGATES]
+        for setting in settings:
+            value, gradient = found(cls(**setting), (s.clamp(-1, 1) * 1e20).float(), y)
+            assert not value.isnan()
             assert gradient.isfinite().all()
 
     def test_there_is_no_second_derivative(self, cls: type[lossfit.Loss]) -> None:

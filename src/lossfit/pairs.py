@@ -162,17 +162,18 @@ SURROGATES = {
 
 
 class Points:
-    """Points on the line, and the boxes of width 2 that hold them.
-
-    ``grid`` (boxes,) are the numbers of the boxes along the line that are not empty, whole but in float64; ``of`` (n,)
-    is each point's box; ``terms`` (n, terms) are the Chebyshev polynomials of its place in the box, from -1 to 1.
-    """
+    """Points on the line, and the boxes of width 2 that hold them."""
 
     def __init__(self, at: Tensor) -> None:
         self.at = at
 
     @cached_property
     def boxes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The boxes that are not empty, the box of each point, and the polynomials of its place there.
+
+        The first are numbers along the line (boxes,), whole but in float64; the second indices into them (n,); the
+        third Chebyshev's polynomials (n, terms) of the place, which goes from -1 to 1.
+        """
         grid, of = torch.unique(torch.floor(self.at / 2), return_inverse=True)
         angle = torch.acos(self.at - 2 * grid[of] - 1)
         return grid, of, (angle.unsqueeze(1) * torch.arange(_TERMS, device=angle.device)).cos_()

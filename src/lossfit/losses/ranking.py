@@ -214,8 +214,8 @@ class AveragePrecisionLoss(RankingLoss):
         {w_i + \sum_{j \neq i} w_j \sigma_{ji}}, \quad \sigma_{ji} = \mathrm{sigmoid}((s_j - s_i) / \tau)
 
     Each fraction is the precision at the rank of a positive, with "j is above i" made smooth; without weights it is
-    the source's. As tau falls it tends to average precision (for scores without ties). To 1e-8 relative, in
-    O(N log N) time and O(N) memory, in float64.
+    the source's. As tau falls it tends to average precision (for scores without ties). It is computed in O(N log N)
+    time and O(N) memory, to 1e-8 relative; the gradient to 1e-8 of its largest entry.
 
     Without a positive the loss is 0, and so is the gradient; without a negative likewise.
 
@@ -371,6 +371,8 @@ def _measure(
     else:
         if low > 0 or high < 1:
             v = _highest(y, v, low, high)
+            chosen = v > 0
+            down, y, v = down[chosen], y[chosen], v[chosen]
         found = over_pairs(SURROGATES[kind], x, w, y, v, wanted=wanted, double=double)
         total, by_x, by_y = found.value, -found.by_x, found.by_y
         mass = w.sum() * v.sum()
