@@ -40,8 +40,8 @@ def check() -> Finding:
             ("the same, balanced (one log per class)", "", _row(shared["balanced"])),
         ],
         "One exists: sum over j != k of log(1 + sum_i t_ij exp(s_ik - s_ij)), the default of MultiWayLoss. "
-        "It also gives back "
-        "the frequencies that hard labels were drawn with, which no loss with one log per class does.",
+        "Where many questions of a sample share their scores, it also gives back the frequencies that hard "
+        "labels were drawn with, which no loss with one log per class does.",
     )
 
 
