@@ -14,10 +14,8 @@ size of one such matrix is reported.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dense import hardware, spread
 from torch import Tensor
 
 import lossfit
@@ -77,24 +76,10 @@ def compare(loss: str, rows: int, rounds: int) -> dict[str, Any]:
     assert torch.allclose(ours(features), theirs(features), rtol=1e-4)
     their_calls = max(1, round(50 / once(theirs, features, 1)))
     times = [(once(ours, features, calls), once(theirs, features, their_calls)) for _ in range(rounds)]
-    low, median, high = statistics.quantiles([a / b for a, b in times], n=4)
     found["ours_ms"] = round(statistics.median(a for a, _ in times), 3)
     found["peer_ms"] = round(statistics.median(b for _, b in times), 3)
-    found["ratio"] = {"median": round(median, 4), "low": round(low, 4), "high": round(high, 4)}
+    found["ratio"] = spread([a / b for a, b in times])
     return found
-
-
-def hardware() -> dict[str, Any]:
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": models[0].split(":")[1].strip() if models else platform.processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "pytorch_metric_learning": importlib.metadata.version("pytorch-metric-learning"),
-        "python": platform.python_version(),
-        "lossfit": lossfit.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
 
 
 def main() -> None:
@@ -104,7 +89,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "contrastive-cpu.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {"hardware": hardware(), "features": FEATURES, "ratios": []}
+    versions = {**hardware(), "pytorch_metric_learning": importlib.metadata.version("pytorch-metric-learning")}
+    result: dict[str, Any] = {"hardware": versions, "features": FEATURES, "ratios": []}
     print(result["hardware"])
     for loss in ("nt_xent", "sup_con"):
         for rows in SIZES:

@@ -100,14 +100,14 @@ def recall_at_1(features: Tensor, labels: Tensor) -> float:
 
 def pictures(x: Tensor, y: Tensor, folder: Path) -> None:
     """The angles on the digits trained on, and the margins' boundaries."""
-    from lossfit import plot_margins
+    from lossfit import plot, plot_margins
 
     folder.mkdir(parents=True, exist_ok=True)
     trained = {name: train(name, x, y, seed=0) for name in HEADS if name != "softmax"}
     shown = {name: (head, network(x), y) for name, (network, head) in trained.items()}
-    plot_margins.save(plot_margins.angles_chart(shown), folder / "angles.svg")
+    plot.write(plot_margins.angles_chart(shown), folder / "angles.svg")
     margins = {name: head.margin for name, (_, head) in trained.items()} | {"SphereFace": lossfit.AngularMargin(4.0)}
-    plot_margins.save(plot_margins.boundaries_chart(margins), folder / "boundaries.svg")
+    plot.write(plot_margins.boundaries_chart(margins), folder / "boundaries.svg")
 
 
 def main() -> None:

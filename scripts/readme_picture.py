@@ -25,10 +25,9 @@ def main() -> None:
     for name, title in TITLES.items():
         summary = json.loads((ROOT / "demo" / name / "summary.json").read_text(encoding="utf-8"))
         both.append(differences(summary, width=260, legend=True).properties(title=alt.Title(title, fontSize=12)))
-    picture = alt.hconcat(*both, spacing=30).configure(**{**plot.STYLE, "background": "white"})
     path = ROOT / "pictures" / "compare.png"
     path.parent.mkdir(exist_ok=True)
-    picture.save(str(path), scale_factor=2.0)
+    plot.write(alt.hconcat(*both, spacing=30), path)
     print(f"Wrote {path}")
 
 

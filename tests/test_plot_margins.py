@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lossfit
-from lossfit import plot_margins
+from lossfit import plot, plot_margins
 
 
 def test_curves_are_the_formulas() -> None:
@@ -78,5 +78,5 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
     }
     for i, (word, chart) in enumerate(charts.items()):
         path = tmp_path / f"{i}.svg"
-        plot_margins.save(chart, path)
+        plot.write(chart, path)
         assert word in path.read_text()

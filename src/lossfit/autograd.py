@@ -15,6 +15,16 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def readable(value: Tensor) -> bool:
+    """Whether the host may look at the numbers: not on a GPU (it would wait), not inside a transformation."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
+
+
+def differentiated_again(*grads: Tensor | None) -> bool:
+    """Whether a backward pass must be differentiable itself, or take many gradients at a time."""
+    return torch.is_grad_enabled() or transformed() or batched(*grads)
+
+
 def batched(*grads: Tensor | None) -> bool:
     """Whether gradients hold many at a time (``is_grads_batched=True``): then no operation on them may be in place."""
     if torch.compiler.is_compiling():

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit.autograd import batched, call, transformed
+from lossfit.autograd import call, differentiated_again, transformed
 from lossfit.gaps import Kind
 
 _LOWEST = {torch.float32: -1e30, torch.float64: -1e300}
@@ -181,7 +181,7 @@ class _Total(Function):
         if grad is None:
             return (None,) * 6
         *given, last, tags = ctx.saved_tensors[:6]
-        if ctx.plain or torch.is_grad_enabled() or transformed() or batched(grad):
+        if ctx.plain or differentiated_again(grad):
             return (*_again(grad, given, last, tags, ctx.needs_input_grad[:4]), None, None)
         entering, weights, inner, shares, final, value = ctx.saved_tensors[6:]
         to_final = (final - value.unsqueeze(-1)).exp_().mul_(grad.unsqueeze(-1))

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from lossfit import chain, gaps, masks
+from lossfit.autograd import readable
 from lossfit.chain import Chain
-from lossfit.losses.base import readable
 
 
 class LinearChainCRF(nn.Module):

@@ -285,7 +285,7 @@ class Backward(Function):
                 to_scores.append(g_rivals.unsqueeze(1) * share * v)
                 to_rivals.append(-g_rivals * to_upstream[1])
         if g_mean is not None:
-            to_upstream[2] = (v if weight is None else v * _per_class(weight, v)).sum(1) / scores.shape[1]
+            to_upstream[2] = (v if weight is None else v * per_class(weight, v)).sum(1) / scores.shape[1]
         if g_entropy is not None:
             log_p = _finite(z - torch.logaddexp(own, rivals).unsqueeze(1))
             pv = log_p.exp() * v
@@ -330,7 +330,7 @@ def _forward_block(
         work = buffer[: scores.numel()].view(scores.shape).copy_(scores)
     mean_score = is_hit = row_entropy = None
     if mean:
-        mean_score = (work if weight is None else work * _per_class(weight, work)).sum(1) / scores.shape[1]
+        mean_score = (work if weight is None else work * per_class(weight, work)).sum(1) / scores.shape[1]
     work = work.scatter(1, at, _LOWEST[dtype]) if work is scores else work.scatter_(1, at, _LOWEST[dtype])
     if hit:
         top, first = work.max(1, keepdim=True)
@@ -389,7 +389,7 @@ def _backward_block(
     grad.scatter_(1, at, 0.0) if g_target is None else grad.scatter_(1, at, g_target.unsqueeze(1))
     if g_mean is not None:
         share = (g_mean / scores.shape[1]).unsqueeze(1)
-        grad.add_(share if weight is None else share * _per_class(weight, grad))
+        grad.add_(share if weight is None else share * per_class(weight, grad))
     if g_entropy is not None and entropy is not None:
         log_p = _finite(scores - torch.logaddexp(own, rivals).unsqueeze(1))
         grad.sub_(log_p.exp().mul_(log_p.add_(entropy.unsqueeze(1))).mul_(g_entropy.unsqueeze(1)))
@@ -428,7 +428,7 @@ def _traceable(
     rivals = others.amax(1) if hard else others.logsumexp(1)
     mean_score = is_hit = row_entropy = None
     if mean:
-        mean_score = (z if weight is None else z * _per_class(weight, z)).sum(1) / z.shape[1]
+        mean_score = (z if weight is None else z * per_class(weight, z)).sum(1) / z.shape[1]
     if hit:
         is_hit = z.argmax(1) == target
     if entropy:
@@ -468,6 +468,6 @@ def _hard_shares(z: Tensor, r: Tensor, at: Tensor) -> Tensor:
     return tie / tie.sum(1, keepdim=True).clamp(min=1.0)
 
 
-def _per_class(weight: Tensor, like: Tensor) -> Tensor:
+def per_class(weight: Tensor, like: Tensor) -> Tensor:
     """Weights (C,) shaped to multiply scores (N, C, ...)."""
     return weight.to(like.dtype).view(1, -1, *(1,) * (like.ndim - 2))

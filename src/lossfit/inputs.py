@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lossfit.autograd import transformed
+from lossfit.autograd import readable, transformed
 
 
 class Batch(NamedTuple):
@@ -80,14 +80,14 @@ def _check_range(target: Tensor, classes: int, ignore_index: int) -> tuple[Tenso
     if target.numel() == 0:
         return target, None
     ignores_a_class = 0 <= ignore_index < classes
-    readable = target.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
-    if readable and not ignores_a_class:
+    seen = readable(target)
+    if seen and not ignores_a_class:
         low, high = torch.aminmax(target)
         if low.item() >= 0 and high.item() < classes:
             return target, None
     valid = target != ignore_index
     safe = target.masked_fill(~valid, 0)
-    if readable:
+    if seen:
         _raise_out_of_range(target, valid & ((target < 0) | (target >= classes)), classes, ignore_index)
     elif target.device.type != "meta" and not transformed():
         in_range = ((safe >= 0) & (safe < classes)).all()

@@ -7,18 +7,17 @@ score of the target only, so any loss and any gap works on top of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 from lossfit import inputs
 from lossfit.autograd import call
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import readable
+from lossfit.tunable import Tunable
 
 Beyond = Literal["continue", "pml", "insightface"]
 BEYOND = ("continue", "pml", "insightface")
@@ -26,7 +25,7 @@ BEYOND = ("continue", "pml", "insightface")
 Number = float | Tensor
 
 
-class Margin(nn.Module):
+class Margin(Tunable):
     r"""A margin: ``margin(cosine)`` is the target's score for the cosine of its angle, both of shape (N,).
 
     Hyper-parameters are numbers; functions of the step, which :meth:`step` advances; or tensors, () or (C,) with one
@@ -36,65 +35,19 @@ class Margin(nn.Module):
     Half-precision cosines are computed in float32. Cosines beyond 1 in size, as rounding leaves them, count as 1.
     """
 
-    hypers: ClassVar[dict[str, Hyper]]
-
-    steps: Tensor
-
     def __init__(self, **values: HyperValue) -> None:
-        super().__init__()
-        self._schedules: dict[str, Callable[[int], float]] = {}
-        self._step = 0
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                self._keep(name, value)
-            elif callable(value):
-                self._schedules[name] = value
-            else:
-                self._check(name, value)
-                setattr(self, name, float(value))
-        if self._schedules:
-            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-            self._move_to(0)
+        numbers = {name: isinstance(v, int | float) and not isinstance(v, bool) for name, v in values.items()}
+        super().__init__({name: float(v) if numbers[name] else v for name, v in values.items()})  # type: ignore[arg-type]
 
     def _keep(self, name: str, value: Tensor) -> None:
         if value.ndim > 1:
             raise ValueError(f"Expected `{name}` to be a number or of shape (C,), but got {tuple(value.shape)}.")
-        if readable(value):
-            self._check(name, value.detach())
-        keep = self.register_parameter if isinstance(value, nn.Parameter) else self.register_buffer
-        keep(name, value)  # type: ignore[arg-type]
+        super()._keep(name, value)
 
     def _check(self, name: str, value: Any, shown: str | None = None) -> None:
-        self.hypers[name].check(shown or name, value)
+        super()._check(name, value, shown)
         if not (value.isfinite().all() if isinstance(value, Tensor) else math.isfinite(value)):
             raise ValueError(f"Expected `{shown or name}` to be finite, but got {value}.")
-
-    def step(self, to: int | None = None) -> None:
-        """Advance the hyper-parameters that are functions of the step: by one step, or to step ``to``.
-
-        Call it where the optimiser steps. The step is in the state dict. Without schedules it does nothing.
-
-        Example:
-            >>> margin = lossfit.AdditiveMargin(m=lambda step: min(0.35, step / 1000))
-            >>> margin.step(to=100)
-            >>> margin.m
-            0.1
-        """
-        if self._schedules:
-            self._move_to(self._step + 1 if to is None else to)
-
-    def _move_to(self, step: int) -> None:
-        self._step = step
-        self.steps.fill_(step)
-        for name, schedule in self._schedules.items():
-            value = schedule(step)
-            self._check(name, value, f"{name} at step {step}")
-            setattr(self, name, float(value))
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        if self._schedules:
-            self._move_to(int(self.steps))
 
     def _hyper(self, name: str, target: Tensor | None) -> Number:
         value: Number = getattr(self, name)
@@ -134,13 +87,6 @@ class Margin(nn.Module):
         classes = torch.arange(max(sizes, default=1), device=device)
         with torch.no_grad():
             return float(self(torch.ones(len(classes), dtype=torch.float64, device=device), classes).min())
-
-    def extra_repr(self) -> str:
-        shown = {name: self._schedules.get(name, getattr(self, name)) for name in self.hypers}
-        return ", ".join(
-            f"{name}={v if not isinstance(v, Tensor) else tuple(v.shape) if v.ndim else v.item()}"
-            for name, v in shown.items()
-        )
 
 
 class AdditiveMargin(Margin):

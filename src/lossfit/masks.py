@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit.losses.base import readable
+from lossfit.autograd import readable
 
 
 def positions(mask: Tensor | None, batch: int, length: int) -> Tensor | None:

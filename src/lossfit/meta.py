@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossfit.hyper import Hyper
-from lossfit.losses.base import Loss
 from lossfit.losses.likelihood import CrossEntropyLoss
+from lossfit.tunable import Tunable
 
 Batch = Sequence[Tensor]
 """What a model is called with, and then what its output is compared with: (input, target, ...)."""
@@ -123,7 +123,7 @@ class HyperGradient:
     @torch.no_grad()
     def _clamp(self) -> None:
         for module in self.loss.modules():
-            if isinstance(module, Loss):
+            if isinstance(module, Tunable):
                 for name, value in module.named_parameters(recurse=False):
                     if name in module._hypers:
                         card = module._card(name)

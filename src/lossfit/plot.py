@@ -129,7 +129,12 @@ def save(losses: Mapping[str, SingleLabelLoss], path: Path, against: Axis = "p")
     """Value and sensitivity side by side, as .png or .svg."""
     import altair as alt
 
-    both = alt.hconcat(chart(losses, "loss", against), chart(losses, "sensitivity", against))
-    both.configure(**{**STYLE, "background": "white"}).save(
-        str(path), scale_factor=2.0 if path.suffix == ".png" else 1.0
-    )
+    write(alt.hconcat(chart(losses, "loss", against), chart(losses, "sensitivity", against)), path)
+
+
+def write(chart: alt.TopLevelMixin, path: Path) -> None:
+    """A chart as .png, .svg, or .html that opens offline, in the library's style on white."""
+    how: dict[str, Any] = {"inline": True} if path.suffix == ".html" else {}
+    if path.suffix == ".png":
+        how["scale_factor"] = 2.0
+    chart.configure(**{**STYLE, "background": "white"}).save(str(path), **how)

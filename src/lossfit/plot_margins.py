@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lossfit.heads import CosineHead, LinearHead
 from lossfit.margins import Margin
-from lossfit.plot import LEGEND, STYLE
+from lossfit.plot import LEGEND
 
 if TYPE_CHECKING:
     import altair as alt
@@ -239,10 +238,3 @@ def angles_chart(
         )
     )
     return chart
-
-
-def save(chart: Any, path: Path) -> None:
-    """A chart of this module, or several joined by Altair, as .png or .svg."""
-    chart.configure(**{**STYLE, "background": "white"}).save(
-        str(path), scale_factor=2.0 if path.suffix == ".png" else 1.0
-    )

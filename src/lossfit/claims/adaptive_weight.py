@@ -25,7 +25,6 @@ def check() -> Finding:
             (f"ratio of the gradients at p = {at:g}", f"{1 / at:.4g}", f"{r:.4g}")
             for at, r in zip(p, ratio, strict=True)
         ],
-        "Equation 50 multiplies by 1 / p and by p, and says nothing. What holds: the gradient of "
-        "cross-entropy is that of "
-        "expected accuracy times 1 / p.",
+        "Equation 50 multiplies by 1 / p and by p, and says nothing. What holds: the gradient of cross-entropy is "
+        "that of expected accuracy times 1 / p.",
     )

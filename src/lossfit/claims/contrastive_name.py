@@ -9,8 +9,8 @@ from lossfit.claims import Finding, claim
 @claim(
     "accuracy",
     "Contrastive learning; equation 74",
-    "The noise-contrastive loss is -log of the positive's share among itself and K negatives: "
-    "cross-entropy in another place.",
+    "The noise-contrastive loss is -log of the positive's share among itself and K negatives: cross-entropy in "
+    "another place.",
 )
 def check() -> Finding:
     """The formula on 6 rows with 9 negatives against cross-entropy over 10 classes; and noise-contrastive
@@ -31,6 +31,5 @@ def check() -> Finding:
             ("noise-contrastive estimation on the same scores", "", f"{binary.mean().item():.6f}"),
         ],
         "It is cross-entropy over K + 1 classes, but its name is InfoNCE (A. van den Oord et al., 2018). "
-        "Noise-contrastive "
-        "estimation is a sum of K + 1 binary losses.",
+        "Noise-contrastive estimation is a sum of K + 1 binary losses.",
     )

@@ -25,7 +25,7 @@ def check() -> Finding:
     y = torch.tensor([1] * 5 + [0] * 5)
     best = _widest(x.numpy())
     weight = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    loss, numbers, lengths, angles, products = CrossEntropyLoss(), [], [], [], []
+    loss, numbers, lengths, angles = CrossEntropyLoss(), [], [], []
     for step in range(1, STEPS[-1] + 1):
         score = rows @ weight
         value = loss(torch.stack([torch.zeros_like(score), score], 1), y)
@@ -38,12 +38,11 @@ def check() -> Finding:
             angle = float(np.arccos(np.clip(direction @ best / length, -1, 1)))
             lengths.append(length)
             angles.append(angle)
-            products.append(step * value.item())
             numbers.append(
                 (
                     f"step {step:,}: |w|, angle to the widest margin, t x loss",
                     "",
-                    f"{length:.2f}, {angle:.4f}, {products[-1]:.2f}",
+                    f"{length:.2f}, {angle:.4f}, {step * value.item():.2f}",
                 )
             )
     grows = lengths == sorted(lengths) and lengths[-1] > 1.5 * lengths[0]
@@ -51,8 +50,8 @@ def check() -> Finding:
     return Finding(
         "holds with a correction" if grows and turns else "refuted",
         numbers,
-        "The direction tends to the widest margin, slowly. There is no minimiser to converge to: the weights grow like "
-        "log t without end. What falls like 1 / t is the loss.",
+        "The direction tends to the widest margin, slowly. There is no minimiser to converge to: the weights grow "
+        "like log t without end. What falls like 1 / t is the loss.",
         lines({"angle to the widest margin": (np.log10(STEPS), angles)}, "log10 of the step", "radians"),
     )
 

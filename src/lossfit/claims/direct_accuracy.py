@@ -4,7 +4,7 @@ import torch
 
 from lossfit import CrossEntropyLoss, ExpectedAccuracyLoss
 from lossfit.claims import Finding, claim
-from lossfit.claims.tools import compare
+from lossfit.claims.tools import compare, points
 
 
 @claim(
@@ -27,19 +27,14 @@ def check() -> Finding:
         "holds" if worse and collapses else "holds with a correction" if collapses else "refuted",
         [
             ("accuracy of cross-entropy", "", f"{100 * found['cross_entropy']['test']['accuracy']['mean']:.1f}%"),
-            ("accuracy, difference", "below 0", _points(versus)),
-            ("balanced accuracy, difference", "below 0", _points(balanced)),
+            ("accuracy, difference", "below 0", points(versus)),
+            ("balanced accuracy, difference", "below 0", points(balanced)),
             (
                 "gradient at even probabilities, 10 classes: ratio to cross-entropy's",
                 "1/C",
                 f"{sizes[1] / sizes[0]:.3f}",
             ),
         ],
-        "Rows of the rare classes start with a small p, and a pull of p times cross-entropy's: they are given up. With "
-        "wrong labels that is a virtue (see the claim on dirty labels).",
+        "Rows of the rare classes start with a small p, and a pull of p times cross-entropy's: they are given up. "
+        "With wrong labels that is a virtue (see the claim on dirty labels).",
     )
-
-
-def _points(difference: dict) -> str:  # type: ignore[type-arg]
-    low, high = difference["ci95"]
-    return f"{100 * difference['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -4,6 +4,7 @@ import torch
 
 from lossfit import ExactLoss
 from lossfit.claims import Finding, claim
+from lossfit.claims.tools import row
 
 DRAWS = 200_000
 
@@ -28,14 +29,10 @@ def check() -> Finding:
     return Finding(
         "refuted" if agrees and not pathwise.any() and exact.abs().min() > 1e-3 else "holds",
         [
-            ("gradient of P, by the integral", "", _row(exact)),
-            ("pathwise, of the share of wins", "the same", _row(pathwise)),
-            (f"score function, {DRAWS:,} draws", "", _row(score)),
+            ("gradient of P, by the integral", "", row(exact, 4)),
+            ("pathwise, of the share of wins", "the same", row(pathwise, 4)),
+            (f"score function, {DRAWS:,} draws", "", row(score, 4)),
         ],
-        "A share of wins is piecewise constant, so its pathwise gradient is 0. The authors' code integrates an orthant "
-        "probability; here P is one integral over the target's own noise, with its gradient.",
+        "A share of wins is piecewise constant, so its pathwise gradient is 0. The authors' code integrates an "
+        "orthant probability; here P is one integral over the target's own noise, with its gradient.",
     )
-
-
-def _row(values: torch.Tensor) -> str:
-    return "(" + ", ".join(f"{v:.4f}" for v in values.tolist()) + ")"

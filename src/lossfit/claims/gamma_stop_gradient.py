@@ -37,7 +37,6 @@ def check() -> Finding:
                 f"{floored:.4f}, {(gradient - other).abs().max().item():.3f}",
             ),
         ],
-        "The gradients agree, the values do not: curves of the two losses cannot be compared. At gamma = 1 "
-        "the detached "
-        "form is the loss called DFT in fine-tuning, p times cross-entropy.",
+        "The gradients agree, the values do not: curves of the two losses cannot be compared. At gamma = 1 the "
+        "detached form is the loss called DFT in fine-tuning, p times cross-entropy.",
     )

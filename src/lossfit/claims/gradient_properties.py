@@ -9,9 +9,8 @@ from lossfit.claims import Finding, claim
 @claim(
     "softmax",
     "Two classes and many classes",
-    "The gradient in the scores sums to 0; its absolute values sum to twice the target's; the rivals' "
-    "sum to the target's; so "
-    "softmax trains C - 1 binary classifiers, weighted by the rivals' probabilities.",
+    "The gradient in the scores sums to 0; its absolute values sum to twice the target's; the rivals' sum to the "
+    "target's; so softmax trains C - 1 binary classifiers, weighted by the rivals' probabilities.",
 )
 def check() -> Finding:
     """The gradient by automatic differentiation on 500 rows of 12 classes, and the sum of pairs weighted by p."""

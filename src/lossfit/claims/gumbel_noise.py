@@ -12,9 +12,8 @@ DRAWS = 400_000
 @claim(
     "accuracy",
     "Gumbel against Gaussian; equations 32 and 33",
-    "Softmax gives the probability that a class has the largest score under Gumbel noise; Gumbel noise "
-    "is heavy-tailed, "
-    "with P(X > x) like exp(-x).",
+    "Softmax gives the probability that a class has the largest score under Gumbel noise; Gumbel noise is "
+    "heavy-tailed, with P(X > x) like exp(-x).",
 )
 def check() -> Finding:
     """The share of wins in 400,000 draws against softmax, and both tails at x = 3, 6 and 12."""
@@ -34,6 +33,6 @@ def check() -> Finding:
     return Finding(
         "holds with a correction" if right else "refuted",
         numbers,
-        "The identity and the exponential tail hold. Heavy-tailed is the wrong word: it is used for tails heavier than "
-        "any exponential. The Gumbel tail is exponential, heavier than the Gaussian one.",
+        "The identity and the exponential tail hold. Heavy-tailed is the wrong word: it is used for tails heavier "
+        "than any exponential. The Gumbel tail is exponential, heavier than the Gaussian one.",
     )

@@ -13,9 +13,8 @@ ROWS, C = 2000, 10
 @claim(
     "softmax",
     "Softmax from the view of optimisation",
-    "Replacing the sum of hinges by the hinge of the largest rival, the maximum by log-sum-exp and the "
-    "hinge by softplus "
-    "gives softmax cross-entropy.",
+    "Replacing the sum of hinges by the hinge of the largest rival, the maximum by log-sum-exp and the hinge by "
+    "softplus gives softmax cross-entropy.",
 )
 def check() -> Finding:
     """The four rungs on 2,000 random rows of 10 classes: their order, and the distance of the last from

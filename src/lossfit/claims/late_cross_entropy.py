@@ -37,8 +37,8 @@ def probabilities() -> dict[int, np.ndarray]:
 @claim(
     "accuracy",
     "A new view; equations 41 to 48",
-    "Late in training most p are near 1, and cross-entropy is nearly the mean of 1 - p; the error of log x = x - 1 on "
-    "[0.9, 1] is at most 0.005, and half of E[(1 - p)^2] is what is missing.",
+    "Late in training most p are near 1, and cross-entropy is nearly the mean of 1 - p; the error of log x = x - 1 "
+    "on [0.9, 1] is at most 0.005, and half of E[(1 - p)^2] is what is missing.",
 )
 def check() -> Finding:
     """The error at 0.9, and both sides on the training rows of a network that learns the tweets by cross-entropy."""

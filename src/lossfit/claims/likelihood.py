@@ -11,9 +11,8 @@ from lossfit.claims import Finding, claim
 @claim(
     "softmax",
     "Cross-entropy and maximum likelihood once more",
-    "With p = (rain .14, snow .37, sleet .03, hail .46) the likelihood of snow is .37; minimising "
-    "cross-entropy is maximising "
-    "the likelihood.",
+    "With p = (rain .14, snow .37, sleet .03, hail .46) the likelihood of snow is .37; minimising cross-entropy is "
+    "maximising the likelihood.",
 )
 def check() -> Finding:
     """The likelihood of the example, and of 20 random rows against the exponential of the summed cross-entropy."""

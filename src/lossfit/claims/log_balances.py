@@ -10,8 +10,8 @@ COUNTS = (800, 150, 50)
 @claim(
     "multiway",
     "Thoughts; on the imbalance of classes",
-    "With the sum inside the log each class takes part by the log of its number of rows, so that the "
-    "imbalance is reduced.",
+    "With the sum inside the log each class takes part by the log of its number of rows, so that the imbalance is "
+    "reduced.",
 )
 def check() -> Finding:
     """The share of the gradient of each class, 800, 150 and 50 rows, in sum_j log(1 + n_j a), early (a = 1)
@@ -30,7 +30,6 @@ def check() -> Finding:
     return Finding(
         "holds with a correction" if spread[1.0] < 1.05 and spread[0.001] > 5 else "refuted",
         numbers,
-        "Early in training, while n_j a is large, the classes pull alike. Late, when the loss of every row "
-        "is small, the log "
-        "is linear and the balance is gone.",
+        "Early in training, while n_j a is large, the classes pull alike. Late, when the loss of every row is small, "
+        "the log is linear and the balance is gone.",
     )

@@ -35,7 +35,6 @@ def check() -> Finding:
             ("E[p]", "", f"{mean:.4f}"),
             ("cosine of the gradients summed over mini-batches", "", f"{cosine:.4f}"),
         ],
-        "On the full batch one is an increasing function of the other: the same minimisers, and gradients "
-        "that differ by "
-        "the factor 1 / E[p]. Mini-batches and the size of the steps make what difference there is.",
+        "On the full batch one is an increasing function of the other: the same minimisers, and gradients that "
+        "differ by the factor 1 / E[p]. Mini-batches and the size of the steps make what difference there is.",
     )

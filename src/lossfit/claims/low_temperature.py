@@ -50,6 +50,6 @@ def check() -> Finding:
     return Finding(
         "refuted" if refuted else "holds",
         numbers,
-        "T times cross-entropy tends to the hinge loss max(0, -y f), which pays for how far a point is wrong, not for "
-        "whether. Expected accuracy at a low temperature is the one that finds the best b.",
+        "T times cross-entropy tends to the hinge loss max(0, -y f), which pays for how far a point is wrong, not "
+        "for whether. Expected accuracy at a low temperature is the one that finds the best b.",
     )

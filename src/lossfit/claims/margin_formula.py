@@ -30,7 +30,6 @@ def check() -> Finding:
             ("half way between the weights", "", f"{float(between) / 2 * 57.29578:.2f}"),
             ("boundary by s cos(theta + 0.5)", "", f"{real * 57.29578:.2f}"),
         ],
-        "The printed formula has no margin: it is softmax on normalised weights. ArcFace has s cos(theta_y + "
-        "m) for the "
-        "target, with one scale s for all features.",
+        "The printed formula has no margin: it is softmax on normalised weights. ArcFace has s cos(theta_y + m) for "
+        "the target, with one scale s for all features.",
     )

@@ -18,9 +18,8 @@ def psi(theta: float, m: float = M) -> float:
 @claim(
     "softmax",
     "What a multiplicative margin does",
-    "cos(m theta) falls only on [0, pi / m]; and the margin between two classes, (m - 1) / (m + 1) "
-    "theta_12, is small where "
-    "their weights are close.",
+    "cos(m theta) falls only on [0, pi / m]; and the margin between two classes, (m - 1) / (m + 1) theta_12, is "
+    "small where their weights are close.",
 )
 def check() -> Finding:
     """Where cos(4 theta) and its continuation fall, and the boundaries for weights 10 to 90 degrees apart."""
@@ -49,9 +48,9 @@ def check() -> Finding:
     return Finding(
         "holds with a correction" if right and continued and abs(end - np.pi / M) < 1e-3 else "refuted",
         numbers,
-        "Both hold for cos(m theta). SphereFace trains with psi, which falls on all of [0, pi], so the first "
-        "problem is "
-        "mended there; the second remains. An added angle has the same margin m for all pairs further apart than m.",
+        "Both hold for cos(m theta). SphereFace trains with psi, which falls on all of [0, pi], so the first problem "
+        "is mended there; the second remains. An added angle has the same margin m for all pairs further apart than "
+        "m.",
         lines(
             {
                 "cos(theta)": (np.degrees(theta[::100]), np.cos(theta[::100])),

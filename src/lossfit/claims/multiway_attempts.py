@@ -1,19 +1,20 @@
 """The article's two attempts at n questions of m answers."""
 
+from functools import partial
+
 import torch
 
 from lossfit import MultiWayLoss
 from lossfit.claims import Finding, claim
-from lossfit.losses.multiway import Kind
+from lossfit.claims.tools import least
 
 
 @claim(
     "multiway",
     "By analogy, and backwards from the result; equations 2 and 7",
-    "The loss by analogy does well on hard labels and has no simple optimum for soft ones; the centred "
-    "loss has the optimum "
-    "softmax(s) = t, and fails on hard labels, where a wrong answer may come out largest. For m = 2 both "
-    "are the multi-label loss.",
+    "The loss by analogy does well on hard labels and has no simple optimum for soft ones; the centred loss has the "
+    "optimum softmax(s) = t, and fails on hard labels, where a wrong answer may come out largest. For m = 2 both are "
+    "the multi-label loss.",
 )
 def check() -> Finding:
     """L-BFGS on four questions of three answers with soft labels; the loss of s = (10, 11, -21) with the first
@@ -21,8 +22,10 @@ def check() -> Finding:
     """
     generator = torch.Generator().manual_seed(0)
     soft = torch.softmax(torch.randn(1, 4, 3, dtype=torch.float64, generator=generator), 2)
-    analogy = (_least("analogy", soft).mul(2).softmax(2) - soft).abs().max().item()
-    centred = (_least("centered", soft).softmax(2) - soft).abs().max().item()
+    start = torch.zeros_like(soft)
+    scores = {kind: least(partial(MultiWayLoss(kind), target=soft), start) for kind in ("analogy", "centered")}
+    analogy = ((2 * scores["analogy"]).softmax(2) - soft).abs().max().item()
+    centred = (scores["centered"].softmax(2) - soft).abs().max().item()
     s = torch.tensor([[[10.0, 11.0, -21.0]]], dtype=torch.float64)
     wrong = {kind: MultiWayLoss(kind)(s, torch.tensor([[0]])).item() for kind in ("centered", "analogy")}
     right = analogy > 0.01 and centred < 1e-4 and wrong["centered"] < 1e-3 < 1 < wrong["analogy"]
@@ -36,21 +39,3 @@ def check() -> Finding:
         ],
         "Both are here as kind='analogy' and kind='centered'.",
     )
-
-
-def _least(kind: Kind, labels: torch.Tensor) -> torch.Tensor:
-    """The scores of the least loss."""
-    s = torch.zeros_like(labels, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [s], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
-    )
-    loss = MultiWayLoss(kind)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value: torch.Tensor = loss(s, labels)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return s.detach()

@@ -1,18 +1,20 @@
 """A loss with both properties that the article looks for."""
 
+from functools import partial
+
 import torch
 
 from lossfit import MultiWayLoss
 from lossfit.claims import Finding, claim
-from lossfit.claims.multiway_attempts import _least
+from lossfit.claims.tools import least, row
 from lossfit.losses.multiway import Kind
 
 
 @claim(
     "multiway",
     "Thoughts; the open problem",
-    "It is not known whether a loss exists that balances the classes by a log and has a closed-form "
-    "optimum for soft labels.",
+    "It is not known whether a loss exists that balances the classes by a log and has a closed-form optimum for soft "
+    "labels.",
 )
 def check() -> Finding:
     """The pairwise loss: its gradient at s = log(t) / 2, L-BFGS from 0, and hard labels drawn from (.7, .2, .1)."""
@@ -20,7 +22,8 @@ def check() -> Finding:
     soft = torch.softmax(2 * torch.randn(1, 6, 4, dtype=torch.float64, generator=generator), 2)
     s = (soft.log() / 2).requires_grad_()
     gradient = torch.autograd.grad(MultiWayLoss("pairwise")(s, soft), s)[0].abs().max().item()
-    reached = (_least("pairwise", soft).mul(2).softmax(2) - soft).abs().max().item()
+    best = least(partial(MultiWayLoss("pairwise"), target=soft), torch.zeros_like(soft))
+    reached = ((2 * best).softmax(2) - soft).abs().max().item()
     counts = (70, 20, 10)
     hard = torch.nn.functional.one_hot(torch.arange(3).repeat_interleave(torch.tensor(counts)), 3).double().unsqueeze(0)
     shared = {}
@@ -35,33 +38,18 @@ def check() -> Finding:
             (
                 "softmax(2 s) for 100 questions drawn from (.7, .2, .1), pairwise",
                 "(.7, .2, .1)",
-                _row(shared["pairwise"]),
+                row(shared["pairwise"], 3),
             ),
-            ("the same, balanced (one log per class)", "", _row(shared["balanced"])),
+            ("the same, balanced (one log per class)", "", row(shared["balanced"], 3)),
         ],
-        "One exists: sum over j != k of log(1 + sum_i t_ij exp(s_ik - s_ij)), the default of MultiWayLoss. "
-        "Where many questions of a sample share their scores, it also gives back the frequencies that hard "
-        "labels were drawn with, which no loss with one log per class does.",
+        "One exists: sum over j != k of log(1 + sum_i t_ij exp(s_ik - s_ij)), the default of MultiWayLoss. Where "
+        "many questions of a sample share their scores, it also gives back the frequencies that hard labels were "
+        "drawn with, which no loss with one log per class does.",
     )
 
 
 def _shared(kind: Kind, labels: torch.Tensor) -> torch.Tensor:
     """softmax(2 s) at the least loss where all questions have the same scores."""
-    s = torch.zeros(labels.shape[2], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [s], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
-    )
     loss = MultiWayLoss(kind)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value: torch.Tensor = loss(s.expand(labels.shape), labels)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return (2 * s.detach()).softmax(0)
-
-
-def _row(values: torch.Tensor) -> str:
-    return "(" + ", ".join(f"{v:.3f}" for v in values.tolist()) + ")"
+    start = torch.zeros(labels.shape[2], dtype=torch.float64)
+    return (2 * least(lambda s: loss(s.expand(labels.shape), labels), start)).softmax(0)

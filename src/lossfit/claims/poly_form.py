@@ -36,7 +36,6 @@ def check() -> Finding:
             ("sensitivity at p = 1, the article's form", "", f"{scaled[1]:.3f}"),
             ("sensitivity at p = 1, the paper's form", "1 + eps_1", f"{slope[1]:.3f}"),
         ],
-        "The paper adds the polynomial to -log p and does not scale it: Z. Leng et al. change the first "
-        "coefficients of "
-        "the expansion of -log p in powers of 1 - p. Both are here, as form='paper' and form='scaled'.",
+        "The paper adds the polynomial to -log p and does not scale it: Z. Leng et al. change the first coefficients "
+        "of the expansion of -log p in powers of 1 - p. Both are here, as form='paper' and form='scaled'.",
     )

@@ -26,6 +26,6 @@ def check() -> Finding:
     return Finding(
         "holds with a correction" if right and differences else "refuted",
         numbers,
-        "EXACT adds noise to both scores, and the difference of two has variance 2: it is Phi(1 / (sigma sqrt 2)), as "
-        "the article's own equation 28 says.",
+        "EXACT adds noise to both scores, and the difference of two has variance 2: it is Phi(1 / (sigma sqrt 2)), "
+        "as the article's own equation 28 says.",
     )

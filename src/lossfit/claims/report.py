@@ -59,9 +59,7 @@ def write(results: list[tuple[Claim, Finding, float]], out: Path) -> dict[str, A
     (out / "claims.json").write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "claims.html").write_text(_page(contents, charts), encoding="utf-8")
     for name, chart in charts.items():
-        chart.properties(width=460, height=260).configure(**{**plot.STYLE, "background": "white"}).save(
-            str(out / f"{name}.svg")
-        )
+        plot.write(chart.properties(width=460, height=260), out / f"{name}.svg")
     (out / "claims.md").write_text(_markdown(contents, set(charts)), encoding="utf-8")
     return contents
 

@@ -13,9 +13,8 @@ C = 1000
 @claim(
     "softmax",
     "How smooth softmax is; normalised features and weights",
-    "Scores of a small scale leave a large loss even where the target is the largest; scores of a large "
-    "scale take the margin "
-    "between the classes to 0.",
+    "Scores of a small scale leave a large loss even where the target is the largest; scores of a large scale take "
+    "the margin between the classes to 0.",
 )
 def check() -> Finding:
     """Cosines with the target at 1 and 999 rivals at their best place, and a lead of 0.3 in the cosine, at
@@ -35,7 +34,6 @@ def check() -> Finding:
     return Finding(
         "holds" if right else "refuted",
         numbers,
-        "At scale 1 no weights get below 5.9; at scale 64 a lead of 0.3 is as good as won, and nothing "
-        "widens it. NormFace's "
-        "bound gives the scale for a wanted p: scale='auto' in CosineHead.",
+        "At scale 1 no weights get below 5.9; at scale 64 a lead of 0.3 is as good as won, and nothing widens it. "
+        "NormFace's bound gives the scale for a wanted p: scale='auto' in CosineHead.",
     )

@@ -15,9 +15,8 @@ LOSSES = {
 @claim(
     "accuracy",
     "Why expected accuracy trains badly, reason 2, and the table of sensitivities; equation 49",
-    "At p = 0.01 the sensitivities -dl/dp are 1, 100, 1.98 and about 1; the ratio of cross-entropy to "
-    "expected accuracy "
-    "at p = 0.9, 0.5, 0.1 and 0.01 is 1.05, 1.39, 2.56 and 4.65.",
+    "At p = 0.01 the sensitivities -dl/dp are 1, 100, 1.98 and about 1; the ratio of cross-entropy to expected "
+    "accuracy at p = 0.9, 0.5, 0.1 and 0.01 is 1.05, 1.39, 2.56 and 4.65.",
 )
 def check() -> Finding:
     """The losses and their derivatives in float64, by automatic differentiation through the logits."""

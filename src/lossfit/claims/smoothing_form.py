@@ -36,7 +36,6 @@ def check() -> Finding:
             ("with eps' = eps C / (C - 1), and eps' log C", "", f"{corrected:.4f}"),
             ("CrossEntropyLoss(label_smoothing=eps')", "", f"{own:.4f}"),
         ],
-        "The weights are 1 - eps' and eps' with eps' = eps C / (C - 1), and the entropy of the uniform, log "
-        "C, is missing: "
-        "a constant, without effect on training.",
+        "The weights are 1 - eps' and eps' with eps' = eps C / (C - 1), and the entropy of the uniform, log C, is "
+        "missing: a constant, without effect on training.",
     )

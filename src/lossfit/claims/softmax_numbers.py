@@ -3,18 +3,13 @@
 import torch
 
 from lossfit.claims import Finding, claim
+from lossfit.claims.tools import same
 
 PRINTED = {
     1.0: (("0.0321", "0.0871", "0.2369", "0.6439"), "4.4402"),
     10.0: (("9.36e-14", "2.06e-9", "4.54e-5", "1.00"), "40.00"),
     0.1: (("0.2138", "0.2363", "0.2612", "0.2887"), "1.6425"),
 }
-
-
-def agrees(found: float, printed: str) -> bool:
-    digits, _, power = printed.partition("e")
-    unit = 10.0 ** -len(digits.partition(".")[2]) * 10.0 ** int(power or 0)
-    return abs(found - float(printed)) <= 0.5 * unit * (1 + 1e-9)
 
 
 @claim(
@@ -30,7 +25,7 @@ def check() -> Finding:
         x = scale * torch.arange(1, 5, dtype=torch.float64)
         found = x.softmax(0).tolist()
         total = torch.logsumexp(x, 0).item()
-        right &= all(agrees(f, p) for f, p in zip(found, printed, strict=True)) and agrees(total, lse)
+        right &= all(same(f, p) for f, p in zip(found, printed, strict=True)) and same(total, lse)
         numbers.append((f"softmax at scale {scale:g}", ", ".join(printed), ", ".join(f"{f:.3g}" for f in found)))
         numbers.append((f"log-sum-exp at scale {scale:g}", lse, f"{total:.5f}"))
     ratio = torch.logsumexp(0.1 * torch.arange(1, 5, dtype=torch.float64), 0).item() / 0.4

@@ -13,8 +13,8 @@ SLOPES = (1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 @claim(
     "accuracy",
     "The misleading example; equations 14 to 16",
-    "With a slope k, as every network has one, the model k (x - b) trained by cross-entropy or the hinge loss comes to "
-    "the b that classifies all three points, at high temperature.",
+    "With a slope k, as every network has one, the model k (x - b) trained by cross-entropy or the hinge loss comes "
+    "to the b that classifies all three points, at high temperature.",
 )
 def check() -> Finding:
     """The least loss on a grid of b for slopes from 1 to 64, and the smallest slope from which it is right."""

@@ -23,8 +23,37 @@ def binary(loss: Callable[[Tensor, Tensor], Tensor], p: Sequence[float] | np.nda
 
 def same(found: float, printed: str) -> bool:
     """Whether a number is the printed one, to half a unit of its last digit."""
-    digits = len(printed.partition(".")[2])
-    return bool(abs(found - float(printed)) <= 0.5 * 10.0**-digits * (1 + 1e-9))
+    digits, _, power = printed.partition("e")
+    unit = 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
+    return bool(abs(found - float(printed)) <= 0.5 * unit * (1 + 1e-9))
+
+
+def row(values: Tensor, digits: int) -> str:
+    """A vector as text."""
+    return "(" + ", ".join(f"{v:.{digits}f}" for v in values.tolist()) + ")"
+
+
+def points(difference: dict[str, Any]) -> str:
+    """A difference of a comparison in percentage points, with its interval."""
+    low, high = difference["ci95"]
+    return f"{100 * difference['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def least(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """Where a smooth loss is least, from a start, by L-BFGS."""
+    at = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [at], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(at)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return at.detach()
 
 
 def lines(curves: dict[str, tuple[Any, Any]], x: str, y: str, **scale: Any) -> Any:

@@ -33,9 +33,8 @@ def _wrong(b: np.ndarray) -> np.ndarray:
 @claim(
     "accuracy",
     "The misleading example; equations 7 to 13",
-    "On the points (-0.25, -), (0, -), (0.25, +), with the model x - b, cross-entropy is least at b = "
-    "0.7 and the hinge "
-    "loss on [0.75, 1], while all points are right only for b in (0, 0.25).",
+    "On the points (-0.25, -), (0, -), (0.25, +), with the model x - b, cross-entropy is least at b = 0.7 and the "
+    "hinge loss on [0.75, 1], while all points are right only for b in (0, 0.25).",
 )
 def check() -> Finding:
     """Both losses on a grid of b with steps of 0.0001, and the root of the slope of cross-entropy."""

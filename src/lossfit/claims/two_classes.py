@@ -9,9 +9,8 @@ from lossfit.claims import Finding, claim
 @claim(
     "softmax",
     "Softmax and the sigmoid; softmax and logistic regression",
-    "For two classes softmax is the sigmoid of the difference; for K classes subtracting the last weight "
-    "vector leaves the "
-    "probabilities as they are.",
+    "For two classes softmax is the sigmoid of the difference; for K classes subtracting the last weight vector "
+    "leaves the probabilities as they are.",
 )
 def check() -> Finding:
     """Both identities on random weights and rows, and cross-entropy under both."""

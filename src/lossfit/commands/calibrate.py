@@ -88,11 +88,7 @@ def calibrate(
     out.mkdir(parents=True, exist_ok=True)
     (out / "calibration.json").write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
     _table_of_probabilities(read, outcome, folds).write_csv(out / "calibrated.csv")
-    drawing = chart(read, outcome).configure(**{**plot.STYLE, "background": "white"})
-    to = out / f"reliability.{picture}"
-    drawing.save(
-        str(to), **({"inline": True} if picture == "html" else {"scale_factor": 2.0 if picture == "png" else 1.0})
-    )
+    plot.write(chart(read, outcome), out / f"reliability.{picture}")
     _print(console, read, outcome, summary, out)
 
 

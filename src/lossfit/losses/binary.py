@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lossfit import inputs
+from lossfit.autograd import readable
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import readable
 from lossfit.losses.link import _LOG2_E, Number, exp, softplus
 from lossfit.losses.multilabel import MultiLabelLoss, are_hard
 from lossfit.losses.sloped import Body, Fast, Sloped

@@ -54,11 +54,12 @@ class ContrastiveLoss(OuterLoss):
 
     def __init__(
         self,
-        temperature: HyperValue,
-        similarity: Similarity,
-        loss: SingleLabelLoss | None,
-        gather: Gather,
-        reduction: Reduction,
+        temperature: HyperValue = 0.1,
+        *,
+        similarity: Similarity = "cosine",
+        loss: SingleLabelLoss | None = None,
+        gather: Gather = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__({"temperature": temperature}, reduction=reduction)
         inputs.check_choice("similarity", similarity, SIMILARITIES)
@@ -150,7 +151,7 @@ class InfoNCELoss(ContrastiveLoss):
         gather: Gather = False,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(temperature, similarity, loss, gather, reduction)
+        super().__init__(temperature, similarity=similarity, loss=loss, gather=gather, reduction=reduction)
         self.symmetric = symmetric
 
     def forward(
@@ -213,17 +214,6 @@ class NTXentLoss(ContrastiveLoss):
     formula = "-log(exp(s_ij) / sum_{k != i} exp(s_ik)), i and j the two views of a row"
     source = "T. Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020, section 2.1"
 
-    def __init__(
-        self,
-        temperature: HyperValue = 0.1,
-        *,
-        similarity: Similarity = "cosine",
-        loss: SingleLabelLoss | None = None,
-        gather: Gather = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(temperature, similarity, loss, gather, reduction)
-
     def forward(
         self,
         input: Tensor,
@@ -285,17 +275,6 @@ class SupConLoss(ContrastiveLoss):
 
     formula = "mean over p in P_i of -log(exp(s_ip) / sum_{k != i} exp(s_ik)), P_i the others with the label of i"
     source = "P. Khosla et al., Supervised Contrastive Learning, 2020, equation 2"
-
-    def __init__(
-        self,
-        temperature: HyperValue = 0.1,
-        *,
-        similarity: Similarity = "cosine",
-        loss: SingleLabelLoss | None = None,
-        gather: Gather = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(temperature, similarity, loss, gather, reduction)
 
     def forward(
         self,

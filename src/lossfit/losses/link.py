@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lossfit import gaps, inputs
-from lossfit.autograd import batched, call, transformed
+from lossfit.autograd import call, differentiated_again, transformed
 from lossfit.gaps import KINDS, Kind
 from lossfit.hyper import HyperValue
 from lossfit.inputs import Batch
@@ -197,7 +197,7 @@ class _OneNode(Function):
         scores, own, rivals, pull, *tensors = ctx.saved_tensors
         numbers = _join(ctx.plain, tensors)
         needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled() or transformed() or batched(grad):
+        if differentiated_again(grad):
             with torch.enable_grad():
                 # Aliases, since one of them may be a function of another.
                 arguments = [v.view_as(v) if isinstance(v, Tensor) else v for v in (scores, *numbers)]

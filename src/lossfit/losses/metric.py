@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lossfit import gaps, inputs
+from lossfit.autograd import readable
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import Loss, readable
+from lossfit.losses.base import Loss
 from lossfit.losses.link import NEGLIGIBLE, softplus
 from lossfit.reduce import weigh
 

@@ -8,10 +8,10 @@ from typing import NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from lossfit.autograd import transformed
+from lossfit.autograd import readable, transformed
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import HyperValue
-from lossfit.losses.base import Loss, readable
+from lossfit.losses.base import Loss
 from lossfit.losses.link import exp
 from lossfit.losses.sloped import Body, Sloped, reduced
 from lossfit.reduce import Reduction, weigh

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lossfit import inputs
-from lossfit.autograd import transformed
+from lossfit.autograd import readable, transformed
 from lossfit.gaps import accumulation_dtype
-from lossfit.losses.base import Loss, readable
+from lossfit.losses.base import Loss
 from lossfit.losses.link import softplus
 from lossfit.reduce import Reduction, weigh
 

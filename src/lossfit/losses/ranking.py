@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from lossfit import inputs
-from lossfit.autograd import call, transformed
+from lossfit.autograd import call, readable, transformed
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import Loss, readable
+from lossfit.losses.base import Loss
 from lossfit.pairs import SURROGATES, Points, over_pairs, potential
 
 Surrogate = Literal["logistic", "squared_hinge", "square", "hinge", "sigmoid"]

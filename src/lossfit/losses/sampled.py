@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lossfit import gaps, inputs
+from lossfit.autograd import readable
 from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.base import Loss, readable
+from lossfit.losses.base import Loss
 from lossfit.losses.inner import OuterLoss, adopt_for_rivals
 from lossfit.losses.link import softplus
 from lossfit.losses.single import SingleLabelLoss

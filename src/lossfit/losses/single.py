@@ -165,7 +165,7 @@ class SingleLabelLoss(Loss):
         losses = self.all_rows(batch)
         share = batch.target.to(losses.dtype)
         if self.weight is not None:
-            share = share * _per_class(self.weight, losses)
+            share = share * gaps.per_class(self.weight, losses)
         return expectation(share, losses)
 
     def smooth_rows(self, batch: Batch, smoothing: float | Tensor, class_weight: Tensor | None) -> Tensor:
@@ -177,7 +177,7 @@ class SingleLabelLoss(Loss):
         own = losses.gather(1, batch.target.unsqueeze(1)).squeeze(1)
         if class_weight is None or self.weight is None:
             return (1 - smoothing) * own + smoothing * losses.mean(1)
-        weighted = losses * _per_class(self.weight, losses)
+        weighted = losses * gaps.per_class(self.weight, losses)
         return (1 - smoothing) * class_weight * own + smoothing * weighted.mean(1)
 
     def _smoothed(self, batch: Batch, smoothing: float | Tensor) -> Batch:
@@ -192,7 +192,3 @@ def expectation(share: Tensor, losses: Tensor) -> Tensor:
     if share.requires_grad:  # then a share of 0 has a gradient too: the loss, if it is finite
         absent = absent & losses.isinf()
     return (share * losses.masked_fill(absent, 0.0)).sum(1)
-
-
-def _per_class(weight: Tensor, like: Tensor) -> Tensor:
-    return weight.to(like.dtype).view(1, -1, *(1,) * (like.ndim - 2))

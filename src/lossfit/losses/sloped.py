@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from lossfit.autograd import batched, call, transformed
+from lossfit.autograd import call, differentiated_again, transformed
 from lossfit.gaps import accumulation_dtype
 from lossfit.reduce import Weighing
 
@@ -122,7 +122,7 @@ class _Sloped(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None, Tensor]:
         labels, known, scores = ctx.saved_tensors
-        if torch.is_grad_enabled() or transformed() or batched(grad):
+        if differentiated_again(grad):
             with torch.enable_grad():
                 scores = scores.view_as(scores)
                 value = _plain(ctx.body, ctx.weighing, scores, labels, known)
