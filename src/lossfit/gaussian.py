@@ -22,8 +22,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from lossfit import shards
 from lossfit.autograd import batched, call, fold
 from lossfit.gaps import accumulation_dtype
+from lossfit.inputs import Batch
+from lossfit.shards import Shard
 
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
 _ROWS_BY_CLASSES = 1 << 16
@@ -54,8 +57,11 @@ class Win(NamedTuple):
     """Their weights c (N, nodes) in d log_share / d lead_k = sum_n c_n h(x_n + lead_k)."""
 
 
-def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
+def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool, shard: Shard | None = None) -> Tensor:
     """1 - P, or -log P, of every row: scores (N, C), targets (N,), sigma a number or (N,)."""
+    if shard is not None:
+        rows: Tensor = call(_Sharded, shard, scores, target, sigma, log)
+        return rows
     found: tuple[Tensor, ...] = call(_Exact, scores, target, sigma, log)
     return found[0]
 
@@ -96,6 +102,27 @@ class _Exact(Function):
         return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
 
 
+class _Sharded(Function):
+    """The same where the classes are spread over ranks: every sum over the classes is one over the ranks too."""
+
+    @staticmethod
+    def forward(ctx: Any, shard: Shard, scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
+        loss, *win = _forward(scores, target, sigma, log, shard)
+        ctx.shard, ctx.log = shard, log
+        ctx.sigma = None if isinstance(sigma, Tensor) else sigma
+        ctx.save_for_backward(scores, target, sigma if isinstance(sigma, Tensor) else None, *win)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("ExactLoss has no second derivative.")
+        scores, target, sigma, log_share, complement, place, weights = ctx.saved_tensors
+        sigma, win = ctx.sigma if sigma is None else sigma, Win(log_share, complement, place, weights)
+        to_scores, to_sigma = _backward(grad, scores, target, sigma, *win, ctx.log, ctx.shard)
+        return None, to_scores, None, to_sigma if ctx.needs_input_grad[3] else None, None
+
+
 class _ExactBackward(Function):
     @staticmethod
     def forward(
@@ -130,9 +157,11 @@ class _ExactBackward(Function):
         return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
 
 
-def _forward(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> tuple[Tensor, ...]:
-    nodes = node_count(scores.shape[1])
-    parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma)]
+def _forward(
+    scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool, shard: Shard | None = None
+) -> tuple[Tensor, ...]:
+    nodes = node_count(scores.shape[1] if shard is None else shard.total)
+    parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma, shard)]
     win = Win(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else _no_rows(scores, nodes)
     share = win.log_share.exp()
     if log:
@@ -152,6 +181,7 @@ def _backward(
     place: Tensor,
     weights: Tensor,
     log: bool,
+    shard: Shard | None = None,
 ) -> tuple[Tensor, Tensor]:
     # dl / d log_share
     share = log_share.exp()
@@ -162,14 +192,14 @@ def _backward(
     to_scores = torch.empty_like(scores, dtype=grad.dtype)
     by_sigma = []
     win = Win(log_share, complement, place, weights)
-    for at, lead in _leads(scores, target, sigma):
+    for at, leads in _leads(scores, target, sigma, shard):
+        lead = leads.of
         push = _push(lead, Win(*(v[at] for v in win)))  # d log_share / d lead
         scale = grad[at] / (sigma[at] if isinstance(sigma, Tensor) else sigma)
-        by_sigma.append(-(push * lead).sum(1) * scale)
+        by_sigma.append(-leads.sum((push * lead).sum(1)) * scale)
         push.mul_(-scale.unsqueeze(1))
-        own = target[at].unsqueeze(1)
-        push.scatter_(1, own, 0.0)
-        to_scores[at] = push.scatter_(1, own, -push.sum(1, keepdim=True))
+        push = leads.put_own(push, 0.0)
+        to_scores[at] = leads.put_own(push, -leads.sum(push.sum(1, keepdim=True)))
     to_sigma = torch.cat(by_sigma) if by_sigma else grad.new_empty(0)
     return to_scores.to(scores.dtype), to_sigma
 
@@ -213,17 +243,57 @@ def node_count(classes: int) -> int:
     return 24 if classes <= 1000 else 32
 
 
-def _leads(scores: Tensor, target: Tensor, sigma: float | Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows with their leads (rows, classes), in which the target's own place is out of sight."""
+class _Leads(NamedTuple):
+    """Leads (rows, classes), in which the target's own place is out of sight, and what is true of all classes."""
+
+    of: Tensor
+    own: Tensor
+    here: Tensor | None
+    shard: Shard | None
+    classes: int
+
+    def sum(self, part: Tensor) -> Tensor:
+        """The sum over all classes, of that over these columns."""
+        return part if self.shard is None else shards.reduce_(part.contiguous(), self.shard.group)
+
+    def least(self) -> Tensor:
+        """The least lead over all classes."""
+        if self.shard is None:
+            return self.of.amin(1)
+        least = self.of.amin(1) if self.of.shape[1] else self.of.new_full(self.of.shape[:1], _OUT_OF_SIGHT)
+        return -self.shard.max(-least)
+
+    def at(self, rows: Tensor) -> _Leads:
+        return self._replace(of=self.of[rows])
+
+    def put_own(self, columns: Tensor, value: float | Tensor) -> Tensor:
+        """Columns with another entry at the target, in place."""
+        if not columns.shape[1]:
+            return columns
+        if self.here is not None:
+            value = torch.where(self.here.unsqueeze(1), value, columns.gather(1, self.own))
+        return columns.scatter_(1, self.own, value)
+
+
+def _leads(
+    scores: Tensor, target: Tensor, sigma: float | Tensor, shard: Shard | None = None
+) -> Iterator[tuple[slice, _Leads]]:
+    """Blocks of rows, the same on all ranks."""
     dtype = accumulation_dtype(scores)
-    rows, classes = scores.shape
+    classes = scores.shape[1] if shard is None else shard.total
+    batch = Batch(scores, target, shard=shard)
+    column, there = batch.locate()
     height = max(1, _ROWS_BY_CLASSES // classes)
-    for top in range(0, rows, height):
+    for top in range(0, len(scores), height):
         at = slice(top, top + height)
-        z, own = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), target[at].unsqueeze(1)
-        lead = z.gather(1, own) - z
+        z, own = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), column[at].unsqueeze(1)
+        lead = Batch(z, target[at], shard=shard).own(z).unsqueeze(1) - z
         lead = lead / (sigma[at].to(dtype).unsqueeze(1) if isinstance(sigma, Tensor) else sigma)
-        yield at, lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT).scatter_(1, own, _OUT_OF_SIGHT)
+        leads = _Leads(
+            lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT), own, None if there is None else there[at], shard, classes
+        )
+        leads.put_own(lead, _OUT_OF_SIGHT)
+        yield at, leads
 
 
 def _no_rows(scores: Tensor, nodes: int) -> Win:
@@ -232,10 +302,10 @@ def _no_rows(scores: Tensor, nodes: int) -> Win:
     return Win(empty, empty.bool(), place, place.clone())
 
 
-def _win(lead: Tensor, nodes: int) -> Win:
-    least = lead.amin(1)
+def _win(leads: _Leads, nodes: int) -> Win:
+    least = leads.least()
     # The number of rivals that matter, as many equal ones would.
-    rivals = _exp(-2 * (lead - least.unsqueeze(1))).sum(1)
+    rivals = leads.sum(_exp(-2 * (leads.of - least.unsqueeze(1))).sum(1))
     half, _ = _root(lambda u: (rivals - 1) * _hazard(u) - u, *_ends(least, -10.0, 14.0))
     complement = half < least
     open = ~(least > _WON[least.dtype])
@@ -244,13 +314,13 @@ def _win(lead: Tensor, nodes: int) -> Win:
     for of_q in (False, True):
         at = ((complement == of_q) & open).nonzero().squeeze(1)
         if len(at):
-            found = _integrate(lead[at], least[at], rivals[at], of_q, nodes)
+            found = _integrate(leads.at(at), least[at], rivals[at], of_q, nodes)
             for whole, part in zip((out.log_share, out.place, out.push), found, strict=True):
                 whole[at] = part
     return out
 
 
-def _integrate(lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _integrate(lead: _Leads, least: Tensor, rivals: Tensor, of_q: bool, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of Q or of P, the nodes that gave it, and their weights in the gradient."""
     centre, left, right = (_locate_q if of_q else _locate_p)(lead, least, rivals)
     left, right = _widths(lead, of_q, centre, left, right)
@@ -272,10 +342,10 @@ def _rule(centre: Tensor, left: Tensor, stretch: Tensor, nodes: int) -> tuple[Te
     return x, torch.log(scale * c) + c * t + math.log(2 / (nodes - 1))
 
 
-def _locate_p(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _locate_p(lead: _Leads, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mode of phi e^A, where S(x) = x, and bounds on its widths."""
     # As if there were one rival, as many as matter, or all of them, each as strong as the strongest.
-    count = torch.stack([torch.ones_like(rivals), rivals, torch.full_like(rivals, lead.shape[1] - 1)], 1)
+    count = torch.stack([torch.ones_like(rivals), rivals, torch.full_like(rivals, lead.classes - 1)], 1)
     ends = torch.zeros_like(count), (14.0 - least.clamp(max=0)).unsqueeze(1).expand_as(count)
     below, above = _root(lambda x: count * _hazard(x + least.unsqueeze(1)) - x, *ends)
     low, x, high = below[:, 0], (below[:, 1] + above[:, 1]) / 2, above[:, 2]
@@ -298,7 +368,7 @@ def _locate_p(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
     return x, left, right
 
 
-def _locate_q(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _locate_q(lead: _Leads, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mode of Phi S e^A, and bounds on its widths."""
     ends = -least.abs() - 1, torch.full_like(least, 14.0)
     below, above = _root(lambda x: _hazard(x) + (rivals - 1) * _hazard(x + least) - x - least, *ends)
@@ -313,7 +383,7 @@ def _locate_q(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
     return x, width, width
 
 
-def _widths(lead: Tensor, of_q: bool, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _widths(lead: _Leads, of_q: bool, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """How far on either side of the centre, at most ``left`` and ``right``, the integrand has dropped by _DROP nats."""
     probes = centre.new_tensor(_PROBES)
     bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
@@ -336,19 +406,19 @@ def _widths(lead: Tensor, of_q: bool, centre: Tensor, left: Tensor, right: Tenso
     return width[:, 0], width[:, 1]
 
 
-def _log_integrand(lead: Tensor, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _log_integrand(lead: _Leads, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """log(Phi S e^A) and S, or log(phi e^A), at x (rows, nodes)."""
     a, s = [], []
-    many = lead.shape[1] > 1000
-    for at in _node_blocks(lead, x.shape[1]):
-        u = x[:, at].unsqueeze(2) + lead.unsqueeze(1)
+    many = lead.classes > 1000
+    for at in _node_blocks(lead.of, x.shape[1]):
+        u = x[:, at].unsqueeze(2) + lead.of.unsqueeze(1)
         a.append(_log_cdf(u, close_to_1=many).sum(2))
         if of_q:
             s.append(_hazard(u).sum(2))
-    total = torch.cat(a, 1)
+    total = lead.sum(torch.cat(a, 1))
     if not of_q:
         return total.sub_(0.5 * x * x + _LOG_SQRT_2PI), None
-    sums = torch.cat(s, 1)
+    sums = lead.sum(torch.cat(s, 1))
     return total + _log_cdf(x) + sums.log(), sums
 
 
@@ -361,12 +431,14 @@ def _push(lead: Tensor, win: Win) -> Tensor:
     return total
 
 
-def _hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _hazard_sums(lead: _Leads, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """S, S' and S'' at x (rows,)."""
-    u = x.unsqueeze(1) + lead
+    u = x.unsqueeze(1) + lead.of
     h = _hazard(u)
     uh = u + h
-    return h.sum(1), -(h * uh).sum(1), (h * (uh * (uh + h) - 1)).sum(1)
+    sums = torch.stack([h.sum(1), -(h * uh).sum(1), (h * (uh * (uh + h) - 1)).sum(1)])
+    first, second, third = lead.sum(sums)
+    return first, second, third
 
 
 def _node_blocks(lead: Tensor, nodes: int) -> list[slice]:

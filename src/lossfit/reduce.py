@@ -28,6 +28,11 @@ class Weighing:
     factor: Tensor | None = None
     divisor: float | Tensor | None = None
 
+    @property
+    def is_learnt(self) -> bool:
+        """Whether a gradient goes to what the rows are weighed by."""
+        return any(isinstance(w, Tensor) and w.requires_grad for w in (self.factor, self.divisor))
+
     def reduce(self, rows: Tensor) -> Tensor:
         if self.factor is not None:
             rows = rows * self.factor
