@@ -8,6 +8,7 @@ from lossfit import calibration, estimators, functional, meta, multitask, regist
 from lossfit.crf import LinearChainCRF
 from lossfit.gaps import Gap, gap
 from lossfit.heads import CosineHead, LinearHead, normface_scale
+from lossfit.linear import linear_gap
 from lossfit.losses import (
     AsymmetricLoss,
     AUCLoss,
@@ -132,6 +133,7 @@ __all__ = [
     "functional",
     "gap",
     "inverse_frequency_weight",
+    "linear_gap",
     "make",
     "meta",
     "multitask",

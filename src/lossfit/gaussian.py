@@ -26,7 +26,7 @@ from lossfit import shards
 from lossfit.autograd import batched, call, fold
 from lossfit.gaps import accumulation_dtype
 from lossfit.inputs import Batch
-from lossfit.shards import Shard
+from lossfit.shards import Place, Shard
 
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
 _ROWS_BY_CLASSES = 1 << 16
@@ -198,8 +198,8 @@ def _backward(
         scale = grad[at] / (sigma[at] if isinstance(sigma, Tensor) else sigma)
         by_sigma.append(-leads.sum((push * lead).sum(1)) * scale)
         push.mul_(-scale.unsqueeze(1))
-        push = leads.put_own(push, 0.0)
-        to_scores[at] = leads.put_own(push, -leads.sum(push.sum(1, keepdim=True)))
+        push = leads.place.put_(push, 0.0)
+        to_scores[at] = leads.place.put_(push, -leads.sum(push.sum(1, keepdim=True)))
     to_sigma = torch.cat(by_sigma) if by_sigma else grad.new_empty(0)
     return to_scores.to(scores.dtype), to_sigma
 
@@ -247,8 +247,7 @@ class _Leads(NamedTuple):
     """Leads (rows, classes), in which the target's own place is out of sight, and what is true of all classes."""
 
     of: Tensor
-    own: Tensor
-    here: Tensor | None
+    place: Place
     shard: Shard | None
     classes: int
 
@@ -266,14 +265,6 @@ class _Leads(NamedTuple):
     def at(self, rows: Tensor) -> _Leads:
         return self._replace(of=self.of[rows])
 
-    def put_own(self, columns: Tensor, value: float | Tensor) -> Tensor:
-        """Columns with another entry at the target, in place."""
-        if not columns.shape[1]:
-            return columns
-        if self.here is not None:
-            value = torch.where(self.here.unsqueeze(1), value, columns.gather(1, self.own))
-        return columns.scatter_(1, self.own, value)
-
 
 def _leads(
     scores: Tensor, target: Tensor, sigma: float | Tensor, shard: Shard | None = None
@@ -281,19 +272,16 @@ def _leads(
     """Blocks of rows, the same on all ranks."""
     dtype = accumulation_dtype(scores)
     classes = scores.shape[1] if shard is None else shard.total
-    batch = Batch(scores, target, shard=shard)
-    column, there = batch.locate()
+    place = Batch(scores, target, shard=shard).place()
     height = max(1, _ROWS_BY_CLASSES // classes)
     for top in range(0, len(scores), height):
         at = slice(top, top + height)
-        z, own = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), column[at].unsqueeze(1)
-        lead = Batch(z, target[at], shard=shard).own(z).unsqueeze(1) - z
+        z, there = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), place.of(at)
+        own = there.take(z)
+        lead = (own if shard is None else shards.reduce_(own, shard.group)) - z
         lead = lead / (sigma[at].to(dtype).unsqueeze(1) if isinstance(sigma, Tensor) else sigma)
-        leads = _Leads(
-            lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT), own, None if there is None else there[at], shard, classes
-        )
-        leads.put_own(lead, _OUT_OF_SIGHT)
-        yield at, leads
+        lead = there.put_(lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT), _OUT_OF_SIGHT)
+        yield at, _Leads(lead, there, shard, classes)
 
 
 def _no_rows(scores: Tensor, nodes: int) -> Win:

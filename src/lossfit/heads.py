@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn import functional
 
 from lossfit import inputs
-from lossfit.autograd import batched, call, transformed
+from lossfit.cosines import autocast, common_dtype, cosines, norm
 from lossfit.losses.likelihood import CrossEntropyLoss
 from lossfit.losses.single import SingleLabelLoss
 from lossfit.margins import Margin
 
 Scale = float | Literal["auto", "norm"]
-
-TINY = 1e-12
-"""Vectors shorter than this count as zero: their cosines are 0, and so are the gradients."""
 
 
 class _Head(nn.Module):
@@ -147,15 +143,15 @@ class LinearHead(_Head):
         return self._linear(self._features(x), self.bias)
 
     def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        if x.dtype == self.weight.dtype or _autocast(x.device.type):
+        if x.dtype == self.weight.dtype or autocast(x.device.type):
             return functional.linear(x, self.weight, bias)
         kind = torch.promote_types(x.dtype, self.weight.dtype)
         return functional.linear(x.to(kind), self.weight.to(kind), None if bias is None else bias.to(kind))
 
     def _with_margin(self, x: Tensor, target: Tensor, margin: Margin) -> Tensor:
-        kind = _kind(x, self.weight)
+        kind = common_dtype(x, self.weight)
         z = self._linear(x, None).to(kind)
-        size = _norm(x.to(kind)) * _norm(self.weight[target].to(kind))
+        size = norm(x.to(kind)) * norm(self.weight[target].to(kind))
         at = target.unsqueeze(1)
         there = size > 0
         cosine = torch.where(there, z.gather(1, at).squeeze(1), 0.0) / torch.where(there, size, 1.0)
@@ -272,7 +268,7 @@ class CosineHead(_Head):
     def _scaled(self, cosine: Tensor, x: Tensor) -> Tensor:
         scale = self.scale
         if isinstance(scale, str):
-            return cosine * _norm(x.to(cosine.dtype)).unsqueeze(-1)
+            return cosine * norm(x.to(cosine.dtype)).unsqueeze(-1)
         return cosine * scale
 
     def _with_margin(self, x: Tensor, target: Tensor, margin: Margin) -> Tensor:
@@ -325,91 +321,6 @@ def normface_scale(num_classes: int, probability: float = 0.9, margin: Margin | 
     if lead <= 0:
         raise ValueError(f"Expected `margin` to leave the target a lead at an angle of 0, but it is {lead:g}.")
     return (math.log(num_classes - 1) + math.log(probability) - math.log1p(-probability)) / lead
-
-
-def cosines(x: Tensor, weight: Tensor) -> Tensor:
-    """The cosines (N, C) between rows of ``x`` (N, D) and of ``weight`` (C, D), in float32 or better.
-
-    Rows shorter than 1e-12 have cosines of 0 and get no gradient. Under autocast the product is taken in its type.
-    """
-    kind = _kind(x, weight)
-    device = x.device.type
-    product = torch.get_autocast_dtype(device) if _autocast(device) and kind != torch.float64 else kind
-    if torch.compiler.is_compiling():
-        return _cosines(x, weight, kind, product)
-    found: Tensor = call(_Cosines, x, weight, kind, product)
-    return found
-
-
-def _cosines(x: Tensor, weight: Tensor, kind: torch.dtype, product: torch.dtype) -> Tensor:
-    x, weight = x.to(kind), weight.to(kind)
-    unit = x * _inverse_norm(x).unsqueeze(1)
-    return functional.linear(unit.to(product), weight.to(product)).to(kind) * _inverse_norm(weight)
-
-
-class _Cosines(Function):
-    """(x, weight, kind, product) -> cosines.
-
-    The weight is not normalised but the columns of the product are, which takes one pass over (N, C) where a copy of
-    the weight and its gradient would take several over (C, D).
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, kind: torch.dtype, product: torch.dtype) -> Tensor:
-        return _cosines(x, weight, kind, product)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, ctx.kind, ctx.product = inputs
-        ctx.save_for_backward(x, weight, output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, cosine = ctx.saved_tensors
-        kind, product = ctx.kind, ctx.product
-        to_x = to_weight = None
-        rows, columns = x.to(kind), weight.to(kind)
-        inverse_x, inverse_w = _inverse_norm(rows).unsqueeze(1), _inverse_norm(columns).unsqueeze(1)
-        if torch.is_grad_enabled():  # the output saved is no function of the inputs to autograd
-            cosine = _cosines(x, weight, kind, product)
-        along = grad * cosine
-        scaled = (grad * inverse_w.T).to(product)
-        unit = rows * inverse_x
-        if ctx.needs_input_grad[0]:
-            pulled = (scaled @ columns.to(product)).to(kind)
-            to_x = ((pulled - along.sum(1, keepdim=True) * unit) * inverse_x).to(x.dtype)
-        if ctx.needs_input_grad[1]:
-            pulled = (scaled.T @ unit.to(product)).to(kind)
-            back = along.sum(0).unsqueeze(1) * inverse_w.square()
-            if transformed() or batched(grad):
-                to_weight = (pulled - back * columns).to(weight.dtype)
-            else:  # in place, since a fresh buffer of the weight's size costs more than the arithmetic
-                to_weight = pulled.addcmul_(back, columns, value=-1).to(weight.dtype)
-        return to_x, to_weight, None, None
-
-
-def _inverse_norm(rows: Tensor) -> Tensor:
-    """1 / length of the last dimension; 0 for rows that count as zero, with a gradient of 0."""
-    length = torch.linalg.vector_norm(rows, dim=-1)
-    there = length > TINY
-    return torch.where(there, torch.where(there, length, 1.0).reciprocal(), 0.0)
-
-
-def _norm(rows: Tensor) -> Tensor:
-    """The length of the last dimension; 0 for rows that count as zero, with a gradient of 0."""
-    length = torch.linalg.vector_norm(rows, dim=-1)
-    return torch.where(length > TINY, length, 0.0)
-
-
-def _kind(x: Tensor, weight: Tensor) -> torch.dtype:
-    """The type to compute in: float32 or better."""
-    return torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-
-
-def _autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _start_scale(scale: Scale, classes: int, probability: float, margin: Margin | None) -> float | str:

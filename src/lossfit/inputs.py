@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossfit import shards
 from lossfit.autograd import readable, transformed
-from lossfit.shards import Shard
+from lossfit.shards import Place, Shard
 
 
 class Batch(NamedTuple):
@@ -39,26 +39,21 @@ class Batch(NamedTuple):
         """The shape of the rows (N, d1, ...)."""
         return self.input.shape[:1] + self.input.shape[2:]
 
-    def locate(self) -> tuple[Tensor, Tensor | None]:
-        """The columns of the targets (N, d1, ...), and whether they are here; None if all of them are."""
-        return (self.target, None) if self.shard is None else self.shard.locate(self.target)
+    def place(self) -> Place:
+        """Where the targets are among the columns."""
+        if self.shard is None:
+            return Place(self.target.unsqueeze(1))
+        at, here = self.shard.locate(self.target)
+        return Place(at.unsqueeze(1), here.unsqueeze(1))
 
     def own(self, columns: Tensor) -> Tensor:
         """The target's entry (N, d1, ...) of columns (N, C, d1, ...)."""
-        at, here = self.locate()
-        if here is None or self.shard is None:
-            return columns.gather(1, at.unsqueeze(1)).squeeze(1)
-        if columns.shape[1] == 0:
-            return self.shard.total_of(columns.sum(1))
-        return self.shard.total_of(columns.gather(1, at.unsqueeze(1)).squeeze(1).where(here, 0.0))
+        own = self.place().take(columns).squeeze(1)
+        return own if self.shard is None else self.shard.total_of(own)
 
     def is_own(self) -> Tensor:
         """Which columns (N, C, d1, ...) are the target's."""
-        at, here = self.locate()
-        is_own = torch.zeros_like(self.input, dtype=torch.bool)
-        if self.input.shape[1] == 0:
-            return is_own
-        return is_own.scatter(1, at.unsqueeze(1), True if here is None else here.unsqueeze(1))
+        return self.place().put_(torch.zeros_like(self.input, dtype=torch.bool), True)
 
     def sum(self, columns: Tensor) -> Tensor:
         """The sum over all classes (N, d1, ...) of columns (N, C, d1, ...)."""

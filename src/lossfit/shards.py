@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -13,6 +13,32 @@ from lossfit.autograd import readable
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+class Place(NamedTuple):
+    """The column of each row's target (N, 1, ...), and whether it is here (N, 1, ...); None if all of them are."""
+
+    column: Tensor
+    here: Tensor | None = None
+
+    def of(self, rows: Any) -> Place:
+        """That of some rows."""
+        return Place(*(None if v is None else v[rows] for v in self))  # type: ignore[arg-type]
+
+    def take(self, columns: Tensor) -> Tensor:
+        """The targets' entries (N, 1, ...) of columns (N, C, ...); 0 where the target is elsewhere."""
+        if not columns.shape[1]:
+            return columns.new_zeros(self.column.shape) + columns.sum(1, keepdim=True)
+        own = columns.gather(1, self.column)
+        return own if self.here is None else own.where(self.here, 0.0)
+
+    def put_(self, columns: Tensor, value: float | Tensor) -> Tensor:
+        """Columns with other entries (N, 1, ...) of the targets, in place."""
+        if not columns.shape[1]:
+            return columns
+        if self.here is not None:
+            value = torch.where(self.here, value, columns.gather(1, self.column))
+        return columns.scatter_(1, self.column, value)
 
 
 @dataclass(frozen=True)
@@ -25,6 +51,7 @@ class Shard:
     meet the columns of this rank, and adds up the gradients of all ranks.
 
     Attributes:
+        widest: the most classes that a rank has.
         columns: the classes of the columns, in rising order, where not all of this rank's are there.
     """
 
@@ -32,6 +59,7 @@ class Shard:
     start: int
     count: int
     total: int
+    widest: int
     columns: Tensor | None = None
 
     def locate(self, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +158,7 @@ def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
             f"DTensor.from_local needs shape= and stride= where shards are uneven."
         )
     start = sum(counts[: distributed.get_rank(group)])
-    return here, Shard(group, start, here.shape[dim], value.shape[dim])
+    return here, Shard(group, start, here.shape[dim], value.shape[dim], max(counts))
 
 
 def gathered(group: ProcessGroup | None, *numbers: int, device: torch.device) -> Tensor:

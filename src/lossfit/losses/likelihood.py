@@ -52,7 +52,7 @@ class CrossEntropyLoss(AnalyticLoss):
         loss, smoothing, class_weight = (
             self.link(found.log_odds),
             settings["label_smoothing"],
-            self._class_weight(batch),
+            self.class_weight(batch),
         )
         if class_weight is None or self.weight is None:
             return loss + smoothing * (found.target - found.mean)

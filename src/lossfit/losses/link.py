@@ -77,6 +77,11 @@ class LinkLoss(SingleLabelLoss):
     def rows(self, batch: Batch, settings: Settings) -> Tensor:
         return self.link(gaps.rows(batch, self.gap).log_odds, **self.own(settings))
 
+    def from_gap(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        if self.gap == "hard" or batch.probabilities or is_smooth(settings):
+            return super().from_gap(found, batch, settings)
+        return self.link(found.log_odds, **self.own(settings))
+
     def all_rows(self, batch: Batch, settings: Settings) -> Tensor:
         shared = {name: batch.shared(value) for name, value in self.own(settings).items()}
         per_class = {k: v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for k, v in shared.items()}

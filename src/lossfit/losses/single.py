@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypedDict
+from collections.abc import Sequence
+from typing import ClassVar, TypedDict, overload
 
 import torch
 from torch import Tensor
 
-from lossfit import gaps, inputs, scores
+from lossfit import gaps, inputs, linear, scores
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
+from lossfit.linear import Backend
+from lossfit.losses import fused
 from lossfit.losses.base import Loss
+from lossfit.losses.fused import Extra, Result
 from lossfit.reduce import Reduction, Weighing, weigh
 
 Settings = dict[str, float | Tensor]
@@ -113,6 +117,96 @@ class SingleLabelLoss(Loss):
         loss = self.reduced(batch, settings, weighing)
         return loss.squeeze(0) if batch.unbatched and self.reduction == "none" else loss
 
+    @overload
+    def linear(  # type: ignore[overload-overlap]
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+        shift: int = 0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        extras: tuple[()] = (),
+    ) -> Tensor: ...
+
+    @overload
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+        shift: int = 0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        extras: Sequence[Extra],
+    ) -> Result: ...
+
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+        shift: int = 0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        extras: Sequence[Extra] = (),
+    ) -> Tensor | Result:
+        r"""The loss of the scores :math:`x W^\top + b`, which are never there as a whole.
+
+        Rows are worked on in chunks. Where the losses are summed up, the gradients are made on the way (three matrix
+        products in all); for reduction="none" the backward pass makes the scores again (four), so that any later
+        weighting is right. The gradient of the weight is summed up in float32. Rows with ``ignore_index`` are left out
+        of the products. A second backward pass works; a second derivative makes the whole matrix of scores. Under
+        ``torch.compile`` the chunks are a graph break.
+
+        Args:
+            x: features (..., D).
+            weight: of the classes (C, D). A DTensor sharded over the classes works across its ranks, which must all
+                have the same rows.
+            target: class indices (...), or probabilities (..., C).
+            bias: of the classes (C,).
+            sample_weight: a weight for each row (...), or for each sample, (N,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+            backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
+            shift: the target of a position is that of so many positions later; 1 for causal language models, with x
+                (..., T, D) and target (..., T). Results have the T - shift positions that have a target.
+            softcap: c; the scores become :math:`c \tanh(z / c)`.
+            z_loss: a; each row's loss gets :math:`a\, \mathrm{logsumexp}(z)^2` before it is weighted.
+            extras: of "log_prob", "hit", "entropy" and "lse" those to return too, from the same pass.
+
+        Returns:
+            The loss; with ``extras`` a :class:`Result` of loss and extras.
+
+        Raises:
+            TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+
+        Example:
+            >>> loss = lossfit.GammaCrossEntropyLoss(gamma=0.1)
+            >>> x, weight = torch.ones(2, 3), torch.eye(3)
+            >>> loss.linear(x, weight, torch.tensor([0, 1])), loss(x @ weight.T, torch.tensor([0, 1]))
+            (tensor(1.0181), tensor(1.0181))
+        """
+        rows = linear.read(x, weight, target, bias, self.ignore_index, shift=shift)
+        if shift and sample_weight is not None and sample_weight.shape == target.shape:
+            sample_weight = sample_weight[..., shift:]
+        options = fused.Options(backend, softcap, z_loss, extras)
+        return fused.evaluate(self, rows, options, sample_weight, denominator)
+
     def check_classes(self, classes: int) -> None:
         """Raise unless there is a weight and a prior for each of the classes."""
         inputs.check_per_class("weight", self.weight, classes)
@@ -127,7 +221,7 @@ class SingleLabelLoss(Loss):
             gaps.accumulation_dtype(batch.input),
             self.reduction,
             valid=batch.valid,
-            class_weight=self._class_weight(batch),
+            class_weight=self.class_weight(batch),
             sample_weight=sample_weight,
             denominator=denominator,
             weighted=is_smooth(settings),
@@ -158,6 +252,10 @@ class SingleLabelLoss(Loss):
         """
         return scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:])).softmax(1)
 
+    def from_gap(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        """:meth:`each` where the soft gap of class indices is known."""
+        return self.each(batch, settings)
+
     def rows(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row (N, d1, ...) with class indices as targets, before any weight."""
         raise NotImplementedError
@@ -185,13 +283,17 @@ class SingleLabelLoss(Loss):
         if batch.valid is not None:
             scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
         losses = self.all_rows(batch._replace(input=scores), settings)
-        own, class_weight = batch.own(losses), self._class_weight(batch)
+        own, class_weight = batch.own(losses), self.class_weight(batch)
         if class_weight is None or self.weight is None:
             return (1 - smoothing) * own + smoothing * batch.sum(losses) / batch.classes
         weighted = losses * gaps.per_class(batch.local(self.weight), losses)
         return (1 - smoothing) * class_weight * own + smoothing * batch.sum(weighted) / batch.classes
 
-    def _class_weight(self, batch: Batch) -> Tensor | None:
+    def weight_within(self, batch: Batch, settings: Settings) -> Tensor | None:
+        """The weights of the targets, where :meth:`each` has them in it."""
+        return self.class_weight(batch) if is_smooth(settings) else None
+
+    def class_weight(self, batch: Batch) -> Tensor | None:
         """The weights of the targets (N, d1, ...)."""
         if self.weight is None or batch.probabilities:
             return None
