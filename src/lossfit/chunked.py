@@ -33,8 +33,8 @@ _LEAST_ROWS = 64
 class Layer(NamedTuple):
     """A last layer: the scores (N, C) are ``x @ weight.T + bias``, ``x`` (N, D), ``weight`` (C, D), ``bias`` (C,).
 
-    With ``unit`` the rows of the weight count with length 1. With ``centers`` above 1 a class has so many rows of the
-    weight side by side, and its score is the largest of theirs.
+    With ``unit`` the rows of the weight count with length 1, and no bias is learnt. With ``centers`` above 1 a class
+    has so many rows of the weight side by side, and its score is the largest of theirs.
     """
 
     x: Tensor
@@ -49,6 +49,7 @@ class Layer(NamedTuple):
         if self.unit:
             kind = torch.promote_types(x.dtype, torch.float32)
             z = torch.nn.functional.linear(x, self.weight.to(x.dtype)).to(kind) * inverse_norm(self.weight.to(kind))
+            z = z if self.bias is None else z + self.bias
         else:
             z = torch.nn.functional.linear(x, self.weight, self.bias)
         return z if self.centers == 1 else z.unflatten(1, (-1, self.centers)).amax(2)
@@ -302,12 +303,13 @@ class _Gradients:
         if self.buffer.numel() < rows * len(self.weight):
             self.buffer = self.x.new_empty(rows * len(self.weight))
         out = self.buffer[: rows * len(self.weight)].view(rows, -1) if rows else self.x.new_empty(0, len(self.weight))
-        if self.bias is None:
+        if self.bias is None or self.inverse is not None:
             torch.mm(self.x[at], self.weight.t(), out=out)
         else:
             torch.addmm(self.bias, self.x[at], self.weight.t(), out=out)
         if self.inverse is not None:
             out = out.to(self.accumulated).mul_(self.inverse)
+            out = out if self.bias is None else out.add_(self.bias)
         if self.layer.centers == 1:
             return out
         self.every = out.unflatten(1, (-1, self.layer.centers))
@@ -320,7 +322,7 @@ class _Gradients:
             z = self.every.flatten(1)
             dz = torch.zeros_like(self.every).scatter_(2, self.nearest, dz.unsqueeze(2)).flatten(1)
         if self.along is not None:
-            self.along += (dz * z).sum(0)
+            self.along += (dz * (z if self.bias is None else z - self.bias)).sum(0)
         if self.to_bias is not None:
             self.to_bias += dz.sum(0, dtype=self.accumulated)
         if self.inverse is not None:

@@ -36,6 +36,11 @@ class Rows(NamedTuple):
     whole: Batch
     kept: Tensor | None
 
+    def take(self, x: Tensor) -> Tensor:
+        """Of features (..., D) those of the rows that count (n, D)."""
+        flat = x.reshape(-1, x.shape[-1])
+        return flat if self.kept is None else flat[self.kept]
+
     def cut(self, per_row: Tensor) -> Tensor:
         """Of numbers of the shape of all rows those of the rows that count (n,)."""
         flat = per_row.reshape(-1)
@@ -81,7 +86,7 @@ def read(
     if shards.is_sharded(weight):
         x, weight, bias, shard = _local(x, weight, bias)
     classes = len(weight) // centers if shard is None else shard.total
-    _check_fit(x, weight, bias, classes if shard is None else shard.count)
+    _check_fit(x, weight, bias, len(weight) // centers)
     x, target = _shifted(x, target, shift)
     shape = x.shape[:-1]
     soft = target.is_floating_point() and probabilities
@@ -98,13 +103,33 @@ def read(
         targets = target.reshape(-1, classes)
         targets = targets if shard is None else targets[:, shard.start : shard.start + shard.count]
     kept = None
-    if valid is not None and transformed():
+    if valid is not None and (transformed() or torch.compiler.is_compiling()):
         flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
     elif valid is not None:
         kept = valid.nonzero().squeeze(1)
         flat, targets, valid = flat[kept], targets[kept], None
     batch = Batch(flat, targets, valid, soft, shard=shard)
     return Rows(Layer(flat, weight, bias, centers=centers), batch, shape, whole, kept)
+
+
+def read_features(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Layer, torch.Size]:
+    """Check features (..., D) and a layer; also the shape of the rows. What the targets hold is not looked at."""
+    _check_types(x, weight, target, bias)
+    if any(map(shards.is_sharded, (x, weight, target))):
+        raise ValueError("Expected `weight` on one process, but got a DTensor: this loss is not spread over ranks.")
+    _check_fit(x, weight, bias, len(weight))
+    if x.ndim < 2 or target.shape[:-1] != x.shape[:-1]:
+        raise ValueError(
+            f"Expected `x` of shape (..., D) and `target` (..., C) or (..., K) with the same rows, "
+            f"but got {tuple(x.shape)} and {tuple(target.shape)}."
+        )
+    return Layer(x.reshape(-1, x.shape[-1]), weight, bias), x.shape[:-1]
+
+
+def is_chunked(layer: Layer, backend: Backend) -> bool:
+    """Whether rows of a layer on one process are worked on in chunks."""
+    inputs.check_choice("backend", backend, BACKENDS)
+    return Rows(layer, Batch(layer.x, layer.x), layer.x.shape[:1], Batch(layer.x, layer.x), None).is_chunked(backend)
 
 
 def linear_gap(

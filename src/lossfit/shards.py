@@ -13,6 +13,7 @@ from lossfit.autograd import readable
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class Place(NamedTuple):
@@ -43,7 +44,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """The classes [start, start + count) of ``total``, or with ``columns`` some of them.
+    """The classes [start, start + count) of ``total``, or with ``columns`` some of them. Without a group all are here.
 
     Between the ranks of ``group`` two kinds of numbers are told apart. What is *shared* is the same on every rank, like
     the loss of a row; what is *partial* is only this rank's part of a sum over the classes. :meth:`total_of` turns
@@ -95,7 +96,9 @@ class Shard:
 
 
 def reduce_(part: Tensor, group: ProcessGroup | None, op: Any = None) -> Tensor:
-    """Reduce over the ranks, in place, by sum if nothing else is said."""
+    """Reduce over the ranks, in place, by sum if nothing else is said. Without a group this process is alone."""
+    if group is None:
+        return part
     distributed.all_reduce(part, op=distributed.ReduceOp.SUM if op is None else op, group=group)
     return part
 
@@ -161,6 +164,14 @@ def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
     return here, Shard(group, start, here.shape[dim], value.shape[dim], max(counts))
 
 
+def spread_over(mesh: DeviceMesh, classes: int) -> Shard:
+    """The shard of this rank where classes are dealt out as DTensor does: as many to each, the last ones fewer."""
+    world, rank = mesh.size(), mesh.get_local_rank()
+    each = -(-classes // world)
+    start, stop = min(rank * each, classes), min((rank + 1) * each, classes)
+    return Shard(mesh.get_group(0), start, stop - start, classes, each)
+
+
 def gathered(group: ProcessGroup | None, *numbers: int, device: torch.device) -> Tensor:
     """Integers of all ranks, (world, n)."""
     own = torch.tensor(numbers, dtype=torch.int64, device=device)
@@ -171,7 +182,7 @@ def gathered(group: ProcessGroup | None, *numbers: int, device: torch.device) ->
 
 def check_same_rows(target: Tensor, group: ProcessGroup | None) -> None:
     """Raise unless all ranks have the same targets; on a CPU, where to look costs nothing."""
-    if not readable(target):
+    if group is None or not readable(target):
         return
     flat = target.detach().reshape(-1).double()
     places = torch.arange(1, flat.numel() + 1, dtype=torch.float64).sqrt_()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -85,13 +84,7 @@ def evaluate(
         sample_weight = sample_weight.reshape(1)
     settings = loss.settings(shape)
     weighing = loss.weighing(rows.whole, settings, sample_weight, denominator)
-    if weighing.factor is not None:
-        weighing = replace(weighing, factor=rows.cut(weighing.factor))
-    valid = None if weighing.valid is None or rows.kept is not None else weighing.valid.reshape(-1)
-    divisor = weighing.divisor
-    if weighing.reduction == "mean" and divisor is None:
-        divisor = max(shape.numel(), 1)
-    weighing = replace(weighing, valid=valid, divisor=divisor)
+    weighing = weighing.flat(shape.numel(), rows.kept)
     numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
     names = list(numbers)
     if margin is not None:

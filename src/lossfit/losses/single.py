@@ -289,6 +289,11 @@ class SingleLabelLoss(Loss):
         weighted = losses * gaps.per_class(batch.local(self.weight), losses)
         return (1 - smoothing) * class_weight * own + smoothing * batch.sum(weighted) / batch.classes
 
+    def weighted(self, batch: Batch, settings: Settings) -> Tensor:
+        """The loss of every row of scores before temperature and prior, times the weight of its class."""
+        losses, weight = self.each(self.adjusted(batch, settings), settings), self.class_weight(batch)
+        return losses if weight is None or is_smooth(settings) else losses * weight
+
     def weight_within(self, batch: Batch, settings: Settings) -> Tensor | None:
         """The weights of the targets, where :meth:`each` has them in it."""
         return self.class_weight(batch) if is_smooth(settings) else None
