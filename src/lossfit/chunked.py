@@ -23,6 +23,7 @@ from lossfit.reduce import Weighing
 from lossfit.shards import Shard
 
 Number = float | Tensor
+Pulled = list[Tensor | None]
 
 # The scores of a chunk, in bytes: the products stay near their peak, and memory small (measured).
 _CHUNK_BYTES = 64 << 20
@@ -102,8 +103,31 @@ def _run_chunked(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     if job.weighing is not None and job.weighing.is_learnt:
         found = _run_chunked(job._replace(weighing=None), layer)
         return job.weighing.reduce(found[0]), *found[1:]
-    results: tuple[Tensor, ...] = _Chunked.apply(job, layer, torch.is_grad_enabled(), *layer[:3], *job.tensors.values())
+    graded = torch.is_grad_enabled()
+    tensors = (*layer[:3], *job.tensors.values(), *(_hidden(job, layer) if graded else ()))
+    results: tuple[Tensor, ...] = _Chunked.apply(job, layer, graded, *tensors)
     return results
+
+
+def _hidden(job: Job, layer: Layer) -> list[Tensor]:
+    """Tensors with a gradient that are not among the numbers, as a user's function may hold, found with one row."""
+    if not len(layer.x):
+        return []
+    z = layer.x.new_zeros(1, len(layer.weight) // layer.centers)
+    with torch.enable_grad():
+        cut = {n: job.cut(n, v.detach(), slice(0, 1)) for n, v in job.tensors.items()}
+        found = job.rows(z.requires_grad_(), slice(0, 1), {**job.numbers, **cut})
+    ahead, seen, leaves = [f.grad_fn for f in found], set(), {}
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf is not z:
+            leaves[id(leaf)] = leaf
+        ahead += [next_node for next_node, _ in node.next_functions]
+    return list(leaves.values())
 
 
 def fits_one_chunk(rows: int, columns: int, dtype: torch.dtype) -> bool:
@@ -135,7 +159,7 @@ class _Chunked(Function):
         if job.weighing is None or not graded or not any(ctx.needs_input_grad):
             found = _pass(job, layer, tensors, None, None)[0]
         else:
-            one = torch.ones((), dtype=torch.float32, device=layer.x.device)
+            one = torch.ones((), dtype=torch.promote_types(layer.x.dtype, torch.float32), device=layer.x.device)
             upstream = job.weighing.spread(one, len(layer.x)).expand(len(layer.x))
             found, ctx.ahead = _pass(job, layer, tensors, ctx.needs_input_grad[3:], [upstream])
         ctx.mark_non_differentiable(*(f for f, graded in zip(found, job.graded, strict=True) if not graded))
@@ -168,8 +192,12 @@ def _differentiable(
     if job.batch.shard is not None:
         raise NotImplementedError("There is no second derivative where classes are spread over ranks.")
     with torch.enable_grad():
-        again: list[Any] = [t if t is None else t.view_as(t) for t in tensors]  # one may be a function of another
+        count = 3 + len(job.tensors)
+        again: list[Any] = [
+            t if t is None else t.view_as(t) for t in tensors[:count]
+        ]  # one may be a function of another
         x, weight, bias, *numbers = again
+        again += tensors[count:]
         job = job._replace(numbers={**job.numbers, **dict(zip(job.tensors, numbers, strict=True))})
         found = run(job, layer._replace(x=x, weight=weight, bias=bias), chunked=False)
     wanted = [t for t, need in zip(again, needed, strict=True) if need]
@@ -186,10 +214,12 @@ def _pass(
 ) -> tuple[tuple[Tensor, ...], _Gradients]:
     """Go through the chunks: the results, and with ``upstream``, the gradients of results, also the gradients."""
     x, weight, bias, *values = tensors
+    values, hidden = values[: len(job.tensors)], values[len(job.tensors) :]
     gradients = _Gradients(layer, x, weight, bias, job.batch.shard, needed if upstream is not None else None)
     if upstream is not None:
         upstream = gradients.normalised(upstream)
     totals: dict[str, Tensor] = {}
+    unnamed: list[Tensor | None] = [None] * len(hidden)
     found: list[tuple[Tensor, ...]] = []
     device = x.device.type
     height = _height(gradients.widest, gradients.dtype)
@@ -200,18 +230,19 @@ def _pass(
             at = slice(top, min(top + height, len(x)))
             z = gradients.scores(at)
             cut = {n: job.cut(n, v.detach(), at).requires_grad_(n in learnt) for n, v in named.items()}
-            chunk = _Chunk(job, at, z, cut)
+            chunk = _Chunk(job, at, z, cut, hidden)
             with torch.set_grad_enabled(upstream is not None):
                 found.append(chunk.results())
             if upstream is None:
                 continue
             some = [None if u is None else u[at] for u in upstream]
-            dz, by_number = chunk.pull(found[-1], some)
+            dz, by_number, by_hidden = chunk.pull(found[-1], some)
+            unnamed = [a if b is None else b if a is None else a + b for a, b in zip(unnamed, by_hidden, strict=True)]
             for name, value in by_number.items():
                 _add(totals, name, value, named[name], None if value.shape == named[name].shape else at)
             found[-1] = tuple(f.detach() for f in found[-1])
             gradients.pull(at, z, dz)
-    gradients.numbers = [totals.get(n) for n in named]
+    gradients.numbers = [*(totals.get(n) for n in named), *unnamed]
     return tuple(torch.cat(column) for column in zip(*found, strict=True)), gradients
 
 
@@ -224,8 +255,8 @@ def _add(totals: dict[str, Tensor], name: str, value: Tensor, like: Tensor, at: 
 class _Chunk:
     """Results of a chunk's scores, and their gradients."""
 
-    def __init__(self, job: Job, at: slice, z: Tensor, numbers: dict[str, Tensor]) -> None:
-        self.job, self.at, self.z = job, at, z
+    def __init__(self, job: Job, at: slice, z: Tensor, numbers: dict[str, Tensor], hidden: list[Tensor]) -> None:
+        self.job, self.at, self.z, self.hidden = job, at, z, hidden
         self.numbers: dict[str, Number] = {**job.numbers, **numbers}
         self.learnt = {name: value for name, value in numbers.items() if value.requires_grad}
         self.place = job.part(at).place()
@@ -243,26 +274,32 @@ class _Chunk:
     def _put(self, value: Tensor) -> None:
         self.place.put_(self.z, value.detach().to(self.z.dtype).unsqueeze(1))
 
-    def pull(self, found: tuple[Tensor, ...], upstream: list[Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The gradients of the scores and, by name, of the numbers."""
+    def pull(
+        self, found: tuple[Tensor, ...], upstream: list[Tensor | None]
+    ) -> tuple[Tensor, dict[str, Tensor], Pulled]:
+        """The gradients of the scores, of the numbers by name, and of hidden tensors."""
         pairs = [(f, u) for f, u in zip(found, upstream, strict=False) if u is not None and f.requires_grad]
         if not pairs:
-            return torch.zeros_like(self.z), {}
-        dz, by_number = self._grad([f for f, _ in pairs], self.leaf, [u.to(f.dtype) for f, u in pairs])
+            return torch.zeros_like(self.z), {}, [None] * len(self.hidden)
+        dz, by_number, by_hidden = self._grad([f for f, _ in pairs], self.leaf, [u.to(f.dtype) for f, u in pairs])
         if self.job.margin is None:
-            return dz, by_number
+            return dz, by_number, by_hidden
         to_new = self.place.take(dz).squeeze(1).to(self.new.dtype)
-        to_own, further = self._grad([self.new], self.own, [to_new])
+        to_own, further, _ = self._grad([self.new], self.own, [to_new])
         self.place.put_(dz, to_own.to(dz.dtype).unsqueeze(1))
         self._put(self.own)
         for name, value in further.items():
             by_number[name] = by_number[name] + value if name in by_number else value
-        return dz, by_number
+        return dz, by_number, by_hidden
 
-    def _grad(self, of: list[Tensor], by: Tensor, upstream: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        grads = torch.autograd.grad(of, [by, *self.learnt.values()], upstream, allow_unused=True)
+    def _grad(self, of: list[Tensor], by: Tensor, upstream: list[Tensor]) -> tuple[Tensor, dict[str, Tensor], Pulled]:
+        wanted = [by, *self.learnt.values(), *self.hidden]
+        # What hidden tensors are made of is the same for all chunks.
+        grads = torch.autograd.grad(of, wanted, upstream, allow_unused=True, retain_graph=bool(self.hidden))
         first = torch.zeros_like(by) if grads[0] is None else grads[0]
-        return first, {n: g for n, g in zip(self.learnt, grads[1:], strict=True) if g is not None}
+        count = 1 + len(self.learnt)
+        named = {n: g for n, g in zip(self.learnt, grads[1:count], strict=True) if g is not None}
+        return first, named, list(grads[count:])
 
 
 class _Gradients:

@@ -152,9 +152,8 @@ class DistillationLoss(OuterLoss):
         _check_teacher(rows, teacher_x, teacher_weight, teacher_bias)
         teacher_x, teacher_weight = rows.take(teacher_x.detach()), teacher_weight.detach()
         shape = rows.shape or torch.Size([1])
-        names = {n: v for n, v in self.settings(shape).items()}
-        names |= {f"loss.{n}": v for n, v in self.loss.settings(shape).items()}
-        numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in names.items()}
+        named = self.settings(shape) | {f"loss.{n}": v for n, v in self.loss.settings(shape).items()}
+        numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in named.items()}
         whole = rows.whole
         one = torch.ones((), dtype=gaps.accumulation_dtype(x), device=x.device)
         soft, hard = (
@@ -177,7 +176,8 @@ class DistillationLoss(OuterLoss):
 
         weighing = None if self.reduction == "none" else Weighing("sum")
         job = Job(results, rows.batch, numbers, weighing=weighing)
-        (value,) = chunked.run(job, rows.layer, chunked=rows.is_chunked(backend))
+        learnt = soft.is_learnt or hard.is_learnt  # then the shares are functions of what gets a gradient
+        (value,) = chunked.run(job, rows.layer, chunked=rows.is_chunked(backend) and not learnt)
         return rows.spread(value) if weighing is None else value
 
     def _weighing(
