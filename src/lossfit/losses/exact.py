@@ -54,7 +54,7 @@ class ExactLoss(SingleLabelLoss):
             sigma = sigma.expand(batch.rows).reshape(-1)
         if batch.valid is not None:
             scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
-        scores = scores.movedim(1, -1).reshape(-1, scores.shape[1])
+        scores = scores.movedim(1, -1).flatten(0, -2)
         rows: Tensor = exact_rows(scores, batch.target.reshape(-1), sigma, self.log, batch.shard)
         return rows.view(batch.rows)
 
