@@ -10,6 +10,6 @@ except ImportError as error:
 
 from lossfit.integrations.sklearn.base import expected_failed_checks
 from lossfit.integrations.sklearn.classifier import LossfitClassifier
-
+from lossfit.integrations.sklearn.multilabel import LossfitMultiLabelClassifier
 
 __all__ = ["LossfitClassifier", "LossfitMultiLabelClassifier", "expected_failed_checks"]

@@ -27,21 +27,40 @@ SMALL = 10_000  # rows that the full-batch solver takes by default
 
 
 def expected_failed_checks(estimator: Estimator) -> dict[str, str]:
-    """The checks of scikit-learn that an estimator is known to fail, with the reason.
+    """The checks of scikit-learn that an estimator may fail by its settings, with the reason.
 
-    With mini-batches, a row of weight 2 is not two rows: they would stand in different batches. The full-batch solver
-    fails none.
+    The full-batch solver fails none. Pass it as ``expected_failed_checks`` to ``check_estimator`` or
+    ``parametrize_with_checks``.
 
     Example:
         >>> from lossfit.integrations.sklearn import LossfitClassifier, expected_failed_checks
         >>> expected_failed_checks(LossfitClassifier())
         {}
-        >>> list(expected_failed_checks(LossfitClassifier(solver="mini_batch")))
-        ['check_sample_weight_equivalence_on_dense_data']
+        >>> expected_failed_checks(LossfitClassifier(solver="mini_batch"))
+        {'check_sample_weight_equivalence_on_dense_data': 'a row of weight 2 is in one batch, two rows may be in two'}
     """
-    if estimator.solver != "mini_batch":
-        return {}
-    return {"check_sample_weight_equivalence_on_dense_data": "which rows share a batch depends on their number"}
+    found, weights = {}, "check_sample_weight_equivalence_on_dense_data"
+    loss = losses.find(estimator.loss, estimator.loss_params, estimator._kinds)
+    if estimator.solver == "mini_batch" or losses.why_stepwise(loss) is not None:
+        found[weights] = "a row of weight 2 is in one batch, two rows may be in two"
+    elif estimator._holds_out():
+        found[weights] = "a row of weight 2 is held out or not, of two rows one may be"
+    if getattr(estimator, "threshold", 0) != 0:
+        reason = "the probabilities know nothing of the threshold"
+        found |= dict.fromkeys(("check_classifiers_train", "check_classifier_multioutput"), reason)
+    return found
+
+
+def _takes_parts(estimator: Estimator) -> bool:
+    """Whether there is a partial_fit, for ``available_if``."""
+    balanced = getattr(estimator, "class_weight", None) == "balanced"
+    if estimator.solver == "full_batch" or estimator._holds_out() or balanced:
+        raise AttributeError(
+            "partial_fit goes through mini-batches, holds no rows out and does not know how frequent classes are. "
+            "Expected no solver='full_batch', nothing that needs rows held out and no class_weight='balanced', "
+            f"but got {estimator!r}."
+        )
+    return True
 
 
 class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -170,20 +189,21 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.solver_ = ("full_batch" if small else "mini_batch") if self.solver == "auto" else self.solver
         full = self.solver_ == "full_batch"
         tol = self.tol if self.tol is not None else 1e-9 if full and not hidden else 1e-4
-        max_iter = self.max_iter if self.max_iter is not None else 1000 if full else 100
+        max_iter = self.max_iter if self.max_iter is not None else 1000 if full else 200
         objective, watch, curve = self._objective(), None, []  # type: ignore[var-annotated]
         if self.early_stopping and validation is not None:
             watch = Watch(objective, self.network_, validation, self.n_iter_no_change, 1e-4, curve)
         if full:
             course = full_batch.minimise(self.network_, objective, rows, max_iter=max_iter, tol=tol, watch=watch)
         else:
+            classes = self._logits(self.network_.layers(rows.x[:1])).shape[1]
             course = mini_batch.minimise(
                 self.network_,
                 objective,
                 rows,
                 self._adam(),
                 batch_size=self.batch_size,
-                mean_weight=losses.mean_weight(self.loss_, rows, self._classes()),
+                mean_weight=losses.mean_weight(self.loss_, rows, classes),
                 rng=rng,
                 max_iter=max_iter,
                 tol=tol,
@@ -193,10 +213,6 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         course.validation_curve = curve
         return course
 
-    def _classes(self) -> int:
-        """How many classes the loss sees."""
-        return int(self._logits(torch.zeros(1, self.network_.layers[-1].out_features)).shape[1])  # type: ignore[arg-type]
-
     def _adam(self) -> torch.optim.Optimizer:
         if self._optimizer is None:
             self._optimizer = torch.optim.Adam(self.network_.parameters(), self.learning_rate)
@@ -205,11 +221,6 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _continue(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, outputs: int) -> Self:
         """One pass of mini-batches over more rows. Rows of weight 0 are left out."""
         hidden = self._check_settings()
-        if self.solver == "full_batch" or self._holds_out():
-            raise ValueError(
-                "Expected an estimator for partial_fit to have no solver='full_batch', and no setting that needs rows "
-                f"held out, but got {self!r}."
-            )
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         if hasattr(self, "network_"):
             self._scale(X, weight)

@@ -12,14 +12,15 @@ def number(name: str, value: object, low: float, high: float = math.inf, *, open
     expected = f"`{name}` in {'(' if open_low else '['}{low:g}, {high:g})"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"Expected {expected}, but got {value!r}.")
-    if not (low < value if open_low else low <= value) or not value < high:
+    given = float(value)
+    if not (low < given if open_low else low <= given) or not given < high:
         raise ValueError(f"Expected {expected}, but got {value}.")
 
 
 def count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"Expected `{name}` to be an integer, but got {value!r}.")
-    if value < 1:
+    if int(value) < 1:
         raise ValueError(f"Expected `{name}` of at least 1, but got {value}.")
 
 
@@ -37,4 +38,4 @@ def sizes(name: str, value: object) -> tuple[int, ...]:
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1

@@ -7,12 +7,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d, validate_data
 from torch import Tensor
 
 from lossfit.integrations.sklearn import held_out
-from lossfit.integrations.sklearn.base import Estimator
+from lossfit.integrations.sklearn.base import Estimator, _takes_parts
 from lossfit.integrations.sklearn.network import logits
 from lossfit.losses.base import Loss
 from lossfit.losses.metric import MetricLoss
@@ -39,7 +40,7 @@ class LossfitClassifier(Estimator):
         class_weight: weights of the classes, {class: weight}; "balanced" weights them inversely to their frequency.
         solver: "full_batch", L-BFGS on all rows, exact and without chance in a linear model; "mini_batch", Adam;
             "auto" is the former for up to 10,000 rows. Losses with schedules or a designed gradient need mini-batches.
-        max_iter: iterations of L-BFGS, by default 1000, or passes of mini-batches over the rows, by default 100.
+        max_iter: iterations of L-BFGS, by default 1000, or passes of mini-batches over the rows, by default 200.
         tol: L-BFGS ends where no entry of the gradient is above it, by default 1e-9 for a linear model and 1e-4 with
             hidden layers. Mini-batches end when the objective has not fallen by more than it, by default 1e-4, for
             ``n_iter_no_change`` passes.
@@ -125,9 +126,10 @@ class LossfitClassifier(Estimator):
         self.classes_, index = np.unique(y, return_inverse=True)
         _check_two(self.classes_)
         if self.class_weight is not None:
-            weight = weight * compute_class_weight(
-                self.class_weight, classes=self.classes_, y=y, sample_weight=weight
-            )[index]
+            weight = (
+                weight
+                * compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)[index]
+            )
         held = self._train(X, index, weight, self._outputs(), index)
         self.scaling_ = None
         if self.calibrate and held is not None:
@@ -135,6 +137,7 @@ class LossfitClassifier(Estimator):
                 self.scaling_ = held_out.temperature(logits(self.network_.layers(held.x)), held.y)
         return self
 
+    @available_if(_takes_parts)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train by one pass of mini-batches over these rows, on top of what was learnt before.
 
@@ -148,8 +151,6 @@ class LossfitClassifier(Estimator):
         first = not hasattr(self, "network_")
         if first and classes is None:
             raise ValueError("Expected `classes` in the first call of partial_fit, but got None.")
-        if self.class_weight == "balanced":
-            raise ValueError("Expected `class_weight` to be None or a dictionary for partial_fit, but got 'balanced'.")
         X, y, weight = self._read(X, y, sample_weight, reset=first, drop=False)
         if first:
             self.classes_ = np.unique(column_or_1d(classes))
@@ -210,7 +211,8 @@ class LossfitClassifier(Estimator):
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithms of :meth:`predict_proba`."""
         with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+            log_p: np.ndarray = np.log(self.predict_proba(X))
+        return log_p
 
 
 def _check_two(classes: np.ndarray) -> None:

@@ -36,7 +36,9 @@ def find(loss: str | Loss, settings: Mapping[str, Any] | None, kinds: tuple[type
         TypeError, ValueError: there is no such loss, or it has no such setting.
     """
     if isinstance(loss, str):
-        inputs.check_choice("loss", loss, [n for n in registry.available_losses() if issubclass(registry.get(n), kinds)])
+        inputs.check_choice(
+            "loss", loss, [n for n in registry.available_losses() if issubclass(registry.get(n), kinds)]
+        )
         if settings is not None and not isinstance(settings, Mapping):
             raise TypeError(f"Expected `loss_params` to be a dictionary, but got {type(settings).__name__}.")
         found = _make(loss, settings or {})
@@ -78,7 +80,8 @@ def mean_weight(loss: Loss, rows: Rows, classes: int) -> float:
     if rows.y.ndim > 1 or weight is None:
         return rows.weight.mean().item()
     inputs.check_per_class("weight", weight, classes)
-    return (rows.weight * weight[rows.y].to(rows.weight.dtype)).mean().item()
+    both: Tensor = rows.weight * weight[rows.y].to(rows.weight.dtype)
+    return both.mean().item()
 
 
 def value(loss: Loss, logits: Tensor, rows: Rows, divisor: float | None = None) -> Tensor:

@@ -54,9 +54,7 @@ def minimise(
     course, mark, since = Course(), math.inf, 0
     for _ in range(max_iter):
         before = copy.deepcopy(network.state_dict())
-        value = one_pass(
-            network, objective, rows, optimizer, batch_size=batch_size, mean_weight=mean_weight, rng=rng
-        )
+        value = one_pass(network, objective, rows, optimizer, batch_size=batch_size, mean_weight=mean_weight, rng=rng)
         course.curve.append(value)
         if not math.isfinite(value):
             network.load_state_dict(before)
