@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from lossfit import inputs
@@ -99,7 +99,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (layer.bias - shift).detach().numpy()
 
     def _linear(self) -> torch.nn.Linear:
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         if len(self.network_.layers) > 1:
             raise AttributeError("A network with hidden layers has no coefficients; its weights are in `network_`.")
         layer = self.network_.layers[0]
@@ -121,13 +121,6 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             checks.flag(name, getattr(self, name))
         return checks.sizes("hidden_layer_sizes", self.hidden_layer_sizes)
 
-    def _weights(self, X: np.ndarray, sample_weight: Any) -> np.ndarray:
-        """Weights of the rows, of which at least one is above 0."""
-        weight: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("Expected `sample_weight` with a positive entry, but all are zero.")
-        return weight
-
     def _holds_out(self) -> bool:
         return self.early_stopping or self.calibrate
 
@@ -136,9 +129,19 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _train(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, outputs: int, stratify: np.ndarray | None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray,
+        outputs: int,
+        *,
+        class_weight: np.ndarray | float = 1.0,
+        stratify: np.ndarray | None = None,
     ) -> Rows | None:
-        """Train anew; returns the rows that were held out, of which the features are standardised."""
+        """Train anew; returns the rows that were held out, of which the features are standardised.
+
+        The weights of the rows' classes, unlike those of the rows, are for the loss alone.
+        """
         hidden = self._check_settings()
         rng = check_random_state(self.random_state)
         held = None
@@ -147,6 +150,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             kept = np.arange(len(X))
         self._start(X[kept], weight[kept], (X.shape[1], *hidden, outputs), rng)
+        weight = weight * class_weight
         rows = self._rows(X[kept], y[kept], weight[kept])
         validation = None if held is None else self._rows(X[held], y[held], weight[held])
         course = self._run(rows, validation, bool(hidden), rng)
@@ -218,10 +222,11 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self._optimizer = torch.optim.Adam(self.network_.parameters(), self.learning_rate)
         return self._optimizer
 
-    def _continue(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, outputs: int) -> Self:
-        """One pass of mini-batches over more rows. Rows of weight 0 are left out."""
+    def _continue(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, outputs: int, class_weight: np.ndarray | float = 1.0
+    ) -> Self:
+        """One pass of mini-batches over more rows."""
         hidden = self._check_settings()
-        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         if hasattr(self, "network_"):
             self._scale(X, weight)
         else:
@@ -230,7 +235,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         value = mini_batch.one_pass(
             self.network_,
             self._objective(),
-            self._rows(X, y, weight),
+            self._rows(X, y, weight * class_weight),
             self._adam(),
             batch_size=self.batch_size,
             mean_weight=1.0,
@@ -244,7 +249,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _scores(self, X: Any) -> Tensor:
         """Scores (N, outputs) of new rows."""
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         X = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
             scores: Tensor = self.network_.layers(self.network_.standardised(X))

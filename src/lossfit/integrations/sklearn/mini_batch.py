@@ -52,14 +52,15 @@ def minimise(
 ) -> Course:
     """Train until the objective, or the held-out loss, has not fallen by more than ``tol`` for some passes."""
     course, mark, since = Course(), math.inf, 0
+    finite = copy.deepcopy(network.state_dict())
     for _ in range(max_iter):
-        before = copy.deepcopy(network.state_dict())
         value = one_pass(network, objective, rows, optimizer, batch_size=batch_size, mean_weight=mean_weight, rng=rng)
         course.curve.append(value)
-        if not math.isfinite(value):
-            network.load_state_dict(before)
-            course.trouble = f"the loss became {value} in pass {len(course.curve)}"
+        if not math.isfinite(value) or not all(parameter.isfinite().all() for parameter in network.parameters()):
+            network.load_state_dict(finite)
+            course.trouble = f"the loss or a weight is not finite after {len(course.curve)} passes"
             break
+        finite = copy.deepcopy(network.state_dict())
         if watch is None:
             mark, since = (value, 0) if value < mark - tol else (mark, since + 1)
         if watch.is_over() if watch is not None else since >= patience:

@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 from torch import Tensor
 
 from lossfit import inputs
@@ -53,7 +53,7 @@ class LossfitMultiLabelClassifier(Estimator):
         >>> from lossfit.integrations.sklearn import LossfitMultiLabelClassifier
         >>> x, y = make_multilabel_classification(n_classes=3, random_state=0)
         >>> LossfitMultiLabelClassifier(alpha=0.01).fit(x, y).predict(x[:2])
-        array([[1, 1, 1],
+        array([[0, 1, 0],
                [0, 1, 0]])
     """
 
@@ -101,13 +101,12 @@ class LossfitMultiLabelClassifier(Estimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on features (N, F) and labels (N, L) or classes (N,); rows of weight 0 are left out."""
         X, y, weight = self._read(X, y, sample_weight)
-        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         self._single = y.ndim == 1
         self.classes_ = np.unique(y) if self._single else np.arange(y.shape[1])
         if self._single and len(self.classes_) < 2:
             raise ValueError(f"Expected `y` with at least two classes, but got one class only: {y[0]!r}.")
         labels = self._labels(y)
-        held = self._train(X, labels, weight, labels.shape[1], y if self._single else None)
+        held = self._train(X, labels, weight, labels.shape[1], stratify=y if self._single else None)
         self.scaling_, self.thresholds_ = None, self._fixed_thresholds(labels.shape[1])
         if held is not None:
             with torch.no_grad():
@@ -141,7 +140,7 @@ class LossfitMultiLabelClassifier(Estimator):
     def _read(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Checked features, labels (N, L) or classes (N,), and weights."""
+        """Checked features, labels (N, L) or classes (N,), and weights, of the rows whose weight is not 0."""
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, multi_output=True)
         check_classification_targets(y)
         y = y.toarray() if issparse(y) else np.asarray(y)
@@ -149,7 +148,9 @@ class LossfitMultiLabelClassifier(Estimator):
             y = column_or_1d(y, warn=True)
         if y.ndim > 1 and not _is_zero_one(y):
             raise ValueError(f"Expected `y` of shape {y.shape} to hold 0 and 1, but got {np.unique(y)[:10].tolist()}.")
-        return X, y, self._weights(X, sample_weight)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        rows = weight > 0
+        return X[rows], y[rows], weight[rows]
 
     def _labels(self, y: np.ndarray) -> np.ndarray:
         """Labels (N, L) of 0 and 1; of two classes, whether it is the second."""
@@ -165,7 +166,8 @@ class LossfitMultiLabelClassifier(Estimator):
         if len(new):
             raise ValueError(f"Expected `y` to hold some of the classes {self.classes_}, but got {new} too.")
         labels = (y[:, None] == self.classes_).astype(np.float64)
-        return labels[:, 1:] if len(self.classes_) == 2 else labels
+        found: np.ndarray = labels[:, 1:] if len(self.classes_) == 2 else labels
+        return found
 
     def _check_settings(self) -> tuple[int, ...]:
         if isinstance(self.threshold, str):
