@@ -27,3 +27,22 @@ def test_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert rows["expected_accuracy"][1] > rows["cross_entropy"][1] + 3
     assert len(told) == 6
     assert all(line.startswith("macro F1 with threshold") for line in told[4:])
+
+
+def test_plain_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("plain_loop")
+    monkeypatch.setattr(example, "EPOCHS", 6)
+    assert example.main() > 0.8
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 7
+    assert "gamma 1.0" in told[5]
+
+
+def test_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
+    example = load("accelerate_loop")
+    monkeypatch.setattr(example, "EPOCHS", 6)
+    found = example.main()
+    assert found["rows"] == 1797
+    assert found["gamma"] == 1
+    assert found["accuracy"] > 0.8
