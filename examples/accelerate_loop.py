@@ -3,7 +3,8 @@
     python examples/accelerate_loop.py
     torchrun --nproc-per-node 2 examples/accelerate_loop.py
 
-The monitors of all processes are merged by adding their sums.
+The monitors of all processes are merged by adding their sums. Accelerate repeats rows where the last batches are not
+full on all processes, and they are counted again.
 """
 
 from __future__ import annotations

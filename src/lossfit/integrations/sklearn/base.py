@@ -194,9 +194,9 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         full = self.solver_ == "full_batch"
         tol = self.tol if self.tol is not None else 1e-9 if full and not hidden else 1e-4
         max_iter = self.max_iter if self.max_iter is not None else 1000 if full else 200
-        objective, watch, curve = self._objective(), None, []  # type: ignore[var-annotated]
+        objective, watch = self._objective(), None
         if self.early_stopping and validation is not None:
-            watch = Watch(objective, self.network_, validation, self.n_iter_no_change, 1e-4, curve)
+            watch = Watch(objective, self.network_, validation, self.n_iter_no_change)
         if full:
             course = full_batch.minimise(self.network_, objective, rows, max_iter=max_iter, tol=tol, watch=watch)
         else:
@@ -214,7 +214,8 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 patience=self.n_iter_no_change,
                 watch=watch,
             )
-        course.validation_curve = curve
+        if watch is not None:
+            course.validation_curve = watch.curve
         return course
 
     def _adam(self) -> torch.optim.Optimizer:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
+
 
 def number(name: str, value: object, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     """Raise unless ``value`` is a number from ``low`` to below ``high``."""
@@ -39,3 +41,8 @@ def sizes(name: str, value: object) -> tuple[int, ...]:
 
 def _is_size(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1
+
+
+def two_classes(classes: np.ndarray) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"Expected `y` with at least two classes, but got one class only: {classes.tolist()}.")

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 from torch import Tensor
 
-from lossfit.integrations.sklearn import held_out
+from lossfit.integrations.sklearn import checks, held_out
 from lossfit.integrations.sklearn.base import Estimator, _takes_parts
 from lossfit.integrations.sklearn.network import logits
 from lossfit.losses.base import Loss
@@ -124,7 +124,7 @@ class LossfitClassifier(Estimator):
         """Train on features (N, F) and classes (N,), numbers or strings; rows of weight 0 are left out."""
         X, y, weight = self._read(X, y, sample_weight)
         self.classes_, index = np.unique(y, return_inverse=True)
-        _check_two(self.classes_)
+        checks.two_classes(self.classes_)
         of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
         held = self._train(X, index, weight, self._outputs(), class_weight=of_class[index], stratify=index)
         self.scaling_ = None
@@ -150,7 +150,7 @@ class LossfitClassifier(Estimator):
         X, y, weight = self._read(X, y, sample_weight, reset=first)
         if first:
             self.classes_ = np.unique(column_or_1d(classes))
-            _check_two(self.classes_)
+            checks.two_classes(self.classes_)
             self.scaling_ = None
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(f"Expected `classes` to be those of the first call, {self.classes_}, but got {classes}.")
@@ -208,8 +208,3 @@ class LossfitClassifier(Estimator):
         with np.errstate(divide="ignore"):
             log_p: np.ndarray = np.log(self.predict_proba(X))
         return log_p
-
-
-def _check_two(classes: np.ndarray) -> None:
-    if len(classes) < 2:
-        raise ValueError(f"Expected `y` with at least two classes, but got one class only: {classes.tolist()}.")

@@ -103,8 +103,6 @@ class LossfitMultiLabelClassifier(Estimator):
         X, y, weight = self._read(X, y, sample_weight)
         self._single = y.ndim == 1
         self.classes_ = np.unique(y) if self._single else np.arange(y.shape[1])
-        if self._single and len(self.classes_) < 2:
-            raise ValueError(f"Expected `y` with at least two classes, but got one class only: {y[0]!r}.")
         labels = self._labels(y)
         held = self._train(X, labels, weight, labels.shape[1], stratify=y if self._single else None)
         self.scaling_, self.thresholds_ = None, self._fixed_thresholds(labels.shape[1])
@@ -162,6 +160,7 @@ class LossfitMultiLabelClassifier(Estimator):
                 )
             dense: np.ndarray = y.astype(np.float64)
             return dense
+        checks.two_classes(self.classes_)
         new = np.setdiff1d(y, self.classes_)
         if len(new):
             raise ValueError(f"Expected `y` to hold some of the classes {self.classes_}, but got {new} too.")

@@ -15,6 +15,8 @@ from lossfit.integrations.sklearn.losses import Rows
 from lossfit.integrations.sklearn.network import Network
 from lossfit.losses.base import Loss
 
+LEAST = 1e-4  # by how much a held-out loss must fall to be better
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -46,15 +48,14 @@ class Watch:
 
     Args:
         rows: held out.
-        patience: how many iterations it may go on without getting better by more than ``tol``.
+        patience: how many iterations it may go on without getting better by more than 1e-4.
     """
 
     objective: Objective
     network: Network
     rows: Rows
     patience: int
-    tol: float
-    curve: list[float]
+    curve: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.best = self.mark = math.inf
@@ -68,7 +69,7 @@ class Watch:
         self.curve.append(value)
         if value < self.best:
             self.best, self.kept = value, copy.deepcopy(self.network.state_dict())
-        self.since = 0 if value < self.mark - self.tol else self.since + 1
+        self.since = 0 if value < self.mark - LEAST else self.since + 1
         self.mark = min(self.mark, value) if self.since == 0 else self.mark
         return self.since >= self.patience
 
