@@ -19,7 +19,7 @@ from lossfit.losses.base import Loss
 
 def _twin(cls: type[Loss]) -> Callable[..., Tensor]:
     called = list(inspect.signature(cls.forward).parameters.values())[1:]
-    made = _constructor(cls)
+    made = constructor(cls)
     at = [p for p in called if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
     names = {p.name for p in called}
 
@@ -40,7 +40,7 @@ def _twin(cls: type[Loss]) -> Callable[..., Tensor]:
     return loss
 
 
-def _constructor(cls: type[Loss]) -> list[Parameter]:
+def constructor(cls: type[Loss]) -> list[Parameter]:
     """What a class takes, with the keywords of its base spelled out."""
     own = list(inspect.signature(cls).parameters.values())
     if not any(p.kind is Parameter.VAR_KEYWORD for p in own):

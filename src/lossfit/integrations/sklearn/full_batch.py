@@ -1,0 +1,65 @@
+"""The full-batch solver: L-BFGS of scipy on all rows at once, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import OptimizeResult, minimize
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from lossfit.integrations.sklearn.losses import Rows
+from lossfit.integrations.sklearn.network import Network
+from lossfit.integrations.sklearn.training import Course, Objective, Watch
+
+MEMORY = 30  # gradients that it remembers; fewer make it slower (measured)
+STALLED = 1e-6  # gradients below this may be all rounding, so that no step is found that lowers the objective
+
+
+def minimise(
+    network: Network,
+    objective: Objective,
+    rows: Rows,
+    *,
+    max_iter: int,
+    tol: float,
+    watch: Watch | None = None,
+) -> Course:
+    """Train until no entry of the gradient is above ``tol``, or the held-out loss rises."""
+    parameters, course = list(network.parameters()), Course()
+
+    def put(vector: np.ndarray) -> None:
+        vector_to_parameters(torch.tensor(vector), parameters)
+
+    def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        put(vector)
+        with torch.enable_grad():
+            value = objective(network, rows)
+            gradient = torch.autograd.grad(value, parameters)
+        return value.item(), parameters_to_vector(gradient).numpy()
+
+    def after_iteration(intermediate_result: OptimizeResult) -> None:
+        course.curve.append(float(intermediate_result.fun))
+        if watch is not None:
+            put(intermediate_result.x)
+            if watch.is_over():
+                raise StopIteration
+
+    start = parameters_to_vector(parameters).detach().numpy()
+    found = minimize(
+        value_and_gradient,
+        start,
+        method="L-BFGS-B",
+        jac=True,
+        callback=after_iteration,
+        options={"maxiter": max_iter, "maxfun": 10 * max_iter, "gtol": tol, "ftol": 0.0, "maxcor": MEMORY, "maxls": 50},
+    )
+    put(found.x)
+    stopped = watch is not None and watch.since >= watch.patience
+    steepest = float(np.abs(found.jac).max())
+    if not np.isfinite(found.fun):
+        course.trouble = f"the loss became {found.fun}"
+    elif not stopped and not found.success and not steepest <= STALLED:
+        course.trouble = f"after {found.nit} iterations the largest entry of the gradient is {steepest:.1e}"
+    if watch is not None:
+        watch.restore()
+    return course
