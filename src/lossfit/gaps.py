@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import logsigmoid
 
-from lossfit import inputs
+from lossfit import inputs, kernels
 from lossfit.autograd import batched, call, fold, transformed
 
 Kind = Literal["soft", "hard"]
@@ -64,6 +64,7 @@ def gap(
     entropy: bool = False,
     mean_weight: Tensor | None = None,
     ignore_index: int = -100,
+    backend: kernels.Backend = "auto",
 ) -> Gap:
     r"""Target score and rival score of every row.
 
@@ -85,6 +86,8 @@ def gap(
         entropy: also return the entropy of softmax(z) in nats.
         mean_weight: weights (C,) for ``mean``: :math:`\frac1C \sum_k w_k z_k`. They get no gradient.
         ignore_index: rows with this target get 0 everywhere and no gradient.
+        backend: "triton" for the kernels, "torch" for plain PyTorch; "auto" leaves it to
+            :func:`lossfit.kernels.using`.
 
     Returns:
         A :class:`Gap`; float64 for float64 input, else float32. Where all rivals are -inf, or there is none, ``rivals``
@@ -92,7 +95,8 @@ def gap(
 
     Raises:
         TypeError: ``input`` is not floating point, or ``target`` is not of an integer type.
-        ValueError: the shapes do not fit, or ``kind`` is unknown.
+        ValueError: the shapes do not fit, ``kind`` or ``backend`` is unknown, or the kernels cannot run on the device.
+        ImportError: ``backend`` is "triton", which is not installed.
         IndexError: a target is out of range; the error names its position.
 
     Differentiable twice in eager mode, and works under ``torch.compile``, ``torch.func`` and autocast.
@@ -106,7 +110,8 @@ def gap(
     inputs.check_choice("kind", kind, KINDS)
     batch = inputs.read(input, target, ignore_index, probabilities=False)
     inputs.check_per_class("mean_weight", mean_weight, batch.input.shape[1])
-    found = rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
+    with kernels.using(kernels.current() if backend == "auto" else backend):
+        found = rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
     if batch.unbatched:
         found = Gap._make(None if v is None else v.squeeze(0) for v in found)
     return found
@@ -127,7 +132,8 @@ def rows(
     if scores.ndim > 3:
         scores, target = scores.flatten(2), target.flatten(1)
         valid = None if valid is None else valid.flatten(1)
-    find = _traceable if torch.compiler.is_compiling() else partial(call, Forward)
+    traced = torch.compiler.is_compiling() and not kernels.chosen(scores)
+    find = _traceable if traced else partial(call, Forward)
     if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
         found = find(scores, target, valid, mean_weight, True, mean, hit, False)
         found = (*found[:4], find(scores, target, valid, None, False, False, False, True)[4])
@@ -177,6 +183,10 @@ class Forward(Function):
         hit: bool,
         entropy: bool,
     ) -> Rows:
+        if kernels.chosen(scores):
+            from lossfit.kernels import launch
+
+            return launch.forward(scores, target, valid, weight, hard, mean, hit, entropy)
         blocks = _blocks(scores)
         if blocks is None:
             return _forward_block(scores, target, valid, weight, hard, mean, hit, entropy)
@@ -195,6 +205,7 @@ class Forward(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Rows) -> None:
         scores, target, valid, weight, ctx.hard, *_ = inputs
+        ctx.backend = kernels.current()
         own, rivals, _, hit, entropy = output
         if hit is not None:
             ctx.mark_non_differentiable(hit)
@@ -206,6 +217,7 @@ class Forward(Function):
         upstream = (*grads[:3], grads[4])
         again = torch.is_grad_enabled() or transformed()
         back: Any = partial(call, Backward) if again else Backward.forward
+        back = kernels.keeping(ctx.backend, back)
         grad: Any
         if batched(*upstream):  # it is linear in each of them
             one = torch.ones_like(ctx.saved_tensors[4])
@@ -247,6 +259,10 @@ class Backward(Function):
         hard: bool,
     ) -> Tensor:
         per_row = (target, valid, own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy)
+        if kernels.chosen(scores):
+            from lossfit.kernels import launch
+
+            return launch.backward(scores, target, valid, weight, *per_row[2:], hard)
         blocks = _blocks(scores)
         if blocks is None:
             return _backward_block(scores, weight, hard, None, *per_row)
