@@ -22,12 +22,15 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from lossfit import kernels
 from lossfit.autograd import batched, call, fold
 from lossfit.gaps import accumulation_dtype
 
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
 _ROWS_BY_CLASSES = 1 << 16
 _BY_NODES = 1 << 17
+# The kernels work through any number of nodes in place; this bounds the leads alone.
+_ROWS_BY_CLASSES_KERNELS = 1 << 26
 # The place of the target among its rivals, and the most a rival can be behind: no hazard is left at that lead.
 _OUT_OF_SIGHT = 1e4
 # The most a rival can be ahead, so that a target at -inf has a finite gradient.
@@ -217,7 +220,7 @@ def _leads(scores: Tensor, target: Tensor, sigma: float | Tensor) -> Iterator[tu
     """Blocks of rows with their leads (rows, classes), in which the target's own place is out of sight."""
     dtype = accumulation_dtype(scores)
     rows, classes = scores.shape
-    height = max(1, _ROWS_BY_CLASSES // classes)
+    height = max(1, (_ROWS_BY_CLASSES_KERNELS if kernels.chosen(scores) else _ROWS_BY_CLASSES) // classes)
     for top in range(0, rows, height):
         at = slice(top, top + height)
         z, own = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), target[at].unsqueeze(1)
@@ -240,6 +243,10 @@ def _win(lead: Tensor, nodes: int) -> Win:
     complement = half < least
     open = ~(least > _WON[least.dtype])
     place = least.new_zeros(len(least), nodes)
+    if kernels.chosen(lead):  # all rows at once: the host need not know which are which
+        log_share, *at_nodes = _integrate(lead, least, rivals, complement, nodes)
+        place, push = (v.masked_fill(~open.unsqueeze(1), 0.0) for v in at_nodes)
+        return Win(log_share.masked_fill(~open, -torch.inf), complement, place, push)
     out = Win(torch.full_like(least, -torch.inf), complement, place, torch.zeros_like(place))
     for of_q in (False, True):
         at = ((complement == of_q) & open).nonzero().squeeze(1)
@@ -250,9 +257,15 @@ def _win(lead: Tensor, nodes: int) -> Win:
     return out
 
 
-def _integrate(lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _integrate(
+    lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool | Tensor, nodes: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of Q or of P, the nodes that gave it, and their weights in the gradient."""
-    centre, left, right = (_locate_q if of_q else _locate_p)(lead, least, rivals)
+    if isinstance(of_q, Tensor):
+        both = zip(_locate_q(lead, least, rivals), _locate_p(lead, least, rivals), strict=True)
+        centre, left, right = (torch.where(of_q, q, p) for q, p in both)
+    else:
+        centre, left, right = (_locate_q if of_q else _locate_p)(lead, least, rivals)
     left, right = _widths(lead, of_q, centre, left, right)
     stretch = torch.log(right / left)
     x, log_weight = _rule(centre, left, torch.where(stretch.abs() < 1e-3, 1e-3, stretch), nodes)
@@ -260,7 +273,10 @@ def _integrate(lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool, nodes: i
     found += log_weight
     log_share = torch.logsumexp(found, 1)
     push = _exp(found - log_share.unsqueeze(1))
-    return log_share, x, push if s is None else -push * _hazard(x) / s.clamp(min=torch.finfo(s.dtype).tiny)
+    if s is None:
+        return log_share, x, push
+    push_of_q = -push * _hazard(x) / s.clamp(min=torch.finfo(s.dtype).tiny)
+    return log_share, x, torch.where(of_q.unsqueeze(1), push_of_q, push) if isinstance(of_q, Tensor) else push_of_q
 
 
 def _rule(centre: Tensor, left: Tensor, stretch: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
@@ -313,7 +329,7 @@ def _locate_q(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
     return x, width, width
 
 
-def _widths(lead: Tensor, of_q: bool, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _widths(lead: Tensor, of_q: bool | Tensor, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """How far on either side of the centre, at most ``left`` and ``right``, the integrand has dropped by _DROP nats."""
     probes = centre.new_tensor(_PROBES)
     bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
@@ -336,8 +352,12 @@ def _widths(lead: Tensor, of_q: bool, centre: Tensor, left: Tensor, right: Tenso
     return width[:, 0], width[:, 1]
 
 
-def _log_integrand(lead: Tensor, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _log_integrand(lead: Tensor, of_q: bool | Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """log(Phi S e^A) and S, or log(phi e^A), at x (rows, nodes)."""
+    if isinstance(of_q, Tensor):
+        from lossfit.kernels import exact
+
+        return exact.log_integrand(lead, of_q, x)
     a, s = [], []
     many = lead.shape[1] > 1000
     for at in _node_blocks(lead, x.shape[1]):
@@ -354,6 +374,10 @@ def _log_integrand(lead: Tensor, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor 
 
 def _push(lead: Tensor, win: Win) -> Tensor:
     """D log_share / d lead (rows, classes)."""
+    if kernels.chosen(lead):
+        from lossfit.kernels import exact
+
+        return exact.push(lead, win.place, win.push)
     total = torch.zeros_like(lead)
     for at in _node_blocks(lead, win.place.shape[1]):
         h = _hazard(win.place[:, at].unsqueeze(2) + lead.unsqueeze(1))
@@ -363,6 +387,10 @@ def _push(lead: Tensor, win: Win) -> Tensor:
 
 def _hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """S, S' and S'' at x (rows,)."""
+    if kernels.chosen(lead):
+        from lossfit.kernels import exact
+
+        return exact.hazard_sums(lead, x)
     u = x.unsqueeze(1) + lead
     h = _hazard(u)
     uh = u + h
@@ -401,7 +429,8 @@ _FAR = {torch.float64: -25.0, torch.float32: -10.0}
 
 
 def _any_far(u: Tensor) -> bool:
-    return u.numel() > 0 and bool(u.amin() < _FAR[u.dtype])
+    """Whether any is far; on a GPU, where the host would wait for the answer, it may be."""
+    return u.device.type != "cpu" or (u.numel() > 0 and bool(u.amin() < _FAR[u.dtype]))
 
 
 def _mills_series(u: Tensor) -> Tensor:

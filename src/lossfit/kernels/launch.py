@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -12,7 +14,7 @@ from lossfit.kernels import gap
 
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
-# Columns worked on at a time.
+# Columns worked on at a time; half as many where more is kept for each, so that the registers hold it.
 _BLOCK = 4096
 
 
@@ -97,11 +99,11 @@ def _forward(
     """Fields that are not wanted come back empty."""
     kernels.require(scores)
     out = _rows_like(scores, mean, hit, entropy)
-    rows, classes = scores.shape
+    rows = scores.shape[0]
     if rows:
         fields = (v if want else None for v, want in zip(out, (True, True, mean, hit, entropy), strict=True))
         per_row = (None if v is None else v.contiguous() for v in (target, valid, here, weight))
-        sizes, options = _shape(classes, out[0].dtype)
+        sizes, options = plan(scores, entropy=entropy)
         gap.forward[(rows,)](scores, *per_row, *fields, scores.stride(0), *sizes, HARD=hard, **options)
     return out
 
@@ -197,20 +199,20 @@ def _backward_into(
 
 def _launch_backward(scores: Tensor, out: Tensor, vectors: tuple[Tensor | None, ...], hard: bool) -> None:
     kernels.require(scores)
-    rows, classes = scores.shape
+    rows = scores.shape[0]
     if rows:
         vectors = tuple(None if v is None else v.contiguous() for v in vectors)
-        dtype = gaps.accumulation_dtype(scores)
-        sizes, options = _shape(classes, dtype)
+        deep = gaps._DEEP[gaps.accumulation_dtype(scores)]
+        sizes, options = plan(scores)
         strides = scores.stride(0), out.stride(0)
-        gap.backward[(rows,)](
-            scores, out, *vectors, *strides, *sizes, DEEP=gaps._DEEP[dtype], HARD=hard, **options
-        )
+        gap.backward[(rows,)](scores, out, *vectors, *strides, *sizes, DEEP=deep, HARD=hard, **options)
 
 
-def _shape(classes: int, dtype: torch.dtype) -> tuple[tuple[int, int], dict[str, object]]:
-    """The number of classes and of blocks; what the kernels are compiled for."""
-    block = min(_BLOCK, max(16, triton.next_power_of_2(classes)))
+def plan(scores: Tensor, *, entropy: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
+    """The numbers of classes and of blocks; and what the kernels are compiled for."""
+    classes, dtype = scores.shape[1], gaps.accumulation_dtype(scores)
+    widest = _BLOCK // 2 if entropy or dtype == torch.float64 else _BLOCK
+    block = min(widest, max(16, triton.next_power_of_2(classes)))
     return (classes, triton.cdiv(classes, block)), {
         "DTYPE": tl.float64 if dtype == torch.float64 else tl.float32,
         "LOWEST": gaps._LOWEST[dtype],
