@@ -8,6 +8,7 @@ scores themselves and numbers per row are kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -132,8 +133,7 @@ def rows(
     if scores.ndim > 3:
         scores, target = scores.flatten(2), target.flatten(1)
         valid = None if valid is None else valid.flatten(1)
-    traced = torch.compiler.is_compiling() and not kernels.chosen(scores)
-    find = _traceable if traced else partial(call, Forward)
+    find = _traced(scores) if torch.compiler.is_compiling() else partial(call, Forward)
     if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
         found = find(scores, target, valid, mean_weight, True, mean, hit, False)
         found = (*found[:4], find(scores, target, valid, None, False, False, False, True)[4])
@@ -422,6 +422,15 @@ def _soft_shares(scores: Tensor, rivals: Tensor, out: Tensor | None) -> Tensor:
     if near:
         return torch.add(rivals.mul_(-_LOG2_E), scores, alpha=_LOG2_E, out=out).exp2_()
     return torch.sub(scores, rivals, out=out).clamp_(max=0).mul_(_LOG2_E).exp2_()
+
+
+def _traced(scores: Tensor) -> Callable[..., Rows]:
+    """What a compiler is shown: plain operations, or the kernels where they are asked for."""
+    if not kernels.chosen(scores):
+        return _traceable
+    from lossfit.kernels import launch
+
+    return launch.forward
 
 
 def _traceable(

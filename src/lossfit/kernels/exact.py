@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lossfit import kernels
-from lossfit.kernels.normal import _LOG_SQRT_2PI, hazard, log_cdf_and_hazard
+from lossfit.kernels.normal import _LOG_SQRT_2PI, above, hazard, log_cdf_and_hazard
 
 # Places worked on at a time by a program of the integrand's, and classes.
 _PLACES, _CLASSES = 8, 128
@@ -76,7 +76,7 @@ def sums(
         k = tl.cast(i, tl.int64) * BLOCK + lanes
         u = at + tl.load(lead + row * classes + k, mask=k < classes, other=1e4)
         h = hazard(u, DTYPE)
-        uh = u + h
+        uh = above(u, h, DTYPE)
         s += h
         ds -= h * uh
         dds += h * (uh * (uh + h) - 1.0)

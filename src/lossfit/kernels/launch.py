@@ -123,6 +123,25 @@ def _(
     return _rows_like(scores, mean, hit, entropy)
 
 
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Five) -> None:
+    scores, target, valid, here, weight, ctx.hard, ctx.mean, _, ctx.entropy = inputs
+    own, rivals, _, _, entropy = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(scores, target, valid, here, weight, own, rivals, entropy if ctx.entropy else None)
+
+
+def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    scores, target, valid, here, weight, own, rivals, entropy = ctx.saved_tensors
+    g_target, g_rivals, g_mean, _, g_entropy = grads
+    upstream = g_target, g_rivals, g_mean if ctx.mean else None, g_entropy if ctx.entropy else None
+    grad = _backward(scores, target, valid, here, own, rivals, entropy, *upstream, weight, ctx.hard)
+    return (grad, *(None,) * 8)
+
+
+# For compilers. In eager mode ``gaps.Forward`` is around the operator, and differentiates twice and under torch.func.
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
 def _rows_like(scores: Tensor, mean: bool, hit: bool, entropy: bool) -> Five:
     rows, dtype = scores.shape[0], gaps.accumulation_dtype(scores)
     return (

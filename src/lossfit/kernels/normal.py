@@ -83,6 +83,19 @@ def hazard(u, DTYPE: tl.constexpr):
 
 
 @triton.jit
+def above(u, h, DTYPE: tl.constexpr):
+    """u + h for the hazard h at u; far below 0, where they cancel, by the asymptotic series of 1 - a R(a)."""
+    if DTYPE == tl.float64:
+        far = u < -25.0
+    else:
+        far = u < -10.0
+    a = tl.where(far, -u, 1.0)
+    v = 1.0 / (a * a)
+    short = v * (1.0 - v * (3.0 - v * (15.0 - v * (105.0 - v * 945.0))))
+    return tl.where(far, a * short / (1.0 - short), u + h)
+
+
+@triton.jit
 def log_cdf_and_hazard(u, DTYPE: tl.constexpr):
     """log Phi(u), relatively precise also where Phi is near 1, and phi(u) / Phi(u)."""
     a = tl.abs(u)
