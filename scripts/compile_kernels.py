@@ -1,12 +1,13 @@
 """Compile every kernel ahead of time for an H100 or H200, which takes no GPU, and show what ptxas says of it.
 
-    python scripts/compile_kernels.py
+    python scripts/compile_kernels.py [bf16 fp16 fp32 fp64]
 
-It ends with status 1 if a kernel keeps registers in memory ("spills").
+The types are those of the scores; all of them unless told. It ends with status 1 if a kernel keeps registers in memory ("spills").
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -67,10 +68,11 @@ def usage(ptx: str) -> tuple[int, int]:
     return int(registers[1]), sum(spills)
 
 
-def variants() -> list[tuple[str, Any, str, dict[str, Any], int]]:
+def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]]:
     """Name, kernel, type of the scores, constants and warps."""
     found: list[tuple[str, Any, str, dict[str, Any], int]] = []
-    for scores, dtype in TYPES.items():
+    for scores in types:
+        dtype = TYPES[scores]
         many = torch.empty(1, 1 << 17, dtype=dtype, device="meta")
         deep = gaps._DEEP[gaps.accumulation_dtype(many)]
         for hard in (False, True):
@@ -85,6 +87,8 @@ def variants() -> list[tuple[str, Any, str, dict[str, Any], int]]:
                     constants |= {key: None for key in absent if key in kernel.arg_names}
                     found.append((f"gap {kernel.__name__}: {name}", kernel, scores, constants, warps))
     for numbers, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
+        if numbers not in types:
+            continue
         tile = {"PLACES": exact._PLACES, "BLOCK": exact._CLASSES}
         found.append(("exact: integrand", exact.integrand, numbers, {"DTYPE": dtype, **tile}, 4))
         found.append(("exact: sums", exact.sums, numbers, {"DTYPE": dtype, "BLOCK": exact._WIDE}, 4))
@@ -93,9 +97,15 @@ def variants() -> list[tuple[str, Any, str, dict[str, Any], int]]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("types", nargs="*", metavar="type", help=", ".join(TYPES))
+    types = parser.parse_args().types or list(TYPES)
+    unknown = set(types) - set(TYPES)
+    if unknown:
+        parser.error(f"Expected types among {', '.join(TYPES)}, but got {', '.join(sorted(unknown))}.")
     spilled = 0
     print(f"{'kernel':45} {'type':5} {'warps':>5} {'registers':>9} {'spilled bytes':>13}")
-    for name, kernel, scores, constants, warps in variants():
+    for name, kernel, scores, constants, warps in variants(types):
         registers, spills = usage(compiled(kernel, scores, constants, warps))
         print(f"{name:45} {scores:5} {warps:5} {registers:9} {spills:13}")
         spilled += spills

@@ -82,8 +82,13 @@ def test_sums_over_the_classes(dtype: torch.dtype, classes: int, device: str) ->
 
     weight = torch.randn_like(x)
     pushed = exact.push(lead, x, weight)
-    by_hand = (weight.double().unsqueeze(2) * torch.exp(-0.5 * (at.unsqueeze(2) + lead.double().unsqueeze(1)) ** 2
-               - torch.special.log_ndtr(at.unsqueeze(2) + lead.double().unsqueeze(1)))).sum(1) / (2 * torch.pi) ** 0.5
+    by_hand = (
+        weight.double().unsqueeze(2)
+        * torch.exp(
+            -0.5 * (at.unsqueeze(2) + lead.double().unsqueeze(1)) ** 2
+            - torch.special.log_ndtr(at.unsqueeze(2) + lead.double().unsqueeze(1))
+        )
+    ).sum(1) / (2 * torch.pi) ** 0.5
     assert_close(pushed.double(), by_hand, rtol=10 * rtol, atol=10 * rtol)
 
 
@@ -99,8 +104,7 @@ def hard_rows(classes: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("classes", [2, 20])
+@pytest.mark.parametrize(("classes", "dtype"), [(2, torch.float32), (20, torch.float32), (20, torch.float64)])
 def test_the_loss_and_its_gradients(classes: int, dtype: torch.dtype, log: bool, device: str) -> None:
     """The gradient of the last row, a million noises behind, has no digits in any path; it is finite."""
     z, y = hard_rows(classes)

@@ -226,7 +226,9 @@ def test_rows_of_any_layout(layout: str, kind: str, device: str) -> None:
     z = LAYOUTS[layout](plain)
     packed = z.contiguous()
     every_other = torch.stack([y, y], 1)[:, 0]
-    fields = [launch.forward(v, t, valid, None, kind == "hard", True, True, True) for v, t in ((z, every_other), (packed, y))]
+    fields = [
+        launch.forward(v, t, valid, None, kind == "hard", True, True, True) for v, t in ((z, every_other), (packed, y))
+    ]
     for value, expected in zip(*fields, strict=True):
         assert value is None or torch.equal(value, expected)
     own, rivals, *_, entropy = fields[0]
@@ -354,7 +356,7 @@ def test_a_target_out_of_range_gives_no_number(device: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 2)])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3, 2)])
 def test_gradients_of_both_orders(kind: str, shape: tuple[int, ...], device: str) -> None:
     z = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
     y = torch.randint(shape[1], (shape[0], *shape[2:]), device=device)

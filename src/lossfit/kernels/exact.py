@@ -1,6 +1,7 @@
-"""EXACT's sums over the classes as kernels: what ``lossfit.gaussian`` needs at given places, without a buffer per place.
+"""EXACT's sums over the classes as kernels: what ``lossfit.gaussian`` needs at given places.
 
-The leads are (rows, classes) with the target out of sight, of float32 or float64.
+The leads are (rows, classes) with the target out of sight, of float32 or float64. Nothing of rows x places x classes is
+kept.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def integrand(
     lanes = tl.arange(0, BLOCK)
     a = tl.zeros([PLACES, BLOCK], DTYPE)
     s = tl.zeros([PLACES, BLOCK], DTYPE)
-    for i in range(0, blocks):
+    for i in range(blocks):
         k = tl.cast(i, tl.int64) * BLOCK + lanes
         exists = k < classes
         # A class that does not exist is so far behind that it adds nothing.
@@ -72,7 +73,7 @@ def sums(
     s = tl.zeros([BLOCK], DTYPE)
     ds = tl.zeros([BLOCK], DTYPE)
     dds = tl.zeros([BLOCK], DTYPE)
-    for i in range(0, blocks):
+    for i in range(blocks):
         k = tl.cast(i, tl.int64) * BLOCK + lanes
         u = at + tl.load(lead + row * classes + k, mask=k < classes, other=1e4)
         h = hazard(u, DTYPE)
@@ -102,7 +103,7 @@ def push_kernel(
     k = program % blocks * BLOCK + tl.arange(0, BLOCK)
     delta = tl.load(lead + row * classes + k, mask=k < classes, other=1e4)
     total = tl.zeros([BLOCK], DTYPE)
-    for j in range(0, places):
+    for j in range(places):
         n = row * places + j
         total += tl.load(weight + n) * hazard(tl.load(place + n) + delta, DTYPE)
     tl.store(out + row * classes + k, total, mask=k < classes)
@@ -119,9 +120,7 @@ def log_integrand(lead: Tensor, of_q: Tensor, x: Tensor) -> tuple[Tensor, Tensor
         block = min(_CLASSES, triton.next_power_of_2(classes))
         sizes = places, classes, triton.cdiv(classes, block)
         grid = rows, triton.cdiv(places, _PLACES)
-        integrand[grid](
-            lead, of_q, x, log, slope, *sizes, _dtype(lead), _PLACES, block, num_warps=4
-        )
+        integrand[grid](lead, of_q, x, log, slope, *sizes, _dtype(lead), _PLACES, block, num_warps=4)
     return log, slope
 
 

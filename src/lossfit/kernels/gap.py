@@ -49,7 +49,7 @@ def forward(
     spread = tl.zeros([BLOCK], DTYPE)
     row_sum = tl.zeros([BLOCK], DTYPE)
     beaten = tl.zeros([BLOCK], tl.int32)
-    for i in range(0, blocks):
+    for i in range(blocks):
         k = tl.cast(i, tl.int64) * BLOCK + lanes
         exists = (k < classes) & counts
         z = tl.load(base + k, mask=exists, other=0.0).to(DTYPE)
@@ -153,7 +153,7 @@ def backward(
         to_rivals = tl.load(g_rivals + row).to(DTYPE)
         if HARD:
             ties = tl.zeros([BLOCK], tl.int32)
-            for i in range(0, blocks):
+            for i in range(blocks):
                 k = tl.cast(i, tl.int64) * BLOCK + lanes
                 rival = (k < classes) & counts & (k != y)
                 z = tl.load(base + k, mask=rival, other=0.0).to(DTYPE)
@@ -168,7 +168,7 @@ def backward(
         lse = tl.where(t > r, t, r) + log1p(exp_minus(tl.abs(t - r)))
     deep_r = tl.where(r < DEEP, DEEP, r)
 
-    for i in range(0, blocks):
+    for i in range(blocks):
         k = tl.cast(i, tl.int64) * BLOCK + lanes
         exists = k < classes
         z = tl.load(base + k, mask=exists & counts, other=0.0).to(DTYPE)

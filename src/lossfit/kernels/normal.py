@@ -84,7 +84,7 @@ def hazard(u, DTYPE: tl.constexpr):
 
 @triton.jit
 def above(u, h, DTYPE: tl.constexpr):
-    """u + h for the hazard h at u; far below 0, where they cancel, by the asymptotic series of 1 - a R(a)."""
+    """The hazard h at u, plus u; far below 0, where they cancel, by the asymptotic series of 1 - a R(a)."""
     if DTYPE == tl.float64:
         far = u < -25.0
     else:
@@ -97,7 +97,7 @@ def above(u, h, DTYPE: tl.constexpr):
 
 @triton.jit
 def log_cdf_and_hazard(u, DTYPE: tl.constexpr):
-    """log Phi(u), relatively precise also where Phi is near 1, and phi(u) / Phi(u)."""
+    """The logarithm of Phi(u), relatively precise also where Phi is near 1, and phi(u) / Phi(u)."""
     a = tl.abs(u)
     ratio = mills(a, DTYPE)
     phi = density(a)
