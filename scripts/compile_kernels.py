@@ -2,7 +2,8 @@
 
     python scripts/compile_kernels.py [bf16 fp16 fp32 fp64]
 
-The types are those of the scores; all of them unless told. It ends with status 1 if a kernel keeps registers in memory ("spills").
+The types are those of the scores; all of them unless told. It ends with status 1 if a kernel keeps registers in memory
+("spills").
 """
 
 from __future__ import annotations
