@@ -1,7 +1,13 @@
-"""Names that the examples in docstrings use without importing them."""
+"""Names that the examples in docstrings use without importing them; and where Triton's kernels run."""
+
+import os
 
 import pytest
 import torch
+
+# Without a GPU in Triton's interpreter, which must be chosen before anything imports Triton.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import lossfit
 

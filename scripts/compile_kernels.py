@@ -27,7 +27,7 @@ from lossfit.kernels import exact, gap, launch
 
 TARGET = GPUTarget("cuda", 90, 32)
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-SCORES, FLAGS = ("scores", "out"), ("valid", "here", "hit_out", "of_q")
+SCORES, FLAGS = ("scores", "out"), ("valid", "here", "hit_out")
 NUMBERS = ("stride", "out_stride", "classes", "blocks", "places")
 OPTIONAL = ("valid", "here", "weight", "mean_out", "hit_out", "entropy_out", "entropy", "g_mean", "g_entropy")
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
@@ -91,7 +91,7 @@ def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]
         if numbers not in types:
             continue
         tile = {"PLACES": exact._PLACES, "BLOCK": exact._CLASSES}
-        found.append(("exact: integrand", exact.integrand, numbers, {"DTYPE": dtype, **tile}, 4))
+        found.append(("exact: at places", exact.at_places, numbers, {"DTYPE": dtype, **tile}, 4))
         found.append(("exact: sums", exact.sums, numbers, {"DTYPE": dtype, "BLOCK": exact._WIDE}, 4))
         found.append(("exact: push", exact.push_kernel, numbers, {"DTYPE": dtype, "BLOCK": exact._WIDE}, 4))
     return found

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import lossfit
 from helpers import build, case_id, every_case, has_second_derivative, promises_value_gradient
 from lossfit import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, CosineHead, LinearHead
-from lossfit.heads import cosines
+from lossfit.cosines import cosines
 
 N, D, C = 5, 4, 6
 MARGINS = [

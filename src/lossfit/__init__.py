@@ -5,9 +5,11 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 """
 
 from lossfit import calibration, estimators, functional, meta, multitask, registry, schedules
+from lossfit.cosine_head import CosineHead, normface_scale
 from lossfit.crf import LinearChainCRF
 from lossfit.gaps import Gap, gap
-from lossfit.heads import CosineHead, LinearHead, normface_scale
+from lossfit.heads import LinearHead
+from lossfit.linear import linear_gap
 from lossfit.losses import (
     AsymmetricLoss,
     AUCLoss,
@@ -132,6 +134,7 @@ __all__ = [
     "functional",
     "gap",
     "inverse_frequency_weight",
+    "linear_gap",
     "make",
     "meta",
     "multitask",

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import logsigmoid
 
-from lossfit import inputs, kernels
+from lossfit import inputs, kernels, shards
 from lossfit.autograd import batched, call, fold, transformed
+from lossfit.shards import Shard
 
 Kind = Literal["soft", "hard"]
 KINDS = ("soft", "hard")
@@ -110,7 +111,7 @@ def gap(
     """
     inputs.check_choice("kind", kind, KINDS)
     batch = inputs.read(input, target, ignore_index, probabilities=False)
-    inputs.check_per_class("mean_weight", mean_weight, batch.input.shape[1])
+    inputs.check_per_class("mean_weight", mean_weight, batch.classes)
     with kernels.using(kernels.current() if backend == "auto" else backend):
         found = rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
     if batch.unbatched:
@@ -133,7 +134,11 @@ def rows(
     if scores.ndim > 3:
         scores, target = scores.flatten(2), target.flatten(1)
         valid = None if valid is None else valid.flatten(1)
-    find = _traced(scores) if torch.compiler.is_compiling() else partial(call, Forward)
+    if mean_weight is not None:
+        mean_weight = batch.local(mean_weight)
+    find: Callable[..., Any] = _traced(scores) if torch.compiler.is_compiling() else _blocked
+    if batch.shard is not None:
+        find = partial(call, Sharded, batch.shard)
     if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
         found = find(scores, target, valid, mean_weight, True, mean, hit, False)
         found = (*found[:4], find(scores, target, valid, None, False, False, False, True)[4])
@@ -144,16 +149,21 @@ def rows(
     return Gap(*found)
 
 
-def all_log_odds(scores: Tensor, kind: Kind) -> Tensor:
+def _blocked(*arguments: Any) -> Rows:
+    found: Rows = call(Forward, *arguments, None)
+    return found
+
+
+def all_log_odds(batch: inputs.Batch, kind: Kind) -> Tensor:
     """The gap of every class as if it were the target, (N, C, d1, ...), for soft targets.
 
     Starting from the gap of the arg max, p_c and 1 - p_c of every other class keep their digits.
     """
-    scores = scores.to(accumulation_dtype(scores))
-    top = scores.argmax(1, keepdim=True)
-    best = rows(inputs.Batch(scores, top.squeeze(1)), kind)
-    target, lead = best.target.unsqueeze(1), best.log_odds.unsqueeze(1)
-    is_top = torch.zeros_like(scores, dtype=torch.bool).scatter(1, top, True)
+    scores = batch.input.to(accumulation_dtype(batch.input))
+    batch = inputs.Batch(scores, batch.top(), shard=batch.shard)
+    best = rows(batch, kind)
+    target, lead = batch.shared(best.target).unsqueeze(1), batch.shared(best.log_odds).unsqueeze(1)
+    is_top = batch.is_own()
     if kind == "hard":
         return torch.where(is_top, lead, scores - target)
     # At most log(1/2) for every class but the top one, whose place is kept harmless for the gradient.
@@ -170,7 +180,10 @@ Rows = tuple[Tensor | None, ...]
 
 
 class Forward(Function):
-    """(scores, target, valid, weight, hard, mean?, hit?, entropy?) -> the fields of Gap."""
+    """(scores, target, valid, weight, hard, mean?, hit?, entropy?, here) -> the fields of Gap.
+
+    ``here`` marks the rows whose target is among these columns, where that is not all of them: see :class:`Sharded`.
+    """
 
     @staticmethod
     def forward(
@@ -182,24 +195,26 @@ class Forward(Function):
         mean: bool,
         hit: bool,
         entropy: bool,
+        here: Tensor | None,
     ) -> Rows:
         if kernels.chosen(scores):
             from lossfit.kernels import launch
 
-            return launch.forward(scores, target, valid, weight, hard, mean, hit, entropy)
+            return launch.forward(scores, target, valid, weight, hard, mean, hit, entropy, here)
         blocks = _blocks(scores)
         if blocks is None:
-            return _forward_block(scores, target, valid, weight, hard, mean, hit, entropy)
+            return _forward_block(scores, target, valid, weight, hard, mean, hit, entropy, here)
         dtype = accumulation_dtype(scores)
         wanted = (dtype, dtype, dtype if mean else None, torch.bool if hit else None, dtype if entropy else None)
         out = tuple(None if kind is None else scores.new_empty(target.shape, dtype=kind) for kind in wanted)
         buffer = scores.new_empty(scores[blocks[0][0]].numel(), dtype=dtype)  # the first block is the largest
         for at_scores, at_rows in blocks:
-            some = None if valid is None else valid[at_rows]
-            found = _forward_block(scores[at_scores], target[at_rows], some, weight, hard, mean, hit, entropy, buffer)
-            for whole, part in zip(out, found, strict=True):
-                if whole is not None and part is not None:
-                    whole[at_rows] = part
+            some, there = (None if v is None else v[at_rows] for v in (valid, here))
+            part, own = scores[at_scores], target[at_rows]
+            found = _forward_block(part, own, some, weight, hard, mean, hit, entropy, there, buffer)
+            for whole, piece in zip(out, found, strict=True):
+                if whole is not None and piece is not None:
+                    whole[at_rows] = piece
         return out
 
     @staticmethod
@@ -222,10 +237,10 @@ class Forward(Function):
         if batched(*upstream):  # it is linear in each of them
             one = torch.ones_like(ctx.saved_tensors[4])
             each = [(g, [one if u is g else None for u in upstream]) for g in upstream if g is not None]
-            grad = sum(g.unsqueeze(1) * back(*ctx.saved_tensors, *ones, ctx.hard) for g, ones in each)
+            grad = sum(g.unsqueeze(1) * back(*ctx.saved_tensors, *ones, ctx.hard, None) for g, ones in each)
         else:
-            grad = back(*ctx.saved_tensors, *upstream, ctx.hard)
-        return (grad, *(None,) * 7)
+            grad = back(*ctx.saved_tensors, *upstream, ctx.hard, None)
+        return (grad, *(None,) * 8)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Rows, tuple[int | None, ...]]:
@@ -234,6 +249,99 @@ class Forward(Function):
         found = Forward.apply(*fold(info.batch_size, in_dims, arguments, per_class=(3,)))
         out = tuple(None if v is None else v.unflatten(0, (info.batch_size, -1)) for v in found)
         return out, tuple(None if v is None else 0 for v in out)
+
+
+class Sharded(Function):
+    """:class:`Forward` where the classes are spread over ranks: (shard, and its arguments) -> the fields of Gap.
+
+    Forward there are two collectives of numbers per row, three with ``hit``. Backward there is none, since what
+    comes after is the same on all ranks; for the hard gap one, which counts ties.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        shard: Shard,
+        scores: Tensor,
+        target: Tensor,
+        valid: Tensor | None,
+        weight: Tensor | None,
+        hard: bool,
+        mean: bool,
+        hit: bool,
+        entropy: bool,
+    ) -> Rows:
+        dtype = accumulation_dtype(scores)
+        at, here = shard.locate(target)
+        if scores.shape[1]:
+            found = Forward.forward(scores, at, valid, weight, hard, mean, False, entropy, here)
+            own, rivals, mean_score, _, among = found
+            mean_score = None if mean_score is None else mean_score * (scores.shape[1] / shard.total)
+        else:
+            own = mean_score = among = scores.new_zeros(target.shape, dtype=dtype)
+            rivals = torch.full_like(own, _LOWEST[dtype])
+        assert own is not None
+        assert rivals is not None
+        top = shard.max(rivals)
+        behind = rivals - top
+        parts = [own, rivals * 0 if hard else behind.exp()]  # so that what is no number stays none
+        parts += [mean_score] if mean and mean_score is not None else []
+        parts += [behind.exp() * (among - behind)] if entropy and among is not None else []
+        total = shards.reduce_(torch.stack(parts), shard.group)
+        own, rivals = total[0], top + (total[1] if hard else total[1].log())
+        mean_score, row_entropy = (total[2] if mean else None), None
+        if entropy:
+            row_entropy = _entropy(own - rivals, total[-1] / total[1] + total[1].log())
+        is_hit = _beats_all(scores, shard, target, own) if hit else None
+        if valid is not None:
+            masked = (own, rivals, mean_score, is_hit, row_entropy)
+            own, rivals, mean_score, is_hit, row_entropy = (
+                None if v is None else v.masked_fill(~valid, 0) for v in masked
+            )
+        if is_hit is not None:
+            ctx.mark_non_differentiable(is_hit)
+        ctx.set_materialize_grads(False)
+        ctx.shard, ctx.hard = shard, hard
+        ctx.save_for_backward(scores, at, here, valid, weight, own, rivals, row_entropy)
+        return own, rivals, mean_score, is_hit, row_entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("There is no second derivative where classes are spread over ranks.")
+        scores, at, here, valid, weight, own, rivals, entropy = ctx.saved_tensors
+        shard: Shard = ctx.shard
+        g_target, g_rivals, g_mean, g_entropy = (*grads[:3], grads[4])
+        none = (None,) * 7
+        if ctx.hard and g_rivals is not None:
+            ties = _ties(scores, rivals, at, here)
+            g_rivals = g_rivals * (ties / shards.reduce_(ties.clone(), shard.group).clamp(min=1))
+        if not scores.shape[1]:
+            return None, torch.zeros_like(scores), *none
+        if g_mean is not None:
+            g_mean = g_mean * (scores.shape[1] / shard.total)
+        upstream = g_target, g_rivals, g_mean, g_entropy
+        grad = Backward.forward(scores, at, valid, weight, own, rivals, entropy, *upstream, ctx.hard, here)
+        return None, grad, *none
+
+
+def _beats_all(scores: Tensor, shard: Shard, target: Tensor, own: Tensor) -> Tensor:
+    """Whether no class of any rank has a larger score than the target, or the same and stands before it."""
+    beaten = torch.zeros_like(own)
+    if scores.shape[1]:
+        best, first = scores.max(1)  # the target itself does no harm
+        best = best.to(own.dtype)
+        beaten = ((best > own) | ((best == own) & (shard.classes(first) < target))).to(own.dtype)
+    return shard.max(beaten) == 0
+
+
+def _ties(scores: Tensor, rivals: Tensor, at: Tensor, here: Tensor) -> Tensor:
+    """How many rivals among these columns reach the maximum."""
+    if not scores.shape[1]:
+        return torch.zeros_like(rivals)
+    tie = (scores.to(rivals.dtype) == rivals.unsqueeze(1)).to(rivals.dtype)
+    own = tie.gather(1, at.unsqueeze(1)).squeeze(1)
+    return tie.sum(1) - own.masked_fill(~here, 0.0)
 
 
 class Backward(Function):
@@ -257,12 +365,13 @@ class Backward(Function):
         g_mean: Tensor | None,
         g_entropy: Tensor | None,
         hard: bool,
+        here: Tensor | None,
     ) -> Tensor:
-        per_row = (target, valid, own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy)
+        per_row = (target, valid, own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy, here)
         if kernels.chosen(scores):
             from lossfit.kernels import launch
 
-            return launch.backward(scores, target, valid, weight, *per_row[2:], hard)
+            return launch.backward(scores, target, valid, weight, *per_row[2:-1], hard, here)
         blocks = _blocks(scores)
         if blocks is None:
             return _backward_block(scores, weight, hard, None, *per_row)
@@ -274,7 +383,7 @@ class Backward(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.hard = inputs
+        *tensors, ctx.hard, _ = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
 
@@ -282,7 +391,7 @@ class Backward(Function):
     def backward(ctx: Any, v: Tensor | None) -> Rows:
         """Plain torch operations, so that autograd goes on from here. ``v`` is (N, C, ...)."""
         if v is None:
-            return (None,) * 12
+            return (None,) * 13
         scores, target, valid, weight, own, rivals, entropy, *upstream = ctx.saved_tensors
         g_target, g_rivals, g_mean, g_entropy = upstream
         at = target.unsqueeze(1)
@@ -315,7 +424,7 @@ class Backward(Function):
             to_rivals.append(to_lse * torch.sigmoid(rivals - own))
         grad_scores = sum(to_scores[1:], to_scores[0]).to(scores.dtype) if to_scores else None
         grad_rivals = sum(to_rivals[1:], to_rivals[0]) if to_rivals else None
-        return (grad_scores, None, None, None, to_own, grad_rivals, to_entropy, *to_upstream, None)
+        return (grad_scores, None, None, None, to_own, grad_rivals, to_entropy, *to_upstream, None, None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
@@ -332,6 +441,7 @@ def _forward_block(
     mean: bool,
     hit: bool,
     entropy: bool,
+    here: Tensor | None = None,
     buffer: Tensor | None = None,
 ) -> Rows:
     dtype = accumulation_dtype(scores)
@@ -347,7 +457,11 @@ def _forward_block(
     mean_score = is_hit = row_entropy = None
     if mean:
         mean_score = (work if weight is None else work * per_class(weight, work)).sum(1) / scores.shape[1]
-    work = work.scatter(1, at, _LOWEST[dtype]) if work is scores else work.scatter_(1, at, _LOWEST[dtype])
+    hidden: Any = _LOWEST[dtype]
+    if here is not None:  # elsewhere no column is left out
+        hidden = at_own.masked_fill(here.unsqueeze(1), hidden)
+        own = own.masked_fill(~here, 0.0)
+    work = work.scatter(1, at, hidden) if work is scores else work.scatter_(1, at, hidden)
     if hit:
         top, first = work.max(1, keepdim=True)
         is_hit = ((at_own > top) | ((at_own == top) & (at < first))).squeeze(1)
@@ -363,15 +477,17 @@ def _forward_block(
         total = work.exp2_().sum(1, keepdim=True).clamp_(1e-6, 1e30)
         rivals = (total - 1).log1p_().sub_(shift, alpha=1 / _LOG2_E).squeeze(1)
         if surprise is not None:
-            # H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)
             among = (torch.log1p(total - 1) - surprise.mul_(work).sum(1, keepdim=True) / (_LOG2_E * total)).squeeze(1)
-            lead = own - rivals
-            p, q = torch.sigmoid(lead), torch.sigmoid(-lead)
-            row_entropy = q * (among - logsigmoid(-lead)) - p * logsigmoid(lead)
+            row_entropy = _entropy(own - rivals, among) if here is None else among
     found = (own, rivals, mean_score, is_hit, row_entropy)
     if valid is None:
         return found
     return tuple(None if v is None else v.masked_fill(~valid, 0) for v in found)
+
+
+def _entropy(lead: Tensor, among: Tensor) -> Tensor:
+    """H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)."""
+    return torch.sigmoid(-lead) * (among - logsigmoid(-lead)) - torch.sigmoid(lead) * logsigmoid(lead)
 
 
 def _backward_block(
@@ -388,6 +504,7 @@ def _backward_block(
     g_rivals: Tensor | None,
     g_mean: Tensor | None,
     g_entropy: Tensor | None,
+    here: Tensor | None = None,
 ) -> Tensor:
     """The gradient of a block: written to ``out``, of the scores' dtype, or returned as a new tensor."""
     dtype = own.dtype
@@ -398,11 +515,14 @@ def _backward_block(
     else:
         r = rivals.unsqueeze(1)
         if hard:
-            grad = _hard_shares(scores.to(dtype), r, at)
+            grad = _hard_shares(scores.to(dtype), r, at, here)
         else:
             grad = _soft_shares(scores, r.clamp(min=_DEEP[dtype]), out if in_place else None)
         grad.mul_(g_rivals.unsqueeze(1))
-    grad.scatter_(1, at, 0.0) if g_target is None else grad.scatter_(1, at, g_target.unsqueeze(1))
+    to_own: Any = 0.0 if g_target is None else g_target.unsqueeze(1)
+    if here is not None:
+        to_own = torch.where(here.unsqueeze(1), to_own, grad.gather(1, at))
+    grad.scatter_(1, at, to_own)
     if g_mean is not None:
         share = (g_mean / scores.shape[1]).unsqueeze(1)
         grad.add_(share if weight is None else share * per_class(weight, grad))
@@ -487,9 +607,10 @@ def _finite(x: Tensor) -> Tensor:
     return x.clamp(min=_LOWEST[x.dtype])
 
 
-def _hard_shares(z: Tensor, r: Tensor, at: Tensor) -> Tensor:
+def _hard_shares(z: Tensor, r: Tensor, at: Tensor, here: Tensor | None = None) -> Tensor:
     """The rivals that reach the maximum share it evenly."""
-    tie = (z == r).to(z.dtype).scatter_(1, at, 0.0)
+    tie = (z == r).to(z.dtype)
+    tie.scatter_(1, at, 0.0 if here is None else tie.gather(1, at).masked_fill_(here.unsqueeze(1), 0.0))
     return tie / tie.sum(1, keepdim=True).clamp(min=1.0)
 
 

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from lossfit import kernels
+from lossfit import kernels, shards
 from lossfit.autograd import batched, call, fold
 from lossfit.gaps import accumulation_dtype
+from lossfit.inputs import Batch
+from lossfit.shards import Place, Shard
 
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
 _ROWS_BY_CLASSES = 1 << 16
@@ -57,8 +59,11 @@ class Win(NamedTuple):
     """Their weights c (N, nodes) in d log_share / d lead_k = sum_n c_n h(x_n + lead_k)."""
 
 
-def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
+def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool, shard: Shard | None = None) -> Tensor:
     """1 - P, or -log P, of every row: scores (N, C), targets (N,), sigma a number or (N,)."""
+    if shard is not None:
+        rows: Tensor = call(_Sharded, shard, scores, target, sigma, log)
+        return rows
     found: tuple[Tensor, ...] = call(_Exact, scores, target, sigma, log)
     return found[0]
 
@@ -99,6 +104,27 @@ class _Exact(Function):
         return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
 
 
+class _Sharded(Function):
+    """The same where the classes are spread over ranks: every sum over the classes is one over the ranks too."""
+
+    @staticmethod
+    def forward(ctx: Any, shard: Shard, scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
+        loss, *win = _forward(scores, target, sigma, log, shard)
+        ctx.shard, ctx.log = shard, log
+        ctx.sigma = None if isinstance(sigma, Tensor) else sigma
+        ctx.save_for_backward(scores, target, sigma if isinstance(sigma, Tensor) else None, *win)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("ExactLoss has no second derivative.")
+        scores, target, sigma, log_share, complement, place, weights = ctx.saved_tensors
+        sigma, win = ctx.sigma if sigma is None else sigma, Win(log_share, complement, place, weights)
+        to_scores, to_sigma = _backward(grad, scores, target, sigma, *win, ctx.log, ctx.shard)
+        return None, to_scores, None, to_sigma if ctx.needs_input_grad[3] else None, None
+
+
 class _ExactBackward(Function):
     @staticmethod
     def forward(
@@ -133,9 +159,11 @@ class _ExactBackward(Function):
         return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
 
 
-def _forward(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> tuple[Tensor, ...]:
-    nodes = node_count(scores.shape[1])
-    parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma)]
+def _forward(
+    scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool, shard: Shard | None = None
+) -> tuple[Tensor, ...]:
+    nodes = node_count(scores.shape[1] if shard is None else shard.total)
+    parts = [_win(lead, nodes) for _, lead in _leads(scores, target, sigma, shard)]
     win = Win(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else _no_rows(scores, nodes)
     share = win.log_share.exp()
     if log:
@@ -155,6 +183,7 @@ def _backward(
     place: Tensor,
     weights: Tensor,
     log: bool,
+    shard: Shard | None = None,
 ) -> tuple[Tensor, Tensor]:
     # dl / d log_share
     share = log_share.exp()
@@ -165,14 +194,14 @@ def _backward(
     to_scores = torch.empty_like(scores, dtype=grad.dtype)
     by_sigma = []
     win = Win(log_share, complement, place, weights)
-    for at, lead in _leads(scores, target, sigma):
+    for at, leads in _leads(scores, target, sigma, shard):
+        lead = leads.of
         push = _push(lead, Win(*(v[at] for v in win)))  # d log_share / d lead
         scale = grad[at] / (sigma[at] if isinstance(sigma, Tensor) else sigma)
-        by_sigma.append(-(push * lead).sum(1) * scale)
+        by_sigma.append(-leads.sum((push * lead).sum(1)) * scale)
         push.mul_(-scale.unsqueeze(1))
-        own = target[at].unsqueeze(1)
-        push.scatter_(1, own, 0.0)
-        to_scores[at] = push.scatter_(1, own, -push.sum(1, keepdim=True))
+        push = leads.place.put_(push, 0.0)
+        to_scores[at] = leads.place.put_(push, -leads.sum(push.sum(1, keepdim=True)))
     to_sigma = torch.cat(by_sigma) if by_sigma else grad.new_empty(0)
     return to_scores.to(scores.dtype), to_sigma
 
@@ -216,17 +245,45 @@ def node_count(classes: int) -> int:
     return 24 if classes <= 1000 else 32
 
 
-def _leads(scores: Tensor, target: Tensor, sigma: float | Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows with their leads (rows, classes), in which the target's own place is out of sight."""
+class _Leads(NamedTuple):
+    """Leads (rows, classes), in which the target's own place is out of sight, and what is true of all classes."""
+
+    of: Tensor
+    place: Place
+    shard: Shard | None
+    classes: int
+
+    def sum(self, part: Tensor) -> Tensor:
+        """The sum over all classes, of that over these columns."""
+        return part if self.shard is None else shards.reduce_(part.contiguous(), self.shard.group)
+
+    def least(self) -> Tensor:
+        """The least lead over all classes."""
+        if self.shard is None:
+            return self.of.amin(1)
+        least = self.of.amin(1) if self.of.shape[1] else self.of.new_full(self.of.shape[:1], _OUT_OF_SIGHT)
+        return -self.shard.max(-least)
+
+    def at(self, rows: Tensor) -> _Leads:
+        return self._replace(of=self.of[rows])
+
+
+def _leads(
+    scores: Tensor, target: Tensor, sigma: float | Tensor, shard: Shard | None = None
+) -> Iterator[tuple[slice, _Leads]]:
+    """Blocks of rows, the same on all ranks."""
     dtype = accumulation_dtype(scores)
-    rows, classes = scores.shape
+    classes = scores.shape[1] if shard is None else shard.total
+    place = Batch(scores, target, shard=shard).place()
     height = max(1, (_ROWS_BY_CLASSES_KERNELS if kernels.chosen(scores) else _ROWS_BY_CLASSES) // classes)
-    for top in range(0, rows, height):
+    for top in range(0, len(scores), height):
         at = slice(top, top + height)
-        z, own = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), target[at].unsqueeze(1)
-        lead = z.gather(1, own) - z
+        z, there = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), place.of(at)
+        own = there.take(z)
+        lead = (own if shard is None else shards.reduce_(own, shard.group)) - z
         lead = lead / (sigma[at].to(dtype).unsqueeze(1) if isinstance(sigma, Tensor) else sigma)
-        yield at, lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT).scatter_(1, own, _OUT_OF_SIGHT)
+        lead = there.put_(lead.clamp_(-_FAR_AHEAD, _OUT_OF_SIGHT), _OUT_OF_SIGHT)
+        yield at, _Leads(lead, there, shard, classes)
 
 
 def _no_rows(scores: Tensor, nodes: int) -> Win:
@@ -235,30 +292,30 @@ def _no_rows(scores: Tensor, nodes: int) -> Win:
     return Win(empty, empty.bool(), place, place.clone())
 
 
-def _win(lead: Tensor, nodes: int) -> Win:
-    least = lead.amin(1)
+def _win(leads: _Leads, nodes: int) -> Win:
+    least = leads.least()
     # The number of rivals that matter, as many equal ones would.
-    rivals = _exp(-2 * (lead - least.unsqueeze(1))).sum(1)
+    rivals = leads.sum(_exp(-2 * (leads.of - least.unsqueeze(1))).sum(1))
     half, _ = _root(lambda u: (rivals - 1) * _hazard(u) - u, *_ends(least, -10.0, 14.0))
     complement = half < least
     open = ~(least > _WON[least.dtype])
     place = least.new_zeros(len(least), nodes)
-    if kernels.chosen(lead):  # all rows at once: the host need not know which are which
-        log_share, *at_nodes = _integrate(lead, least, rivals, complement, nodes)
+    if kernels.chosen(leads.of):  # all rows at once: the host need not know which are which
+        log_share, *at_nodes = _integrate(leads, least, rivals, complement, nodes)
         place, push = (v.masked_fill(~open.unsqueeze(1), 0.0) for v in at_nodes)
         return Win(log_share.masked_fill(~open, -torch.inf), complement, place, push)
     out = Win(torch.full_like(least, -torch.inf), complement, place, torch.zeros_like(place))
     for of_q in (False, True):
         at = ((complement == of_q) & open).nonzero().squeeze(1)
         if len(at):
-            found = _integrate(lead[at], least[at], rivals[at], of_q, nodes)
+            found = _integrate(leads.at(at), least[at], rivals[at], of_q, nodes)
             for whole, part in zip((out.log_share, out.place, out.push), found, strict=True):
                 whole[at] = part
     return out
 
 
 def _integrate(
-    lead: Tensor, least: Tensor, rivals: Tensor, of_q: bool | Tensor, nodes: int
+    lead: _Leads, least: Tensor, rivals: Tensor, of_q: bool | Tensor, nodes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of Q or of P, the nodes that gave it, and their weights in the gradient."""
     if isinstance(of_q, Tensor):
@@ -288,10 +345,10 @@ def _rule(centre: Tensor, left: Tensor, stretch: Tensor, nodes: int) -> tuple[Te
     return x, torch.log(scale * c) + c * t + math.log(2 / (nodes - 1))
 
 
-def _locate_p(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _locate_p(lead: _Leads, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mode of phi e^A, where S(x) = x, and bounds on its widths."""
     # As if there were one rival, as many as matter, or all of them, each as strong as the strongest.
-    count = torch.stack([torch.ones_like(rivals), rivals, torch.full_like(rivals, lead.shape[1] - 1)], 1)
+    count = torch.stack([torch.ones_like(rivals), rivals, torch.full_like(rivals, lead.classes - 1)], 1)
     ends = torch.zeros_like(count), (14.0 - least.clamp(max=0)).unsqueeze(1).expand_as(count)
     below, above = _root(lambda x: count * _hazard(x + least.unsqueeze(1)) - x, *ends)
     low, x, high = below[:, 0], (below[:, 1] + above[:, 1]) / 2, above[:, 2]
@@ -314,7 +371,7 @@ def _locate_p(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
     return x, left, right
 
 
-def _locate_q(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _locate_q(lead: _Leads, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mode of Phi S e^A, and bounds on its widths."""
     ends = -least.abs() - 1, torch.full_like(least, 14.0)
     below, above = _root(lambda x: _hazard(x) + (rivals - 1) * _hazard(x + least) - x - least, *ends)
@@ -329,7 +386,7 @@ def _locate_q(lead: Tensor, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
     return x, width, width
 
 
-def _widths(lead: Tensor, of_q: bool | Tensor, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _widths(lead: _Leads, of_q: bool | Tensor, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """How far on either side of the centre, at most ``left`` and ``right``, the integrand has dropped by _DROP nats."""
     probes = centre.new_tensor(_PROBES)
     bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
@@ -352,23 +409,25 @@ def _widths(lead: Tensor, of_q: bool | Tensor, centre: Tensor, left: Tensor, rig
     return width[:, 0], width[:, 1]
 
 
-def _log_integrand(lead: Tensor, of_q: bool | Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _log_integrand(lead: _Leads, of_q: bool | Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """log(Phi S e^A) and S, or log(phi e^A), at x (rows, nodes)."""
     if isinstance(of_q, Tensor):
         from lossfit.kernels import exact
 
-        return exact.log_integrand(lead, of_q, x)
+        logs, slopes = (lead.sum(v) for v in exact.sums_at(lead.of, x))
+        log_q, log_p = logs + _log_cdf(x) + slopes.log(), logs - (0.5 * x * x + _LOG_SQRT_2PI)
+        return torch.where(of_q.unsqueeze(1), log_q, log_p), slopes
     a, s = [], []
-    many = lead.shape[1] > 1000
-    for at in _node_blocks(lead, x.shape[1]):
-        u = x[:, at].unsqueeze(2) + lead.unsqueeze(1)
+    many = lead.classes > 1000
+    for at in _node_blocks(lead.of, x.shape[1]):
+        u = x[:, at].unsqueeze(2) + lead.of.unsqueeze(1)
         a.append(_log_cdf(u, close_to_1=many).sum(2))
         if of_q:
             s.append(_hazard(u).sum(2))
-    total = torch.cat(a, 1)
+    total = lead.sum(torch.cat(a, 1))
     if not of_q:
         return total.sub_(0.5 * x * x + _LOG_SQRT_2PI), None
-    sums = torch.cat(s, 1)
+    sums = lead.sum(torch.cat(s, 1))
     return total + _log_cdf(x) + sums.log(), sums
 
 
@@ -385,16 +444,19 @@ def _push(lead: Tensor, win: Win) -> Tensor:
     return total
 
 
-def _hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _hazard_sums(lead: _Leads, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """S, S' and S'' at x (rows,)."""
-    if kernels.chosen(lead):
+    if kernels.chosen(lead.of):
         from lossfit.kernels import exact
 
-        return exact.hazard_sums(lead, x)
-    u = x.unsqueeze(1) + lead
+        first, second, third = lead.sum(torch.stack(exact.hazard_sums(lead.of, x)))
+        return first, second, third
+    u = x.unsqueeze(1) + lead.of
     h = _hazard(u)
     uh = u + h
-    return h.sum(1), -(h * uh).sum(1), (h * (uh * (uh + h) - 1)).sum(1)
+    sums = torch.stack([h.sum(1), -(h * uh).sum(1), (h * (uh * (uh + h) - 1)).sum(1)])
+    first, second, third = lead.sum(sums)
+    return first, second, third
 
 
 def _node_blocks(lead: Tensor, nodes: int) -> list[slice]:

@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossfit import shards
 from lossfit.autograd import readable, transformed
+from lossfit.shards import Place, Shard
 
 
 class Batch(NamedTuple):
     """A checked batch.
 
     ``input`` is (N, C, d1, ...). ``target`` is (N, d1, ...) class indices, 0 where a row is ignored, or
-    (N, C, d1, ...) probabilities. ``valid`` marks the rows that count; None means all of them.
+    (N, C, d1, ...) probabilities. ``valid`` marks the rows that count; None means all of them. Where the classes are
+    spread over ranks, ``shard`` says which of them the columns of ``input`` and of probabilities are.
     """
 
     input: Tensor
@@ -24,6 +27,59 @@ class Batch(NamedTuple):
     valid: Tensor | None = None
     probabilities: bool = False
     unbatched: bool = False
+    shard: Shard | None = None
+
+    @property
+    def classes(self) -> int:
+        """The number of all classes."""
+        return self.input.shape[1] if self.shard is None else self.shard.total
+
+    @property
+    def rows(self) -> torch.Size:
+        """The shape of the rows (N, d1, ...)."""
+        return self.input.shape[:1] + self.input.shape[2:]
+
+    def place(self) -> Place:
+        """Where the targets are among the columns."""
+        if self.shard is None:
+            return Place(self.target.unsqueeze(1))
+        at, here = self.shard.locate(self.target)
+        return Place(at.unsqueeze(1), here.unsqueeze(1))
+
+    def own(self, columns: Tensor) -> Tensor:
+        """The target's entry (N, d1, ...) of columns (N, C, d1, ...)."""
+        own = self.place().take(columns).squeeze(1)
+        return own if self.shard is None else self.shard.total_of(own)
+
+    def is_own(self) -> Tensor:
+        """Which columns (N, C, d1, ...) are the target's."""
+        return self.place().put_(torch.zeros_like(self.input, dtype=torch.bool), True)
+
+    def sum(self, columns: Tensor) -> Tensor:
+        """The sum over all classes (N, d1, ...) of columns (N, C, d1, ...)."""
+        return columns.sum(1) if self.shard is None else self.shard.total_of(columns.sum(1))
+
+    def shared(self, value: Any) -> Any:
+        """A number or a tensor that is the same on every rank, where it meets columns."""
+        return value if self.shard is None or not isinstance(value, Tensor) else self.shard.shared(value)
+
+    def local(self, per_class: Tensor) -> Tensor:
+        """The entries of the columns, of numbers per class (C,)."""
+        return per_class if self.shard is None else self.shard.local(per_class)
+
+    def top(self) -> Tensor:
+        """The class with the largest score (N, d1, ...), the first one if scores tie."""
+        if self.shard is None:
+            return self.input.argmax(1)
+        lowest = torch.finfo(self.input.dtype).min
+        if self.input.shape[1]:
+            best, at = self.input.detach().max(1)
+            found = self.shard.classes(at)
+        else:
+            best = self.input.new_full(self.rows, lowest)
+            found = torch.full(self.rows, self.shard.total, device=best.device)
+        first = torch.where(best == self.shard.max(best), found, self.shard.total - 1)
+        return -self.shard.max(-first)
 
 
 def read(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: bool = True) -> Batch:
@@ -32,6 +88,8 @@ def read(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: boo
     The range of the targets is checked at once on a CPU. On other devices, and under ``torch.compile``, an
     asynchronous assertion does it, so that the host need not wait.
     """
+    if shards.is_sharded(input):
+        return _read_sharded(input, target, ignore_index, probabilities=probabilities)
     soft, unbatched = _check_shapes(input, target, probabilities)
     if unbatched:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -39,6 +97,28 @@ def read(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: boo
         return Batch(input, target, None, True, unbatched)
     safe, valid = _check_range(target, input.shape[1], ignore_index)
     return Batch(input, safe, valid, False, unbatched)
+
+
+def _read_sharded(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: bool) -> Batch:
+    """Scores (N, C, ...) whose classes are spread over the ranks. Targets are the same on all of them."""
+    if input.ndim < 2:
+        raise ValueError(
+            f"Expected a sharded `input` of shape (N, C) or (N, C, d1, ...), but got {tuple(input.shape)}."
+        )
+    soft, _ = _check_shapes(input, target, probabilities)
+    if shards.is_sharded(target):
+        target, _ = shards.split("target", target, 1)
+    here, shard = shards.split("input", input, 1)
+    if soft:
+        return Batch(here, _columns(target, shard), None, True, shard=shard)
+    shards.check_same_rows(target, shard.group)
+    safe, valid = _check_range(target, input.shape[1], ignore_index)
+    return Batch(here, safe, valid, shard=shard)
+
+
+def _columns(target: Tensor, shard: Shard) -> Tensor:
+    """The part of probabilities that is here, unless it is all that was passed."""
+    return target if target.shape[1] == shard.count else target.narrow(1, shard.start, shard.count)
 
 
 def _check_shapes(input: Tensor, target: Tensor, probabilities: bool) -> tuple[bool, bool]:

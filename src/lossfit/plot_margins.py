@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lossfit.heads import CosineHead, LinearHead
+from lossfit.cosine_head import CosineHead
+from lossfit.heads import LinearHead
 from lossfit.margins import Margin
 from lossfit.plot import LEGEND
 

@@ -28,6 +28,11 @@ class Weighing:
     factor: Tensor | None = None
     divisor: float | Tensor | None = None
 
+    @property
+    def is_learnt(self) -> bool:
+        """Whether a gradient goes to what the rows are weighed by."""
+        return any(isinstance(w, Tensor) and w.requires_grad for w in (self.factor, self.divisor))
+
     def reduce(self, rows: Tensor) -> Tensor:
         if self.factor is not None:
             rows = rows * self.factor
@@ -39,6 +44,17 @@ class Weighing:
             return rows.mean()
         total = rows.sum()
         return total if self.divisor is None else total / self.divisor
+
+    def flat(self, rows: int, kept: Tensor | None = None) -> Weighing:
+        """The same for rows in one dimension, so many in all, or for those of them that are ``kept``, which count."""
+        divisor, factor, valid = self.divisor, self.factor, self.valid
+        if self.reduction == "mean" and divisor is None:
+            divisor = max(rows, 1)
+        if factor is not None:
+            factor = factor.reshape(-1) if kept is None else factor.reshape(-1)[kept]
+        if valid is not None:
+            valid = valid.reshape(-1) if kept is None else None
+        return Weighing(self.reduction, valid, factor, divisor)
 
     def spread(self, grad: Tensor, rows: int) -> Tensor:
         """The gradient of :meth:`reduce` with respect to the rows, 0-dimensional where it is the same for all."""

@@ -336,7 +336,7 @@ class FromMeanProbability(nn.Module):
             return
         input, target = (*args, *(kwargs[name] for name in ("input", "target")[len(args) :]))
         batch = inputs.read(input, target, loss.ignore_index)
-        z = scores.adjust(batch.input, loss._hyper("temperature", batch.input.shape[:1] + batch.input.shape[2:]))
+        z = scores.adjust(batch.input, loss._hyper("temperature", batch.rows))
         if batch.probabilities:
             p = (z.softmax(1) * batch.target).sum(1)
         else:

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 from lossfit import gaps
+from lossfit.shards import Shard
 
 
-def adjust(logits: Tensor, temperature: float | Tensor = 1.0, class_prior: Tensor | None = None) -> Tensor:
+def adjust(
+    logits: Tensor,
+    temperature: float | Tensor = 1.0,
+    class_prior: Tensor | None = None,
+    shard: Shard | None = None,
+) -> Tensor:
     """Logits / temperature + log prior of the classes; a temperature may be a number or one per row."""
+    if shard is not None and isinstance(temperature, Tensor):
+        temperature = shard.shared(temperature)
     divisor = temperature.unsqueeze(1) if isinstance(temperature, Tensor) and temperature.ndim else temperature
     scores = logits.to(gaps.accumulation_dtype(logits))
     if isinstance(divisor, Tensor) and divisor.requires_grad:  # masked logits would give it a gradient of 0 times inf
@@ -20,6 +28,8 @@ def adjust(logits: Tensor, temperature: float | Tensor = 1.0, class_prior: Tenso
     if class_prior is None:
         return scores
     log_prior = (class_prior / class_prior.sum()).log().to(scores.dtype)
+    if shard is not None:
+        log_prior = shard.local(log_prior)
     return scores + log_prior.view(1, -1, *(1,) * (scores.ndim - 2))
 
 

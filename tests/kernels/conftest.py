@@ -1,13 +1,9 @@
-"""The kernels run on a GPU where there is one, else in Triton's interpreter, which must be chosen before the import."""
+"""The kernels run on a GPU where there is one, else in Triton's interpreter."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

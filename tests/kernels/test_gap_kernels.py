@@ -280,14 +280,14 @@ def test_more_than_two_dimensions(kind: str, device: str) -> None:
     y, valid = torch.randint(4, (3, 5), device=device), torch.rand(3, 5, device=device) > 0.3
     hard = kind == "hard"
     found = launch.forward(z, y, valid, weight, hard, True, True, True)
-    expected = gaps.Forward.forward(z, y, valid, weight, hard, True, True, not hard)
+    expected = gaps.Forward.forward(z, y, valid, weight, hard, True, True, not hard, None)
     for value, right in zip(found, expected, strict=True):
         assert (value is None) == (right is None)
         assert value is None or value.shape == (3, 5)
         assert value is None or error(value, right) < 1e-14
     own, rivals, *_, entropy = expected
     rest = y, valid, weight, own, rivals, entropy, *upstream(own, kind), hard
-    grad = gaps.Backward.forward(z, *rest)
+    grad = gaps.Backward.forward(z, *rest, None)
     assert_close(launch.backward(z, *rest), grad, rtol=1e-13, atol=1e-14)
     out = torch.empty_like(z)
     assert launch.backward(z, *rest, out=out) is out
@@ -319,6 +319,12 @@ def test_columns_without_the_target(kind: str, device: str) -> None:
     by_hand = g_rivals.unsqueeze(1) * to_rivals
     by_hand = by_hand.scatter_add(1, y.unsqueeze(1), (g_target * here).unsqueeze(1))
     assert_close(grad, by_hand * valid.unsqueeze(1), rtol=1e-13, atol=1e-14)
+    # In plain PyTorch the same arguments mean the same.
+    found = gaps.Forward.forward(z, y, valid, weight, hard, True, False, not hard, here)
+    for value, right in zip((own, rivals, mean, None, among), found, strict=True):
+        assert value is None or error(value, right) < 1e-13
+    rest = y, valid, None, own, rivals, None, g_target, g_rivals, None, None, hard, here
+    assert_close(grad, gaps.Backward.forward(z, *rest), rtol=1e-13, atol=1e-14)
 
 
 def test_two_halves_of_the_classes_make_the_whole(device: str) -> None:

@@ -111,7 +111,7 @@ class ConformalClassifier(nn.Module):
 def scores(z: Tensor, score: Score) -> Tensor:
     """The score of every class, (N, C)."""
     if score == "lac":
-        return torch.sigmoid(-gaps.all_log_odds(z, "soft"))
+        return torch.sigmoid(-gaps.all_log_odds(inputs.Batch(z, z), "soft"))
     p, order = z.softmax(1).sort(dim=1, descending=True, stable=True)
     return torch.empty_like(p).scatter(1, order, p.cumsum(1))
 

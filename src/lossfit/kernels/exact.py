@@ -12,20 +12,19 @@ import triton.language as tl
 from torch import Tensor
 
 from lossfit import kernels
-from lossfit.kernels.normal import _LOG_SQRT_2PI, above, hazard, log_cdf_and_hazard
+from lossfit.kernels.normal import above, hazard, log_cdf_and_hazard
 
-# Places worked on at a time by a program of the integrand's, and classes.
+# Places worked on at a time by a program, and classes.
 _PLACES, _CLASSES = 8, 128
 _WIDE = 512
 
 
 @triton.jit
-def integrand(
+def at_places(
     lead,  # (R, C)
-    of_q,  # (R,) bool
     x,  # (R, places), as are the next ones
-    log_out,
-    slope_out,
+    a_out,
+    s_out,
     places,
     classes,
     blocks,
@@ -47,12 +46,8 @@ def integrand(
         log_cdf, h = log_cdf_and_hazard(at[:, None] + delta[None, :], DTYPE)
         a += log_cdf
         s += h
-    log_all, slope = tl.sum(a, 1), tl.sum(s, 1)
-    log_own, _ = log_cdf_and_hazard(at, DTYPE)
-    log_q = log_all + log_own + tl.log(slope)
-    log_p = log_all - 0.5 * at * at - _LOG_SQRT_2PI
-    tl.store(log_out + row * places + j, tl.where(tl.load(of_q + row), log_q, log_p), mask=j < places)
-    tl.store(slope_out + row * places + j, slope, mask=j < places)
+    tl.store(a_out + row * places + j, tl.sum(a, 1), mask=j < places)
+    tl.store(s_out + row * places + j, tl.sum(s, 1), mask=j < places)
 
 
 @triton.jit
@@ -109,19 +104,19 @@ def push_kernel(
     tl.store(out + row * classes + k, total, mask=k < classes)
 
 
-def log_integrand(lead: Tensor, of_q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log(Phi S e^A) in the rows ``of_q`` and log(phi e^A) in the others, at x (rows, places); and S."""
+def sums_at(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A and S at x (rows, places)."""
     kernels.require(lead)
     lead, (rows, classes) = lead.contiguous(), lead.shape
     x = x.contiguous()
-    log, slope = torch.empty_like(x), torch.empty_like(x)
-    if rows:
+    a, s = torch.zeros_like(x), torch.zeros_like(x)
+    if lead.numel():
         places = x.shape[1]
         block = min(_CLASSES, triton.next_power_of_2(classes))
         sizes = places, classes, triton.cdiv(classes, block)
         grid = rows, triton.cdiv(places, _PLACES)
-        integrand[grid](lead, of_q, x, log, slope, *sizes, _dtype(lead), _PLACES, block, num_warps=4)
-    return log, slope
+        at_places[grid](lead, x, a, s, *sizes, _dtype(lead), _PLACES, block, num_warps=4)
+    return a, s
 
 
 def hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,8 +124,8 @@ def hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     kernels.require(lead)
     lead, (rows, classes) = lead.contiguous(), lead.shape
     x = x.contiguous()
-    s, ds, dds = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-    if rows:
+    s, ds, dds = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
+    if lead.numel():
         block = min(_WIDE, triton.next_power_of_2(classes))
         sizes = classes, triton.cdiv(classes, block)
         sums[(rows,)](lead, x, s, ds, dds, *sizes, _dtype(lead), block, num_warps=4)
@@ -142,7 +137,7 @@ def push(lead: Tensor, place: Tensor, weight: Tensor) -> Tensor:
     kernels.require(lead)
     lead, (rows, classes) = lead.contiguous(), lead.shape
     out = torch.empty_like(lead)
-    if rows:
+    if lead.numel():
         block = min(_WIDE, triton.next_power_of_2(classes))
         blocks = triton.cdiv(classes, block)
         sizes = place.shape[1], classes, blocks

@@ -69,8 +69,12 @@ class Loss(Tunable):
         return value
 
     def settings(self, shape: torch.Size) -> dict[str, float | Tensor]:
-        """The loss's own hyper-parameters for rows of this shape."""
-        return {name: self._hyper(name, shape) for name in self._hypers if name not in self.common_hypers}
+        """All hyper-parameters for rows of this shape."""
+        return {name: self._hyper(name, shape) for name in self._hypers}
+
+    def own(self, settings: dict[str, float | Tensor]) -> dict[str, float | Tensor]:
+        """Those that its family does not share."""
+        return {name: value for name, value in settings.items() if name not in self.common_hypers}
 
     def extra_repr(self) -> str:
         defaults = {name: default for name, (_, default) in self.common_hypers.items()}

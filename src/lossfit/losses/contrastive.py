@@ -179,12 +179,20 @@ class InfoNCELoss(ContrastiveLoss):
             rows = (first + second).sum(1)
         elif self.symmetric:
             firsts, seconds = met.gather(first, second)
-            there = self.loss(self._scores(first, seconds, temperature), target)
-            rows = (there + self.loss(self._scores(second, firsts, temperature), target)) / 2
+            rows = (
+                self._found(first, seconds, temperature, target) + self._found(second, firsts, temperature, target)
+            ) / 2
         else:
             (seconds,) = met.gather(second)
-            rows = self.loss(self._scores(first, seconds, temperature), target)
+            rows = self._found(first, seconds, temperature, target)
         return self._reduced(rows, met, None, sample_weight, denominator)
+
+    def _found(self, anchors: Tensor, pool: Tensor, temperature: float | Tensor, target: Tensor) -> Tensor:
+        """The losses of anchors (n, D) that are to find their targets in the pool (N, D), which is a last layer."""
+        if isinstance(temperature, Tensor) and temperature.ndim:
+            temperature = temperature.unsqueeze(1)
+        with torch.autocast(anchors.device.type, enabled=False):
+            return self.loss.linear((anchors / temperature).to(anchors.dtype), pool, target)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", symmetric=True" if self.symmetric else "")

@@ -82,7 +82,7 @@ class CRFLoss(Loss):
         """
         read, _ = read_chain(emissions, transitions, start, end, mask)
         d = chain.log_odds(read, read_tags(tags, emissions, mask), self.link.gap)
-        rows = self.link.link(d, **self.link.settings(d.shape))
+        rows = self.link.link(d, **self.link.own(self.link.settings(d.shape)))
         weighing = weigh(d.shape, d.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator)
         return weighing.reduce(rows)
 

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional
 
-from lossfit import gaps, inputs, scores
+from lossfit import chunked, gaps, inputs, linear, scores
 from lossfit.autograd import call
+from lossfit.chunked import Job
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
+from lossfit.linear import Backend, Rows
 from lossfit.losses.inner import OuterLoss, adopt
 from lossfit.losses.single import SingleLabelLoss
 from lossfit.reduce import Reduction, Weighing, weigh
@@ -98,40 +101,110 @@ class DistillationLoss(OuterLoss):
             denominator: what reduction="mean" divides the sums by, in place of the sums of weights.
         """
         batch, teacher = self._read(input, teacher, target)
-        shape, dtype = batch.input.shape[:1] + batch.input.shape[2:], gaps.accumulation_dtype(batch.input)
-        alpha = self._hyper("alpha", shape)
+        alpha, temperature = (self._hyper(name, batch.rows) for name in ("alpha", "temperature"))
         if batch.unbatched and sample_weight is not None:
             sample_weight = sample_weight.reshape(1)
-
-        def weighing(class_weight: Tensor | None = None) -> Weighing:
-            return weigh(
-                shape,
-                dtype,
-                self.reduction,
-                valid=batch.valid,
-                class_weight=class_weight,
-                sample_weight=sample_weight,
-                denominator=denominator,
-                weighted=True,
-            )
-
         parts = []
         if isinstance(alpha, Tensor) or alpha > 0:
-            parts.append(weighing().reduce(alpha * self._soft_rows(batch, teacher)))
+            weighing = self._weighing(batch, None, sample_weight, denominator)
+            parts.append(weighing.reduce(alpha * self._soft_rows(batch, teacher, temperature)))
         if isinstance(alpha, Tensor) or alpha < 1:
             assert target is not None
-            hard = self.loss(input, target).reshape(shape)
-            class_weight = None
-            if self.loss.weight is not None and not batch.probabilities:
-                class_weight = self.loss.weight.to(dtype)[batch.target]
-            parts.append(weighing(class_weight).reduce((1 - alpha) * hard))
+            hard = self.loss(input, target).reshape(batch.rows)
+            weighing = self._weighing(batch, self.loss.class_weight(batch), sample_weight, denominator)
+            parts.append(weighing.reduce((1 - alpha) * hard))
         total = sum(parts[1:], parts[0])
         return total.squeeze(0) if batch.unbatched and self.reduction == "none" else total
 
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        teacher_x: Tensor,
+        teacher_weight: Tensor,
+        target: Tensor | None = None,
+        bias: Tensor | None = None,
+        teacher_bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+    ) -> Tensor:
+        r"""The loss from the last layers of both models, neither of whose logits are there as a whole.
+
+        See :meth:`SingleLabelLoss.linear` for what is computed when. The teacher gets no gradient.
+
+        Args:
+            x: the student's features (..., D).
+            weight: of the student's last layer (C, D).
+            teacher_x: the teacher's features (..., E).
+            teacher_weight: of the teacher's last layer (C, E).
+            target: class indices (...), or probabilities (..., C); None with ``alpha=1``.
+            bias, teacher_bias: of the last layers (C,).
+            sample_weight: a weight for each row, or for each sample (N,).
+            denominator: what reduction="mean" divides the sums by, in place of the sums of weights.
+            backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
+        """
+        if target is None:
+            self._check_alpha()
+            target = torch.zeros(x.shape[:-1], dtype=torch.int64, device=x.device)
+        rows = linear.read(x, weight, target, bias, self.loss.ignore_index)
+        _check_teacher(rows, teacher_x, teacher_weight, teacher_bias)
+        teacher_x, teacher_weight = rows.take(teacher_x.detach()), teacher_weight.detach()
+        shape = rows.shape or torch.Size([1])
+        named = self.settings(shape) | {f"loss.{n}": v for n, v in self.loss.settings(shape).items()}
+        numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in named.items()}
+        whole = rows.whole
+        one = torch.ones((), dtype=gaps.accumulation_dtype(x), device=x.device)
+        soft, hard = (
+            self._weighing(whole, weight, sample_weight, denominator).flat(shape.numel(), rows.kept)
+            for weight in (None, self.loss.class_weight(whole))
+        )
+        soft_share, hard_share = (w.spread(one, shape.numel()).expand(len(rows.layer.x)) for w in (soft, hard))
+
+        def results(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
+            batch = rows.batch._replace(input=z, target=rows.batch.target[at])
+            alpha, parts = numbers["alpha"], []
+            if isinstance(alpha, Tensor) or alpha > 0:
+                bias = None if teacher_bias is None else teacher_bias.detach()
+                teacher = functional.linear(teacher_x[at], teacher_weight, bias)
+                parts.append(soft_share[at] * (alpha * self._soft_rows(batch, teacher, numbers["temperature"])))
+            if isinstance(alpha, Tensor) or alpha < 1:
+                settings = {n: numbers[f"loss.{n}"] for n in self.loss._hypers}
+                parts.append(hard_share[at] * ((1 - alpha) * self.loss.weighted(batch, settings)))
+            return (sum(parts[1:], parts[0]),)
+
+        weighing = None if self.reduction == "none" else Weighing("sum")
+        job = Job(results, rows.batch, numbers, weighing=weighing)
+        learnt = soft.is_learnt or hard.is_learnt  # then the shares are functions of what gets a gradient
+        (value,) = chunked.run(job, rows.layer, chunked=rows.is_chunked(backend) and not learnt)
+        return rows.spread(value) if weighing is None else value
+
+    def _weighing(
+        self,
+        batch: Batch,
+        class_weight: Tensor | None,
+        sample_weight: Tensor | None,
+        denominator: float | Tensor | None,
+    ) -> Weighing:
+        return weigh(
+            batch.rows,
+            gaps.accumulation_dtype(batch.input),
+            self.reduction,
+            valid=batch.valid,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            denominator=denominator,
+            weighted=True,
+        )
+
+    def _check_alpha(self) -> None:
+        if isinstance(self.alpha, Tensor) or self.alpha != 1:
+            raise ValueError(f"Expected `target` where `alpha` is not 1, but got None with alpha={self.alpha}.")
+
     def _read(self, input: Tensor, teacher: Tensor, target: Tensor | None) -> tuple[Batch, Tensor]:
         if target is None:
-            if isinstance(self.alpha, Tensor) or self.alpha != 1:
-                raise ValueError(f"Expected `target` where `alpha` is not 1, but got None with alpha={self.alpha}.")
+            self._check_alpha()
             shape = tuple(getattr(input, "shape", ()))
             rows = (shape[0], *shape[2:]) if len(shape) > 1 else ()
             target = torch.zeros(rows, dtype=torch.int64, device=getattr(input, "device", None))
@@ -145,9 +218,8 @@ class DistillationLoss(OuterLoss):
             )
         return batch, teacher.detach().reshape(batch.input.shape)
 
-    def _soft_rows(self, batch: Batch, teacher: Tensor) -> Tensor:
+    def _soft_rows(self, batch: Batch, teacher: Tensor, temperature: float | Tensor) -> Tensor:
         """The divergence of every row (N, d1, ...), times T^2 if asked for."""
-        temperature = self._hyper("temperature", batch.input.shape[:1] + batch.input.shape[2:])
         student = batch.input
         teacher = teacher.to(gaps.accumulation_dtype(student))
         if batch.valid is not None:
@@ -158,6 +230,22 @@ class DistillationLoss(OuterLoss):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.scale_by_t2 else ", scale_by_t2=False")
+
+
+def _check_teacher(rows: Rows, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if rows.batch.shard is not None:
+        raise ValueError("Expected `weight` on one process, but got a DTensor: distillation is not spread over ranks.")
+    for name, value in (("teacher_x", x), ("teacher_weight", weight)):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {kind}.")
+    if x.shape[:-1] != rows.shape:
+        raise ValueError(f"Expected `teacher_x` of shape {(*rows.shape, 'E')}, but got {tuple(x.shape)}.")
+    if weight.shape != (len(rows.layer.weight), x.shape[-1]):
+        expected = (len(rows.layer.weight), x.shape[-1])
+        raise ValueError(f"Expected `teacher_weight` of shape {expected}, but got {tuple(weight.shape)}.")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"Expected `teacher_bias` of shape {tuple(weight.shape[:1])}, but got {tuple(bias.shape)}.")
 
 
 def _divided(logits: Tensor, temperature: float | Tensor) -> Tensor:

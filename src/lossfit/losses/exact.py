@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.gaussian import exact_rows
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.single import Common, SingleLabelLoss
+from lossfit.losses.single import Common, Settings, SingleLabelLoss
 
 
 class ExactLoss(SingleLabelLoss):
@@ -48,16 +48,15 @@ class ExactLoss(SingleLabelLoss):
         super().__init__({"sigma": sigma}, **common)
         self.log = log
 
-    def rows(self, batch: Batch) -> Tensor:
-        sigma = self.settings(batch.target.shape)["sigma"]
+    def rows(self, batch: Batch, settings: Settings) -> Tensor:
+        sigma, scores = settings["sigma"], batch.input
         if isinstance(sigma, Tensor):
-            sigma = sigma.expand(batch.target.shape).reshape(-1)
-        scores = batch.input
+            sigma = sigma.expand(batch.rows).reshape(-1)
         if batch.valid is not None:
             scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
         scores = scores.movedim(1, -1).reshape(-1, scores.shape[1])
-        rows: Tensor = exact_rows(scores, batch.target.reshape(-1), sigma, self.log)
-        return rows.view(batch.target.shape)
+        rows: Tensor = exact_rows(scores, batch.target.reshape(-1), sigma, self.log, batch.shard)
+        return rows.view(batch.rows)
 
     def probabilities(self, input: Tensor) -> Tensor:
         """P of every class, of the shape of the logits (N, C) or (N, C, d1, ...)."""

@@ -104,7 +104,8 @@ class RecallAtPrecisionLoss(MetricLoss):
 
     def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes, precision = scores.shape[-1], self._hyper("precision", torch.Size())
-        d = gaps.all_log_odds(scores.reshape(-1, classes), "soft").view(scores.shape)
+        flat = scores.reshape(-1, classes)
+        d = gaps.all_log_odds(inputs.Batch(flat, flat), "soft").view(scores.shape)
         own = target.unsqueeze(-1) == torch.arange(classes, device=target.device)
         if classes == 2:
             d, own = d[..., 1:], own[..., 1:]

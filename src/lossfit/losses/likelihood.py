@@ -11,7 +11,7 @@ from lossfit import gaps
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
 from lossfit.losses.link import NEGLIGIBLE, AnalyticLoss, Body, Linked, Number, exp, softplus
-from lossfit.losses.single import Common, expectation
+from lossfit.losses.single import Common, Settings, expectation
 
 
 def cross_entropy(d: Tensor) -> Linked:
@@ -45,25 +45,28 @@ class CrossEntropyLoss(AnalyticLoss):
     def __init__(self, weight: Tensor | None = None, **common: Unpack[Common]) -> None:  # type: ignore[misc]
         super().__init__(weight=weight, **common)
 
-    def smooth_rows(self, batch: Batch, smoothing: Number, class_weight: Tensor | None) -> Tensor:
+    def smooth_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """Only the row's mean score is needed beside its gap."""
         found = gaps.rows(batch, "soft", mean=True, mean_weight=self.weight)
         assert found.mean is not None
-        loss = self.link(found.log_odds)
+        loss, smoothing, class_weight = (
+            self.link(found.log_odds),
+            settings["label_smoothing"],
+            self.class_weight(batch),
+        )
         if class_weight is None or self.weight is None:
             return loss + smoothing * (found.target - found.mean)
         spread = self.weight.to(loss.dtype).mean() * (loss + found.target) - found.mean
         return (1 - smoothing) * class_weight * loss + smoothing * spread
 
-    def soft_rows(self, batch: Batch) -> Tensor:
+    def soft_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """Every other class is as likely as the top class m times exp(z_c - z_m): no difference of large numbers."""
-        top = batch.input.argmax(1)
-        found = gaps.rows(batch._replace(target=top), "soft")
+        found = gaps.rows(batch._replace(target=batch.top()), "soft")
         share = batch.target.to(found.target.dtype)
         if self.weight is not None:
-            share = share * self.weight.to(share.dtype).view(1, -1, *(1,) * (share.ndim - 2))
-        behind = found.target.unsqueeze(1) - batch.input
-        return share.sum(1) * self.link(found.log_odds) + expectation(share, behind)
+            share = share * gaps.per_class(batch.local(self.weight), share)
+        behind = batch.shared(found.target).unsqueeze(1) - batch.input
+        return batch.sum(share) * self.link(found.log_odds) + expectation(batch, share, behind)
 
 
 def expected_accuracy(d: Tensor) -> Linked:

@@ -16,7 +16,7 @@ from lossfit.autograd import call, differentiated_again, transformed
 from lossfit.gaps import KINDS, Kind
 from lossfit.hyper import HyperValue
 from lossfit.inputs import Batch
-from lossfit.losses.single import Common, SingleLabelLoss
+from lossfit.losses.single import Common, Settings, SingleLabelLoss, is_smooth
 from lossfit.reduce import Weighing
 
 Number = float | Tensor
@@ -74,15 +74,18 @@ class LinkLoss(SingleLabelLoss):
         self.gap: Kind = gap
         self.link = link
 
-    def rows(self, batch: Batch) -> Tensor:
-        d = gaps.rows(batch, self.gap).log_odds
-        return self.link(d, **self.settings(d.shape))
+    def rows(self, batch: Batch, settings: Settings) -> Tensor:
+        return self.link(gaps.rows(batch, self.gap).log_odds, **self.own(settings))
 
-    def all_rows(self, batch: Batch) -> Tensor:
-        d = gaps.all_log_odds(batch.input, self.gap)
-        settings = self.settings(d.shape[:1] + d.shape[2:])
-        per_class = {k: v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for k, v in settings.items()}
-        return self.link(d, **per_class)
+    def from_gap(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        if self.gap == "hard" or batch.probabilities or is_smooth(settings):
+            return super().from_gap(found, batch, settings)
+        return self.link(found.log_odds, **self.own(settings))
+
+    def all_rows(self, batch: Batch, settings: Settings) -> Tensor:
+        shared = {name: batch.shared(value) for name, value in self.own(settings).items()}
+        per_class = {k: v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for k, v in shared.items()}
+        return self.link(gaps.all_log_odds(batch, self.gap), **per_class)
 
 
 class AnalyticLoss(LinkLoss):
@@ -114,12 +117,12 @@ class AnalyticLoss(LinkLoss):
         value: Tensor = call(_Link, body, d, *numbers)[0]
         return value
 
-    def reduced(self, batch: Batch, weighing: Weighing) -> Tensor:
-        weights = (weighing.factor, weighing.divisor)
-        constant = not any(isinstance(w, Tensor) and w.requires_grad for w in weights)
-        if batch.input.ndim > 3 or not constant or torch.compiler.is_compiling() or transformed():
-            return super().reduced(batch, weighing)
-        body, numbers = self.terms(self.settings(batch.target.shape))
+    def reduced(self, batch: Batch, settings: Settings, weighing: Weighing) -> Tensor:
+        plain = not batch.probabilities and not is_smooth(settings) and batch.input.ndim <= 3 and batch.shard is None
+        if not plain or weighing.is_learnt or torch.compiler.is_compiling() or transformed():
+            return super().reduced(batch, settings, weighing)
+        batch = self.adjusted(batch, settings)
+        body, numbers = self.terms(self.own(settings))
         loss: Tensor = call(_OneNode, _Plan(batch, self.gap, body, weighing), batch.input, *numbers)
         return loss
 
@@ -182,7 +185,7 @@ class _OneNode(Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, scores: Tensor, *numbers: Number) -> Tensor:
         batch, hard = plan.batch, plan.kind == "hard"
-        own, rivals = gaps.Forward.forward(scores, batch.target, batch.valid, None, hard, False, False, False)[:2]
+        own, rivals = gaps.Forward.forward(scores, batch.target, batch.valid, None, hard, False, False, False, None)[:2]
         assert own is not None
         assert rivals is not None
         found = _in_chunks(plan.body, own - rivals, numbers)
@@ -213,9 +216,8 @@ class _OneNode(Function):
         batch, hard = plan.batch, plan.kind == "hard"
         to_scores = None
         if needed[0]:
-            to_scores = gaps.Backward.forward(
-                scores, batch.target, batch.valid, None, own, rivals, None, -to_rivals, to_rivals, None, None, hard
-            )
+            per_row = (own, rivals, None, -to_rivals, to_rivals, None, None)
+            to_scores = gaps.Backward.forward(scores, batch.target, batch.valid, None, *per_row, hard, None)
         return (None, to_scores, *by_number)
 
 

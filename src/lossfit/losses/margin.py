@@ -14,7 +14,7 @@ from lossfit.gaps import KINDS, Kind, accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
 from lossfit.losses.link import AnalyticLoss, Body, Linked, Number, exp, softplus
-from lossfit.losses.single import Common, SingleLabelLoss
+from lossfit.losses.single import Common, Settings, SingleLabelLoss
 from lossfit.reduce import Weighing
 
 _MARGIN = Hyper("lead the target must have", search=(0.0, 0.5, 1.0, 2.0, 4.0))
@@ -152,24 +152,27 @@ class HingeLoss(AnalyticLoss):
     def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
         return squared_hinge if self.squared else hinge, (settings["margin"],)
 
-    def reduced(self, batch: Batch, weighing: Weighing) -> Tensor:
-        return weighing.reduce(self.rows(batch)) if self.over_all_rivals else super().reduced(batch, weighing)
+    def reduced(self, batch: Batch, settings: Settings, weighing: Weighing) -> Tensor:
+        if self.over_all_rivals:
+            return SingleLabelLoss.reduced(self, batch, settings, weighing)
+        return super().reduced(batch, settings, weighing)
 
-    def rows(self, batch: Batch) -> Tensor:
+    def rows(self, batch: Batch, settings: Settings) -> Tensor:
         if not self.over_all_rivals:
-            return super().rows(batch)
-        scores, at = batch.input.to(accumulation_dtype(batch.input)), batch.target.unsqueeze(1)
+            return super().rows(batch, settings)
+        scores, margin = batch.input.to(accumulation_dtype(batch.input)), batch.shared(settings["margin"])
         if batch.valid is not None:
             scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
-        margin = self.settings(batch.target.shape)["margin"]
         if isinstance(margin, Tensor) and margin.ndim:
             margin = margin.unsqueeze(1)
         scores = scores.clamp(min=torch.finfo(scores.dtype).min / 4)  # -inf minus -inf is no number
-        terms = self.link(scores.gather(1, at) - scores, margin=margin)
-        return terms.scatter(1, at, 0.0).sum(1)
+        terms = self.link(batch.shared(batch.own(scores)).unsqueeze(1) - scores, margin=margin)
+        return batch.sum(terms.masked_fill(batch.is_own(), 0.0))
 
-    def all_rows(self, batch: Batch) -> Tensor:
-        return SingleLabelLoss.all_rows(self, batch) if self.over_all_rivals else super().all_rows(batch)
+    def all_rows(self, batch: Batch, settings: Settings) -> Tensor:
+        if self.over_all_rivals:
+            return SingleLabelLoss.all_rows(self, batch, settings)
+        return super().all_rows(batch, settings)
 
 
 def smooth_accuracy(d: Tensor, beta: Number) -> Linked:

@@ -8,13 +8,17 @@ from typing import NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from lossfit import chunked, linear
 from lossfit.autograd import readable, transformed
+from lossfit.chunked import Job
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import HyperValue
+from lossfit.inputs import Batch
+from lossfit.linear import Backend
 from lossfit.losses.base import Loss
 from lossfit.losses.link import exp
 from lossfit.losses.sloped import Body, Sloped, reduced
-from lossfit.reduce import Reduction, weigh
+from lossfit.reduce import Reduction, Weighing, weigh
 
 
 class Common(TypedDict, total=False):
@@ -100,6 +104,54 @@ class MultiLabelLoss(Loss):
             denominator=denominator,
         )
         return reduced(self.body(input, self.settings(shape)), weighing, input, labels.target, labels.known)
+
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+    ) -> Tensor:
+        r"""The loss of the scores :math:`x W^\top + b`, which are never there as a whole.
+
+        With lists of right classes neither are the labels, so there may be millions of classes. See
+        :meth:`SingleLabelLoss.linear` for what is computed when.
+
+        Args:
+            x: features (..., D), with at least one dimension of rows.
+            weight: of the classes (C, D).
+            target: labels (..., C), or lists of right classes (..., K).
+            bias: of the classes (C,).
+            sample_weight: a weight for each row, or for each sample (N,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+            backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
+        """
+        layer, shape = linear.read_features(x, weight, target, bias)
+        flat = target.reshape(-1, target.shape[-1])
+        valid = (target != self.ignore_index).any(-1) if target.is_floating_point() else None
+        weighing = weigh(
+            shape,
+            accumulation_dtype(x),
+            self.reduction,
+            valid=valid,
+            sample_weight=sample_weight,
+            denominator=denominator,
+        ).flat(shape.numel())
+        settings = self.settings(shape)
+        numbers = {n: v.reshape(-1) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
+
+        def rows(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
+            labels = read(z, flat[at], self.ignore_index)
+            return (reduced(self.body(z, numbers), Weighing("none"), z, labels.target, labels.known),)
+
+        none = self.reduction == "none"
+        job = Job(rows, Batch(layer.x, flat), numbers, weighing=None if none else weighing)
+        (value,) = chunked.run(job, layer, chunked=linear.is_chunked(layer, backend))
+        return weighing.reduce(value).view(shape) if none else value
 
     def body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
         """What finds the losses of rows."""

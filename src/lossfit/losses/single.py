@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypedDict
+from collections.abc import Sequence
+from typing import ClassVar, TypedDict, overload
 
 import torch
 from torch import Tensor
 
-from lossfit import gaps, inputs, scores
+from lossfit import gaps, inputs, linear, scores
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
+from lossfit.linear import Backend
+from lossfit.losses import fused
 from lossfit.losses.base import Loss
+from lossfit.losses.fused import Extra, Result
 from lossfit.reduce import Reduction, Weighing, weigh
+
+Settings = dict[str, float | Tensor]
+"""Hyper-parameters by name: numbers, or tensors of no dimension or of the shape of the rows."""
 
 
 class Common(TypedDict, total=False):
@@ -102,93 +109,218 @@ class SingleLabelLoss(Loss):
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
         batch = inputs.read(input, target, self.ignore_index)
-        classes = batch.input.shape[1]
-        inputs.check_per_class("weight", self.weight, classes)
-        inputs.check_per_class("class_prior", self.class_prior, classes)
-        shape = batch.input.shape[:1] + batch.input.shape[2:]
-        temperature = self._hyper("temperature", shape)
-        if isinstance(temperature, Tensor) or temperature != 1 or self.class_prior is not None:
-            batch = batch._replace(input=scores.adjust(batch.input, temperature, self.class_prior))
-        class_weight = None
-        if self.weight is not None and not batch.probabilities:
-            class_weight = self.weight.to(gaps.accumulation_dtype(batch.input))[batch.target]
-        smoothing = self._hyper("label_smoothing", shape)
-        smooth = isinstance(smoothing, Tensor) or smoothing > 0
+        self.check_classes(batch.classes)
+        settings = self.settings(batch.rows)
         if batch.unbatched and sample_weight is not None:
             sample_weight = sample_weight.reshape(1)
-        weighing = weigh(
-            shape,
+        weighing = self.weighing(batch, settings, sample_weight, denominator)
+        loss = self.reduced(batch, settings, weighing)
+        return loss.squeeze(0) if batch.unbatched and self.reduction == "none" else loss
+
+    @overload
+    def linear(  # type: ignore[overload-overlap]
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+        shift: int = 0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        extras: tuple[()] = (),
+    ) -> Tensor: ...
+
+    @overload
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+        shift: int = 0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        extras: Sequence[Extra],
+    ) -> Result: ...
+
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+        backend: Backend = "auto",
+        shift: int = 0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        extras: Sequence[Extra] = (),
+    ) -> Tensor | Result:
+        r"""The loss of the scores :math:`x W^\top + b`, which are never there as a whole.
+
+        Rows are worked on in chunks. Where the losses are summed up, the gradients are made on the way (three matrix
+        products in all); for reduction="none" the backward pass makes the scores again (four), so that any later
+        weighting is right. The gradient of the weight is summed up in float32. Rows with ``ignore_index`` are left out
+        of the products. A second backward pass works; a second derivative makes the whole matrix of scores. Under
+        ``torch.compile`` the chunks are a graph break.
+
+        Args:
+            x: features (..., D).
+            weight: of the classes (C, D). A DTensor sharded over the classes works across its ranks, which must all
+                have the same rows.
+            target: class indices (...), or probabilities (..., C).
+            bias: of the classes (C,).
+            sample_weight: a weight for each row (...), or for each sample, (N,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+            backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
+            shift: the target of a position is that of so many positions later; 1 for causal language models, with x
+                (..., T, D) and target (..., T). Results have the T - shift positions that have a target.
+            softcap: c; the scores become :math:`c \tanh(z / c)`.
+            z_loss: a; each row's loss gets :math:`a\, \mathrm{logsumexp}(z)^2` before it is weighted.
+            extras: of "log_prob", "hit", "entropy" and "lse" those to return too, from the same pass.
+
+        Returns:
+            The loss; with ``extras`` a :class:`Result` of loss and extras.
+
+        Raises:
+            TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+
+        Example:
+            >>> loss = lossfit.GammaCrossEntropyLoss(gamma=0.1)
+            >>> x, weight = torch.ones(2, 3), torch.eye(3)
+            >>> loss.linear(x, weight, torch.tensor([0, 1])), loss(x @ weight.T, torch.tensor([0, 1]))
+            (tensor(1.0181), tensor(1.0181))
+        """
+        rows = linear.read(x, weight, target, bias, self.ignore_index, shift=shift)
+        if shift and sample_weight is not None and sample_weight.shape == target.shape:
+            sample_weight = sample_weight[..., shift:]
+        options = fused.Options(backend, softcap, z_loss, extras)
+        return fused.evaluate(self, rows, options, sample_weight, denominator)
+
+    def check_classes(self, classes: int) -> None:
+        """Raise unless there is a weight and a prior for each of the classes."""
+        inputs.check_per_class("weight", self.weight, classes)
+        inputs.check_per_class("class_prior", self.class_prior, classes)
+
+    def weighing(
+        self, batch: Batch, settings: Settings, sample_weight: Tensor | None, denominator: float | Tensor | None
+    ) -> Weighing:
+        """How the losses of the rows become one number."""
+        return weigh(
+            batch.rows,
             gaps.accumulation_dtype(batch.input),
             self.reduction,
             valid=batch.valid,
-            class_weight=class_weight,
+            class_weight=self.class_weight(batch),
             sample_weight=sample_weight,
             denominator=denominator,
-            weighted=smooth,
+            weighted=is_smooth(settings),
         )
-        if batch.probabilities:
-            loss = weighing.reduce(self.soft_rows(self._smoothed(batch, smoothing) if smooth else batch))
-        elif smooth:
-            loss = weighing.reduce(self.smooth_rows(batch, smoothing, class_weight))
-        else:
-            loss = self.reduced(batch, weighing)
-        return loss.squeeze(0) if batch.unbatched and self.reduction == "none" else loss
 
-    def reduced(self, batch: Batch, weighing: Weighing) -> Tensor:
-        """The loss of a batch with class indices as targets."""
-        return weighing.reduce(self.rows(batch))
+    def reduced(self, batch: Batch, settings: Settings, weighing: Weighing) -> Tensor:
+        """The loss of a batch."""
+        return weighing.reduce(self.each(self.adjusted(batch, settings), settings))
+
+    def adjusted(self, batch: Batch, settings: Settings) -> Batch:
+        """Logits to scores."""
+        temperature = settings["temperature"]
+        if not isinstance(temperature, Tensor) and temperature == 1 and self.class_prior is None:
+            return batch
+        return batch._replace(input=scores.adjust(batch.input, temperature, self.class_prior, batch.shard))
+
+    def each(self, batch: Batch, settings: Settings) -> Tensor:
+        """The loss of every row (N, d1, ...); with soft or smoothed targets the class weights are in it."""
+        smooth = is_smooth(settings)
+        if batch.probabilities:
+            return self.soft_rows(self._smoothed(batch, settings) if smooth else batch, settings)
+        return self.smooth_rows(batch, settings) if smooth else self.rows(batch, settings)
 
     def probabilities(self, input: Tensor) -> Tensor:
         """The probabilities that the loss trains, of the shape of the logits (N, C) or (N, C, d1, ...).
 
         They are softmax(input / temperature); ``class_prior`` is for training only.
         """
-        plain = scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:]))
-        return plain.softmax(1)
+        return scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:])).softmax(1)
 
-    def rows(self, batch: Batch) -> Tensor:
+    def from_gap(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        """:meth:`each` where the soft gap of class indices is known."""
+        return self.each(batch, settings)
+
+    def rows(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row (N, d1, ...) with class indices as targets, before any weight."""
         raise NotImplementedError
 
-    def all_rows(self, batch: Batch) -> Tensor:
+    def all_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row were each class the target, (N, C, d1, ...)."""
         # Converted once: the gradients of the classes add up here, not in half precision.
         batch = batch._replace(input=batch.input.to(gaps.accumulation_dtype(batch.input)))
-        columns = [
-            self.rows(batch._replace(target=torch.full_like(batch.input[:, 0], c, dtype=torch.int64)))
-            for c in range(batch.input.shape[1])
-        ]
-        return torch.stack(columns, 1)
+        index = torch.zeros(batch.rows, dtype=torch.int64, device=batch.input.device)
+        columns = [self.rows(batch._replace(target=index + c), settings) for c in range(batch.classes)]
+        every: Tensor = batch.shared(torch.stack(columns, 1))
+        return every if batch.shard is None else every.narrow(1, batch.shard.start, batch.shard.count)
 
-    def soft_rows(self, batch: Batch) -> Tensor:
+    def soft_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row with probabilities as targets, class weights included."""
-        losses = self.all_rows(batch)
+        losses = self.all_rows(batch, settings)
         share = batch.target.to(losses.dtype)
         if self.weight is not None:
-            share = share * gaps.per_class(self.weight, losses)
-        return expectation(share, losses)
+            share = share * gaps.per_class(batch.local(self.weight), losses)
+        return expectation(batch, share, losses)
 
-    def smooth_rows(self, batch: Batch, smoothing: float | Tensor, class_weight: Tensor | None) -> Tensor:
+    def smooth_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row with smoothed class indices as targets, class weights included."""
-        scores = batch.input
+        scores, smoothing = batch.input, settings["label_smoothing"]
         if batch.valid is not None:
             scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
-        losses = self.all_rows(batch._replace(input=scores, target=torch.zeros_like(batch.target)))
-        own = losses.gather(1, batch.target.unsqueeze(1)).squeeze(1)
+        losses = self.all_rows(batch._replace(input=scores), settings)
+        own, class_weight = batch.own(losses), self.class_weight(batch)
         if class_weight is None or self.weight is None:
-            return (1 - smoothing) * own + smoothing * losses.mean(1)
-        weighted = losses * gaps.per_class(self.weight, losses)
-        return (1 - smoothing) * class_weight * own + smoothing * weighted.mean(1)
+            return (1 - smoothing) * own + smoothing * batch.sum(losses) / batch.classes
+        weighted = losses * gaps.per_class(batch.local(self.weight), losses)
+        return (1 - smoothing) * class_weight * own + smoothing * batch.sum(weighted) / batch.classes
 
-    def _smoothed(self, batch: Batch, smoothing: float | Tensor) -> Batch:
-        share = smoothing.unsqueeze(1) if isinstance(smoothing, Tensor) and smoothing.ndim else smoothing
+    def weighted(self, batch: Batch, settings: Settings) -> Tensor:
+        """The loss of every row of scores before temperature and prior, times the weight of its class."""
+        losses, weight = self.each(self.adjusted(batch, settings), settings), self.class_weight(batch)
+        return losses if weight is None or is_smooth(settings) else losses * weight
+
+    def weight_within(self, batch: Batch, settings: Settings) -> Tensor | None:
+        """The weights of the targets, where :meth:`each` has them in it."""
+        return self.class_weight(batch) if is_smooth(settings) else None
+
+    def class_weight(self, batch: Batch) -> Tensor | None:
+        """The weights of the targets (N, d1, ...)."""
+        if self.weight is None or batch.probabilities:
+            return None
+        return self.weight.to(gaps.accumulation_dtype(batch.input))[batch.target]
+
+    def _smoothed(self, batch: Batch, settings: Settings) -> Batch:
+        share = batch.shared(settings["label_smoothing"])
+        if isinstance(share, Tensor) and share.ndim:
+            share = share.unsqueeze(1)
         target = batch.target.to(gaps.accumulation_dtype(batch.input))
-        return batch._replace(target=(1 - share) * target + share / batch.input.shape[1])
+        return batch._replace(target=(1 - share) * target + share / batch.classes)
 
 
-def expectation(share: Tensor, losses: Tensor) -> Tensor:
+def is_smooth(settings: Settings) -> bool:
+    """Whether labels are smoothed."""
+    smoothing = settings["label_smoothing"]
+    return isinstance(smoothing, Tensor) or smoothing > 0
+
+
+def expectation(batch: Batch, share: Tensor, losses: Tensor) -> Tensor:
     """Sum of share * loss over the classes, where no share of an infinite loss is 0."""
     absent = share == 0
     if share.requires_grad:  # then a share of 0 has a gradient too: the loss, if it is finite
         absent = absent & losses.isinf()
-    return (share * losses.masked_fill(absent, 0.0)).sum(1)
+    return batch.sum(share * losses.masked_fill(absent, 0.0))

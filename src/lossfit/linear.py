@@ -1,0 +1,254 @@
+"""From features and the weights of a last layer straight to rows, without the matrix of scores between them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossfit import chunked, gaps, inputs, shards
+from lossfit.autograd import transformed
+from lossfit.chunked import Job, Layer
+from lossfit.cosines import autocast_dtype
+from lossfit.gaps import KINDS, Gap, Kind
+from lossfit.inputs import Batch
+from lossfit.shards import Shard
+
+Backend = Literal["auto", "dense", "chunked"]
+BACKENDS = ("auto", "dense", "chunked")
+
+
+class Rows(NamedTuple):
+    """Checked rows of features with their targets, and which of them count.
+
+    Attributes:
+        layer: with the features of the rows that count (n, D).
+        batch: their targets (n,) or (n, C).
+        shape: of all rows.
+        whole: all rows and targets as a batch of scores that are not there, for what needs no scores.
+        kept: which rows count, by their place among all; None for all of them.
+    """
+
+    layer: Layer
+    batch: Batch
+    shape: torch.Size
+    whole: Batch
+    kept: Tensor | None
+
+    def take(self, x: Tensor) -> Tensor:
+        """Of features (..., D) those of the rows that count (n, D)."""
+        flat = x.reshape(-1, x.shape[-1])
+        return flat if self.kept is None else flat[self.kept]
+
+    def cut(self, per_row: Tensor) -> Tensor:
+        """Of numbers of the shape of all rows those of the rows that count (n,)."""
+        flat = per_row.reshape(-1)
+        return flat if self.kept is None else flat[self.kept]
+
+    def spread(self, found: Tensor) -> Tensor:
+        """Results (n,) in the shape of all rows, 0 for those that do not count."""
+        if self.kept is not None:
+            found = found.new_zeros(self.shape.numel()).index_put((self.kept,), found)
+        return found.view(self.shape)
+
+    def is_chunked(self, backend: Backend) -> bool:
+        """Whether rows are worked on in chunks."""
+        if backend == "auto":
+            wide = len(self.layer.weight) if self.batch.shard is None else self.batch.shard.widest
+            dtype = autocast_dtype(self.layer.x) or self.layer.x.dtype
+            small = chunked.fits_one_chunk(len(self.layer.x), wide, dtype)
+            return not transformed() and (self.batch.shard is not None or not small)
+        if backend == "chunked" and transformed():
+            raise ValueError("Expected `backend` 'auto' or 'dense' inside of torch.func, but got 'chunked'.")
+        return backend == "chunked"
+
+
+def read(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    ignore_index: int,
+    *,
+    shift: int = 0,
+    probabilities: bool = True,
+    shard: Shard | None = None,
+    centers: int = 1,
+) -> Rows:
+    """Check features, weights and targets against each other, and leave out the rows that do not count.
+
+    To leave them out the host must know how many there are, which on a GPU it waits for, once.
+    """
+    _check_types(x, weight, target, bias)
+    if shards.is_sharded(target):
+        raise ValueError("Expected `target` as a tensor that is the same on all ranks, but got a DTensor.")
+    if shards.is_sharded(weight):
+        x, weight, bias, shard = _local(x, weight, bias)
+    classes = len(weight) // centers if shard is None else shard.total
+    _check_fit(x, weight, bias, len(weight) // centers)
+    x, target = _shifted(x, target, shift)
+    shape = x.shape[:-1]
+    soft = target.is_floating_point() and probabilities
+    rows_target = target if not soft else target.movedim(-1, 1) if target.ndim > 1 else target
+    like = x.detach()[..., :1].expand(*shape, classes)
+    like = like.movedim(-1, 1) if len(shape) else like
+    _check_target(target, shape, classes, soft)
+    whole = inputs.read(like, rows_target, ignore_index, probabilities=probabilities)
+    if shard is not None and not soft:
+        shards.check_same_rows(whole.target, shard.group)
+    flat, valid = x.reshape(-1, x.shape[-1]), None if whole.valid is None else whole.valid.reshape(-1)
+    targets = whole.target.reshape(-1)
+    if soft:
+        targets = target.reshape(-1, classes)
+        targets = targets if shard is None else targets[:, shard.start : shard.start + shard.count]
+    kept = None
+    if valid is not None and (transformed() or torch.compiler.is_compiling()):
+        flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
+    elif valid is not None:
+        kept = valid.nonzero().squeeze(1)
+        flat, targets, valid = flat[kept], targets[kept], None
+    batch = Batch(flat, targets, valid, soft, shard=shard)
+    return Rows(Layer(flat, weight, bias, centers=centers), batch, shape, whole, kept)
+
+
+def read_features(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Layer, torch.Size]:
+    """Check features (..., D) and a layer; also the shape of the rows. What the targets hold is not looked at."""
+    _check_types(x, weight, target, bias)
+    if any(map(shards.is_sharded, (x, weight, target))):
+        raise ValueError("Expected `weight` on one process, but got a DTensor: this loss is not spread over ranks.")
+    _check_fit(x, weight, bias, len(weight))
+    if x.ndim < 2 or target.shape[:-1] != x.shape[:-1]:
+        raise ValueError(
+            f"Expected `x` of shape (..., D) and `target` (..., C) or (..., K) with the same rows, "
+            f"but got {tuple(x.shape)} and {tuple(target.shape)}."
+        )
+    return Layer(x.reshape(-1, x.shape[-1]), weight, bias), x.shape[:-1]
+
+
+def is_chunked(layer: Layer, backend: Backend) -> bool:
+    """Whether rows of a layer on one process are worked on in chunks."""
+    inputs.check_choice("backend", backend, BACKENDS)
+    return Rows(layer, Batch(layer.x, layer.x), layer.x.shape[:1], Batch(layer.x, layer.x), None).is_chunked(backend)
+
+
+def linear_gap(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    kind: Kind = "soft",
+    *,
+    mean: bool = False,
+    hit: bool = False,
+    entropy: bool = False,
+    ignore_index: int = -100,
+    shift: int = 0,
+    backend: Backend = "auto",
+) -> Gap:
+    r"""The :func:`gap` of scores :math:`z = x W^\top + b`, which are never there as a whole.
+
+    All but ``hit`` are differentiable by x, weight and bias, whatever is made of them: the backward pass makes the
+    scores again, a chunk at a time.
+
+    Args:
+        x: features (..., D).
+        weight: of the classes (C, D); also a DTensor sharded over the classes.
+        target: class indices (...).
+        bias: of the classes (C,).
+        kind, mean, hit, entropy, ignore_index: see :func:`gap`.
+        shift: the target of a position is that of so many positions later; 1 for causal language models.
+        backend: "chunked", "dense" (the matrix of scores is made), or "auto" (dense where it fits one chunk).
+
+    Returns:
+        A :class:`Gap` of numbers per row (...).
+
+    Raises:
+        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+
+    Example:
+        >>> x, weight = torch.ones(2, 3), torch.eye(3)
+        >>> lossfit.linear_gap(x, weight, torch.tensor([0, 1])).log_odds
+        tensor([-0.6931, -0.6931])
+    """
+    inputs.check_choice("kind", kind, KINDS)
+    inputs.check_choice("backend", backend, BACKENDS)
+    rows = read(x, weight, target, bias, ignore_index, shift=shift, probabilities=False)
+    there = (True, True, mean, hit, entropy)
+
+    def results(z: Tensor, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
+        part = rows.batch._replace(input=z, target=rows.batch.target[at])
+        found = gaps.rows(part, kind, mean=mean, hit=hit, entropy=entropy)
+        return tuple(v for v in found if v is not None)
+
+    graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, there, strict=True) if wanted)
+    job = Job(results, rows.batch, {}, graded=graded)
+    found = iter(chunked.run(job, rows.layer, chunked=rows.is_chunked(backend)))
+    return Gap._make(rows.spread(next(found)) if wanted else None for wanted in there)
+
+
+def _check_types(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> None:
+    named = {"x": x, "weight": weight, "target": target} | ({} if bias is None else {"bias": bias})
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+        if value.device != x.device:
+            raise ValueError(f"Expected `{name}` on the device of `x`, {x.device}, but got {value.device}.")
+    if not x.is_floating_point():
+        raise TypeError(f"Expected `x` to hold floating-point features, but got {x.dtype}.")
+    if autocast_dtype(x) is not None:
+        return
+    for name in named.keys() & {"weight", "bias"}:
+        if named[name].dtype != x.dtype:
+            raise TypeError(
+                f"Expected `{name}` of the type of `x`, {x.dtype}, but got {named[name].dtype}. "
+                f"Convert one of them, or use torch.autocast."
+            )
+
+
+def _check_fit(x: Tensor, weight: Tensor, bias: Tensor | None, classes: int) -> None:
+    if weight.ndim != 2 or (not len(weight) and not classes == 0):
+        raise ValueError(f"Expected `weight` of shape (C, D) with C of at least 1, but got {tuple(weight.shape)}.")
+    if not x.ndim or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"Expected `x` of shape (..., {weight.shape[1]}) for `weight` of shape {tuple(weight.shape)}, "
+            f"but got {tuple(x.shape)}."
+        )
+    if bias is not None and bias.shape != (classes,):
+        raise ValueError(f"Expected `bias` of shape ({classes},), one entry per class, but got {tuple(bias.shape)}.")
+
+
+def _check_target(target: Tensor, shape: torch.Size, classes: int, soft: bool) -> None:
+    expected = (*shape, classes) if soft else tuple(shape)
+    if tuple(target.shape) != expected:
+        also = "" if soft else f", or probabilities of shape {(*shape, classes)}"
+        raise ValueError(
+            f"Expected `target` of shape {tuple(expected)}{also}, for rows of features of shape {tuple(shape)}, "
+            f"but got {tuple(target.shape)}."
+        )
+
+
+def _shifted(x: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+    if not isinstance(shift, int) or shift < 0:
+        raise ValueError(f"Expected `shift` to be a whole number of at least 0, but got {shift!r}.")
+    if shift == 0:
+        return x, target
+    if x.ndim < 2 or target.shape != x.shape[:-1]:
+        raise ValueError(
+            f"Expected `x` (..., T, D) and `target` (..., T) of positions where `shift` is not 0, "
+            f"but got {tuple(x.shape)} and {tuple(target.shape)}."
+        )
+    return x[..., : max(x.shape[-2] - shift, 0), :], target[..., shift:]
+
+
+def _local(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Shard]:
+    """What is here of features that all ranks have and of weights that are spread over them."""
+    local, shard = shards.split("weight", weight, 0)
+    if shards.is_sharded(x):
+        raise ValueError("Expected `x` as a tensor with all rows, the same on all ranks, but got a DTensor.")
+    if bias is not None:
+        if tuple(bias.shape) != (shard.total,):
+            raise ValueError(f"Expected `bias` of shape ({shard.total},), but got {tuple(bias.shape)}.")
+        bias = shards.split("bias", bias, 0)[0] if shards.is_sharded(bias) else shard.shared(bias)
+        bias = bias if len(bias) == shard.count else shard.local(bias)
+    return x, local, bias, shard

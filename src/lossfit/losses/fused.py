@@ -1,0 +1,150 @@
+"""A single-label loss together with the last layer that makes its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from lossfit import chunked, gaps, inputs
+from lossfit.chunked import Job, Number
+from lossfit.gaps import Gap
+from lossfit.linear import BACKENDS, Backend, Rows
+
+if TYPE_CHECKING:
+    from lossfit.losses.single import Settings, SingleLabelLoss
+
+Extra = Literal["log_prob", "hit", "entropy", "lse"]
+EXTRAS = ("log_prob", "hit", "entropy", "lse")
+
+
+class Result(NamedTuple):
+    """A loss, and what else was asked for: numbers per row, without a gradient, 0 where a row is ignored.
+
+    Attributes:
+        loss: the loss.
+        log_prob: the logarithm of the target's probability.
+        hit: whether the target has the largest score.
+        entropy: of the probabilities, in nats.
+        lse: the log-sum-exp of the scores.
+    """
+
+    loss: Tensor
+    log_prob: Tensor | None = None
+    hit: Tensor | None = None
+    entropy: Tensor | None = None
+    lse: Tensor | None = None
+
+
+class Options(NamedTuple):
+    """How scores become losses, beside the loss."""
+
+    backend: Backend = "auto"
+    softcap: float | None = None
+    z_loss: float = 0.0
+    extras: Sequence[Extra] = ()
+
+    def check(self, probabilities: bool) -> None:
+        inputs.check_choice("backend", self.backend, BACKENDS)
+        for name in self.extras:
+            inputs.check_choice("extras", name, EXTRAS)
+            if probabilities and name in ("log_prob", "hit"):
+                raise ValueError(f"Expected `extras` without {name!r} where targets are probabilities.")
+        if self.softcap is not None and not self.softcap > 0:
+            raise ValueError(f"Expected `softcap` to be positive, but got {self.softcap}.")
+        if not self.z_loss >= 0:
+            raise ValueError(f"Expected `z_loss` of at least 0, but got {self.z_loss}.")
+
+
+class Margined(NamedTuple):
+    """A margin: a function of the targets' own scores and of numbers, by name; ``whole`` ones are never cut."""
+
+    function: Callable[[Tensor, Tensor, dict[str, Number]], Tensor]
+    numbers: dict[str, Number]
+    whole: frozenset[str] = frozenset()
+
+
+def evaluate(
+    loss: SingleLabelLoss,
+    rows: Rows,
+    options: Options,
+    sample_weight: Tensor | None,
+    denominator: float | Tensor | None,
+    margin: Margined | None = None,
+) -> Tensor | Result:
+    """The loss of rows of features."""
+    batch = rows.batch
+    options.check(batch.probabilities)
+    loss.check_classes(batch.classes if batch.shard is not None else rows.whole.classes)
+    shape = rows.shape or torch.Size([1])
+    if not rows.shape and sample_weight is not None:
+        sample_weight = sample_weight.reshape(1)
+    settings = loss.settings(shape)
+    weighing = loss.weighing(rows.whole, settings, sample_weight, denominator)
+    weighing = weighing.flat(shape.numel(), rows.kept)
+    numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
+    names = list(numbers)
+    if margin is not None:
+        numbers |= margin.numbers
+
+    def results(z: Tensor, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
+        part = batch._replace(input=_capped(z, options.softcap), target=batch.target[at])
+        if batch.valid is not None:
+            part = part._replace(valid=batch.valid[at])
+        return _results(loss, part, {n: numbers[n] for n in names}, options)
+
+    def margined(own: Tensor, at: slice, numbers: dict[str, Number]) -> Tensor:
+        assert margin is not None
+        shared = {n: numbers[n] for n in margin.numbers}
+        if batch.shard is not None:
+            shared = {n: batch.shard.shared(v) if isinstance(v, Tensor) else v for n, v in shared.items()}
+        return margin.function(own, batch.target[at], shared)
+
+    job = Job(
+        results,
+        batch,
+        numbers,
+        whole=frozenset() if margin is None else margin.whole,
+        margin=None if margin is None else margined,
+        weighing=None if weighing.reduction == "none" else weighing,
+        graded=(True, *(False for _ in options.extras)),
+    )
+    value, *extras = chunked.run(job, rows.layer, chunked=rows.is_chunked(options.backend))
+    if weighing.reduction == "none":
+        value = rows.spread(weighing.reduce(value))
+    if not options.extras:
+        return value
+    return Result(value, **dict(zip(options.extras, map(rows.spread, extras), strict=True)))
+
+
+def _capped(z: Tensor, cap: float | None) -> Tensor:
+    return z if cap is None else torch.tanh(z.to(gaps.accumulation_dtype(z)) / cap) * cap
+
+
+def _results(loss: SingleLabelLoss, batch: inputs.Batch, settings: Settings, options: Options) -> tuple[Tensor, ...]:
+    """The losses of rows, and the extras."""
+    batch = loss.adjusted(batch, settings)
+    if not options.extras and not options.z_loss:
+        return (loss.each(batch, settings),)
+    hard = batch
+    if batch.probabilities:  # the log-sum-exp and the entropy are the same whatever the target is
+        hard = batch._replace(target=torch.zeros_like(batch.target[:, 0], dtype=torch.int64), probabilities=False)
+    found = gaps.rows(hard, "soft", hit="hit" in options.extras, entropy="entropy" in options.extras)
+    losses = loss.from_gap(found, batch, settings)
+    lse = torch.logaddexp(found.target, found.rivals)
+    if options.z_loss:
+        penalty = options.z_loss * lse.square()
+        weight = loss.weight_within(batch, settings)
+        losses = losses + (penalty if weight is None else weight * penalty)
+    extras = (_extra(name, found, lse) for name in options.extras)
+    return losses, *extras
+
+
+def _extra(name: Extra, found: Gap, lse: Tensor) -> Tensor:
+    every = {"log_prob": logsigmoid(found.log_odds), "hit": found.hit, "entropy": found.entropy, "lse": lse}
+    value = every[name]
+    assert value is not None
+    return value.detach()
