@@ -260,18 +260,18 @@ def test_the_gradient_in_place_of_the_scores(kind: str, dtype: torch.dtype, devi
 
 
 def test_offsets_are_64_bits_wide(device: str) -> None:
-    """Two rows more than 2^31 entries apart; all between them is never touched."""
-    stride = (1 << 31) + 8
-    room = torch.empty(stride + 8, dtype=torch.float16, device=device)
-    z = room.as_strided((2, 3), (stride, 1))
-    z.copy_(torch.tensor([[1.0, 2.0, 3.0], [6.0, 5.0, 4.0]]))
-    y = torch.tensor([2, 1], device=device)
+    """The last row is more than 2^31 entries away, though the stride is less; what lies between is not touched."""
+    stride = (1 << 30) + 8
+    room = torch.empty(3 * stride, dtype=torch.float16, device=device)
+    z = room.as_strided((3, 3), (stride, 1))
+    z.copy_(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [6.0, 5.0, 4.0]]))
+    y = torch.tensor([2, 0, 1], device=device)
     own, rivals, *_ = launch.forward(z, y, None, None, True, False, False, False)
-    assert own.tolist() == [3.0, 5.0]
-    assert rivals.tolist() == [2.0, 6.0]
+    assert own.tolist() == [3.0, 0.0, 5.0]
+    assert rivals.tolist() == [2.0, 0.0, 6.0]
     one = torch.ones_like(own)
     launch.backward(z, y, None, None, own, rivals, None, -one, one, None, None, True, out=z)
-    assert z.tolist() == [[0.0, 1.0, -1.0], [1.0, -1.0, 0.0]]
+    assert z.tolist() == [[0.0, 1.0, -1.0], [-1.0, 0.5, 0.5], [1.0, -1.0, 0.0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
