@@ -388,7 +388,7 @@ def _locate_q(lead: _Leads, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
 
 def _widths(lead: _Leads, of_q: bool | Tensor, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """How far on either side of the centre, at most ``left`` and ``right``, the integrand has dropped by _DROP nats."""
-    probes = centre.new_tensor(_PROBES)
+    probes = _numbers(centre, _PROBES)
     bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
     x = centre.view(-1, 1, 1) + bounds * probes
     found, _ = _log_integrand(lead, of_q, torch.cat([centre.unsqueeze(1), x.flatten(1)], 1))
@@ -396,7 +396,7 @@ def _widths(lead: _Leads, of_q: bool | Tensor, centre: Tensor, left: Tensor, rig
     # The first probe that is far enough, or the bound itself.
     enough = torch.cat([drop >= _DROP, torch.ones_like(drop[..., :1], dtype=torch.bool)], 2)
     first = enough.to(torch.int8).argmax(2, keepdim=True)
-    fractions = centre.new_tensor((0.0, *_PROBES, 1.0))
+    fractions = _numbers(centre, (0.0, *_PROBES, 1.0))
     here, before = fractions[first + 1], fractions[first]
     # Pull back to where the drop is 1.15 of what is needed, by interpolating its logarithm, and add a quarter step.
     log_drop, last = drop.log(), len(_PROBES) - 1
@@ -407,6 +407,11 @@ def _widths(lead: _Leads, of_q: bool | Tensor, centre: Tensor, left: Tensor, rig
     between = (first > 0) & (first <= last)
     width = (bounds.abs() * torch.where(between, pulled, here)).squeeze(2)
     return width[:, 0], width[:, 1]
+
+
+def _numbers(like: Tensor, values: tuple[float, ...]) -> Tensor:
+    """A tensor made on the device: copied there, the host would wait."""
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def _log_integrand(lead: _Leads, of_q: bool | Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
