@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import logsigmoid
 
-from lossfit import inputs, shards
+from lossfit import inputs, kernels, shards
 from lossfit.autograd import batched, call, fold, transformed
 from lossfit.shards import Shard
 
@@ -66,6 +66,7 @@ def gap(
     entropy: bool = False,
     mean_weight: Tensor | None = None,
     ignore_index: int = -100,
+    backend: kernels.Backend = "auto",
 ) -> Gap:
     r"""Target score and rival score of every row.
 
@@ -87,6 +88,8 @@ def gap(
         entropy: also return the entropy of softmax(z) in nats.
         mean_weight: weights (C,) for ``mean``: :math:`\frac1C \sum_k w_k z_k`. They get no gradient.
         ignore_index: rows with this target get 0 everywhere and no gradient.
+        backend: "triton" for the kernels, "torch" for plain PyTorch; "auto" leaves it to
+            :func:`lossfit.kernels.using`.
 
     Returns:
         A :class:`Gap`; float64 for float64 input, else float32. Where all rivals are -inf, or there is none, ``rivals``
@@ -94,7 +97,8 @@ def gap(
 
     Raises:
         TypeError: ``input`` is not floating point, or ``target`` is not of an integer type.
-        ValueError: the shapes do not fit, or ``kind`` is unknown.
+        ValueError: the shapes do not fit, ``kind`` or ``backend`` is unknown, or the kernels cannot run on the device.
+        ImportError: ``backend`` is "triton", which is not installed.
         IndexError: a target is out of range; the error names its position.
 
     Differentiable twice in eager mode, and works under ``torch.compile``, ``torch.func`` and autocast.
@@ -108,7 +112,8 @@ def gap(
     inputs.check_choice("kind", kind, KINDS)
     batch = inputs.read(input, target, ignore_index, probabilities=False)
     inputs.check_per_class("mean_weight", mean_weight, batch.classes)
-    found = rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
+    with kernels.using(kernels.current() if backend == "auto" else backend):
+        found = rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
     if batch.unbatched:
         found = Gap._make(None if v is None else v.squeeze(0) for v in found)
     return found
@@ -131,7 +136,7 @@ def rows(
         valid = None if valid is None else valid.flatten(1)
     if mean_weight is not None:
         mean_weight = batch.local(mean_weight)
-    find: Callable[..., Any] = _traceable if torch.compiler.is_compiling() else _blocked
+    find: Callable[..., Any] = _traced(scores) if torch.compiler.is_compiling() else _blocked
     if batch.shard is not None:
         find = partial(call, Sharded, batch.shard)
     if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
@@ -192,6 +197,10 @@ class Forward(Function):
         entropy: bool,
         here: Tensor | None,
     ) -> Rows:
+        if kernels.chosen(scores):
+            from lossfit.kernels import launch
+
+            return launch.forward(scores, target, valid, weight, hard, mean, hit, entropy, here)
         blocks = _blocks(scores)
         if blocks is None:
             return _forward_block(scores, target, valid, weight, hard, mean, hit, entropy, here)
@@ -211,6 +220,7 @@ class Forward(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Rows) -> None:
         scores, target, valid, weight, ctx.hard, *_ = inputs
+        ctx.backend = kernels.current()
         own, rivals, _, hit, entropy = output
         if hit is not None:
             ctx.mark_non_differentiable(hit)
@@ -222,6 +232,7 @@ class Forward(Function):
         upstream = (*grads[:3], grads[4])
         again = torch.is_grad_enabled() or transformed()
         back: Any = partial(call, Backward) if again else Backward.forward
+        back = kernels.keeping(ctx.backend, back)
         grad: Any
         if batched(*upstream):  # it is linear in each of them
             one = torch.ones_like(ctx.saved_tensors[4])
@@ -357,6 +368,10 @@ class Backward(Function):
         here: Tensor | None,
     ) -> Tensor:
         per_row = (target, valid, own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy, here)
+        if kernels.chosen(scores):
+            from lossfit.kernels import launch
+
+            return launch.backward(scores, target, valid, weight, *per_row[2:-1], hard, here)
         blocks = _blocks(scores)
         if blocks is None:
             return _backward_block(scores, weight, hard, None, *per_row)
@@ -527,6 +542,15 @@ def _soft_shares(scores: Tensor, rivals: Tensor, out: Tensor | None) -> Tensor:
     if near:
         return torch.add(rivals.mul_(-_LOG2_E), scores, alpha=_LOG2_E, out=out).exp2_()
     return torch.sub(scores, rivals, out=out).clamp_(max=0).mul_(_LOG2_E).exp2_()
+
+
+def _traced(scores: Tensor) -> Callable[..., Rows]:
+    """What a compiler is shown: plain operations, or the kernels where they are asked for."""
+    if not kernels.chosen(scores):
+        return _traceable
+    from lossfit.kernels import launch
+
+    return launch.forward
 
 
 def _traceable(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from lossfit import shards
+from lossfit import kernels, shards
 from lossfit.autograd import batched, call, fold
 from lossfit.gaps import accumulation_dtype
 from lossfit.inputs import Batch
@@ -31,6 +31,8 @@ from lossfit.shards import Place, Shard
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
 _ROWS_BY_CLASSES = 1 << 16
 _BY_NODES = 1 << 17
+# The kernels work through any number of nodes in place; this bounds the leads alone.
+_ROWS_BY_CLASSES_KERNELS = 1 << 26
 # The place of the target among its rivals, and the most a rival can be behind: no hazard is left at that lead.
 _OUT_OF_SIGHT = 1e4
 # The most a rival can be ahead, so that a target at -inf has a finite gradient.
@@ -273,7 +275,7 @@ def _leads(
     dtype = accumulation_dtype(scores)
     classes = scores.shape[1] if shard is None else shard.total
     place = Batch(scores, target, shard=shard).place()
-    height = max(1, _ROWS_BY_CLASSES // classes)
+    height = max(1, (_ROWS_BY_CLASSES_KERNELS if kernels.chosen(scores) else _ROWS_BY_CLASSES) // classes)
     for top in range(0, len(scores), height):
         at = slice(top, top + height)
         z, there = scores[at].to(dtype).clamp(min=torch.finfo(dtype).min / 4), place.of(at)
@@ -298,6 +300,10 @@ def _win(leads: _Leads, nodes: int) -> Win:
     complement = half < least
     open = ~(least > _WON[least.dtype])
     place = least.new_zeros(len(least), nodes)
+    if kernels.chosen(leads.of):  # all rows at once: the host need not know which are which
+        log_share, *at_nodes = _integrate(leads, least, rivals, complement, nodes)
+        place, push = (v.masked_fill(~open.unsqueeze(1), 0.0) for v in at_nodes)
+        return Win(log_share.masked_fill(~open, -torch.inf), complement, place, push)
     out = Win(torch.full_like(least, -torch.inf), complement, place, torch.zeros_like(place))
     for of_q in (False, True):
         at = ((complement == of_q) & open).nonzero().squeeze(1)
@@ -308,9 +314,15 @@ def _win(leads: _Leads, nodes: int) -> Win:
     return out
 
 
-def _integrate(lead: _Leads, least: Tensor, rivals: Tensor, of_q: bool, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _integrate(
+    lead: _Leads, least: Tensor, rivals: Tensor, of_q: bool | Tensor, nodes: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of Q or of P, the nodes that gave it, and their weights in the gradient."""
-    centre, left, right = (_locate_q if of_q else _locate_p)(lead, least, rivals)
+    if isinstance(of_q, Tensor):
+        both = zip(_locate_q(lead, least, rivals), _locate_p(lead, least, rivals), strict=True)
+        centre, left, right = (torch.where(of_q, q, p) for q, p in both)
+    else:
+        centre, left, right = (_locate_q if of_q else _locate_p)(lead, least, rivals)
     left, right = _widths(lead, of_q, centre, left, right)
     stretch = torch.log(right / left)
     x, log_weight = _rule(centre, left, torch.where(stretch.abs() < 1e-3, 1e-3, stretch), nodes)
@@ -318,7 +330,10 @@ def _integrate(lead: _Leads, least: Tensor, rivals: Tensor, of_q: bool, nodes: i
     found += log_weight
     log_share = torch.logsumexp(found, 1)
     push = _exp(found - log_share.unsqueeze(1))
-    return log_share, x, push if s is None else -push * _hazard(x) / s.clamp(min=torch.finfo(s.dtype).tiny)
+    if s is None:
+        return log_share, x, push
+    push_of_q = -push * _hazard(x) / s.clamp(min=torch.finfo(s.dtype).tiny)
+    return log_share, x, torch.where(of_q.unsqueeze(1), push_of_q, push) if isinstance(of_q, Tensor) else push_of_q
 
 
 def _rule(centre: Tensor, left: Tensor, stretch: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
@@ -371,9 +386,9 @@ def _locate_q(lead: _Leads, least: Tensor, rivals: Tensor) -> tuple[Tensor, Tens
     return x, width, width
 
 
-def _widths(lead: _Leads, of_q: bool, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _widths(lead: _Leads, of_q: bool | Tensor, centre: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """How far on either side of the centre, at most ``left`` and ``right``, the integrand has dropped by _DROP nats."""
-    probes = centre.new_tensor(_PROBES)
+    probes = _numbers(centre, _PROBES)
     bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
     x = centre.view(-1, 1, 1) + bounds * probes
     found, _ = _log_integrand(lead, of_q, torch.cat([centre.unsqueeze(1), x.flatten(1)], 1))
@@ -381,7 +396,7 @@ def _widths(lead: _Leads, of_q: bool, centre: Tensor, left: Tensor, right: Tenso
     # The first probe that is far enough, or the bound itself.
     enough = torch.cat([drop >= _DROP, torch.ones_like(drop[..., :1], dtype=torch.bool)], 2)
     first = enough.to(torch.int8).argmax(2, keepdim=True)
-    fractions = centre.new_tensor((0.0, *_PROBES, 1.0))
+    fractions = _numbers(centre, (0.0, *_PROBES, 1.0))
     here, before = fractions[first + 1], fractions[first]
     # Pull back to where the drop is 1.15 of what is needed, by interpolating its logarithm, and add a quarter step.
     log_drop, last = drop.log(), len(_PROBES) - 1
@@ -394,8 +409,19 @@ def _widths(lead: _Leads, of_q: bool, centre: Tensor, left: Tensor, right: Tenso
     return width[:, 0], width[:, 1]
 
 
-def _log_integrand(lead: _Leads, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _numbers(like: Tensor, values: tuple[float, ...]) -> Tensor:
+    """A tensor made on the device: copied there, the host would wait."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
+def _log_integrand(lead: _Leads, of_q: bool | Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """log(Phi S e^A) and S, or log(phi e^A), at x (rows, nodes)."""
+    if isinstance(of_q, Tensor):
+        from lossfit.kernels import exact
+
+        logs, slopes = (lead.sum(v) for v in exact.sums_at(lead.of, x))
+        log_q, log_p = logs + _log_cdf(x) + slopes.log(), logs - (0.5 * x * x + _LOG_SQRT_2PI)
+        return torch.where(of_q.unsqueeze(1), log_q, log_p), slopes
     a, s = [], []
     many = lead.classes > 1000
     for at in _node_blocks(lead.of, x.shape[1]):
@@ -412,6 +438,10 @@ def _log_integrand(lead: _Leads, of_q: bool, x: Tensor) -> tuple[Tensor, Tensor 
 
 def _push(lead: Tensor, win: Win) -> Tensor:
     """D log_share / d lead (rows, classes)."""
+    if kernels.chosen(lead):
+        from lossfit.kernels import exact
+
+        return exact.push(lead, win.place, win.push)
     total = torch.zeros_like(lead)
     for at in _node_blocks(lead, win.place.shape[1]):
         h = _hazard(win.place[:, at].unsqueeze(2) + lead.unsqueeze(1))
@@ -421,6 +451,11 @@ def _push(lead: Tensor, win: Win) -> Tensor:
 
 def _hazard_sums(lead: _Leads, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """S, S' and S'' at x (rows,)."""
+    if kernels.chosen(lead.of):
+        from lossfit.kernels import exact
+
+        first, second, third = lead.sum(torch.stack(exact.hazard_sums(lead.of, x)))
+        return first, second, third
     u = x.unsqueeze(1) + lead.of
     h = _hazard(u)
     uh = u + h
@@ -461,7 +496,8 @@ _FAR = {torch.float64: -25.0, torch.float32: -10.0}
 
 
 def _any_far(u: Tensor) -> bool:
-    return u.numel() > 0 and bool(u.amin() < _FAR[u.dtype])
+    """Whether any is far; on a GPU, where the host would wait for the answer, it may be."""
+    return u.device.type != "cpu" or (u.numel() > 0 and bool(u.amin() < _FAR[u.dtype]))
 
 
 def _mills_series(u: Tensor) -> Tensor:

@@ -1,0 +1,36 @@
+"""Functions for the kernels, from the operations that the compiler and the interpreter share: no libdevice.
+
+Named functions of a single number; each takes and returns numbers of the accumulation type.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Beyond this exp(-x) is 0 in every type; differences are cut there, so that none is infinite and 0 * it is 0.
+FAR = tl.constexpr(1e4)
+NAN = tl.constexpr(float("nan"))
+
+
+@triton.jit
+def exp_minus(x):
+    """exp(-x) for x of at least 0, however large; NaN stays."""
+    return tl.exp(-tl.where(x > FAR, FAR, x))
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) for x > -1: the rounding error of 1 + x divides out."""
+    u = 1.0 + x
+    safe = tl.where(u == 1.0, 2.0, u)
+    return tl.where(u == 1.0, x, tl.log(safe) * (x / (safe - 1.0)))
+
+
+@triton.jit
+def load_flag(pointer, row):
+    """The row's flag; without a pointer it is set."""
+    if pointer is None:
+        return row >= 0
+    else:
+        return tl.load(pointer + row) != 0

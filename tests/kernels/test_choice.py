@@ -1,0 +1,104 @@
+"""What computes the gap: chosen, or refused with a reason."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lossfit
+from lossfit import kernels
+
+
+def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "triton" else find(name, *rest)
+    )
+
+
+def test_without_triton_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_triton(monkeypatch)
+    z, y = torch.randn(2, 3), torch.tensor([0, 1])
+    assert not kernels.available(z)
+    for ask in (lambda: kernels.require(z), lambda: lossfit.gap(z, y, backend="triton")):
+        with pytest.raises(ImportError, match=r'pip install "lossfit\[triton\]"'):
+            ask()
+    assert lossfit.gap(z, y).target.shape == (2,)
+
+
+def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    z, y = torch.randn(2, 3), torch.tensor([0, 1])
+    for value in (None, "0"):
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        if value is not None:
+            monkeypatch.setenv("TRITON_INTERPRET", value)
+        assert not kernels.available(z)
+        for ask in (lambda: kernels.require(z), lambda: lossfit.gap(z, y, backend="triton")):
+            with pytest.raises(ValueError, match=r"Expected CUDA tensors .* but got one on cpu"):
+                ask()
+        assert lossfit.gap(z, y, backend="auto").target.shape == (2,)
+
+
+def test_types_that_the_kernels_do_not_read_are_refused() -> None:
+    pytest.importorskip("triton")
+    z = torch.randn(2, 3).to(torch.float8_e5m2)
+    with pytest.raises(TypeError, match=r"float32, bfloat16, float16, float64 .* but got torch.float8_e5m2"):
+        kernels.require(z)
+    with pytest.raises(TypeError, match=r"but got torch.float8_e5m2"):
+        lossfit.gap(z, torch.tensor([0, 1]), backend="triton")
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected `backend` to be one of 'auto', 'torch', 'triton', but got 'tritn'"):
+        lossfit.gap(torch.randn(2, 3), torch.tensor([0, 1]), backend="tritn")
+    with pytest.raises(ValueError, match="Expected `backend`"), kernels.using("cuda"):
+        pass
+
+
+def test_the_choice_ends_with_its_block() -> None:
+    assert kernels.current() == "auto"
+    with kernels.using("torch"):
+        assert kernels.current() == "torch"
+        with pytest.raises(TypeError, match="int64"), kernels.using("triton"):
+            lossfit.gap(torch.zeros(2, 3).long(), torch.tensor([0, 1]))
+        assert kernels.current() == "torch"
+    assert kernels.current() == "auto"
+
+
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    from lossfit.kernels import launch
+
+    seen: list[str] = []
+    for name in ("forward", "backward"):
+        real = getattr(launch, name)
+        monkeypatch.setattr(launch, name, lambda *a, real=real, name=name: (seen.append(name), real(*a))[1])
+    return seen
+
+
+def test_the_backward_pass_keeps_the_choice_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    pytest.importorskip("triton")
+    seen = spy(monkeypatch)
+    z, y = torch.randn(2, 3, device=device, requires_grad=True), torch.tensor([0, 1], device=device)
+    for backend, expected in (("triton", ["forward", "backward"]), ("torch", [])):
+        for inside in (False, True):
+            with kernels.using(backend if inside else "auto"):
+                d = lossfit.gap(z, y, backend="auto" if inside else backend).log_odds
+            d.sum().backward()
+            assert seen == expected
+            seen.clear()
+
+
+def test_auto_takes_the_kernels_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    pytest.importorskip("triton")
+    seen = spy(monkeypatch)
+    lossfit.gap(torch.randn(2, 3, device=device), torch.tensor([0, 1], device=device))
+    assert seen == (["forward"] if device == "cuda" else [])
+
+
+def test_the_library_is_imported_without_triton() -> None:
+    code = "import sys; sys.modules['triton'] = None; import lossfit.kernels; assert lossfit.CrossEntropyLoss()"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=120)
