@@ -60,7 +60,7 @@ def _rows(columns: list[Column]) -> list[tuple[str, str, str, str]]:
 
 
 def _shortened(examples: list[str]) -> str:
-    return ", ".join(_short(example) for example in examples)
+    return ", ".join(dict.fromkeys(_short(example) for example in examples))
 
 
 def _short(text: str) -> str:

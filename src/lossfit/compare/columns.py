@@ -16,9 +16,10 @@ ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
 FEWEST_IDS = 20
 _NUMBERS, _EMPTY, _CONSTANT = "row numbers", "empty", "the same in every row"
 _IDS = "an id, different in every row"
+_STRINGS = (pl.String, pl.Categorical, pl.Enum)
 _SHORT = {_NUMBERS: "row number", _EMPTY: "empty", _CONSTANT: "constant", _IDS: "id"}
 _ID = re.compile(
-    r"(?i:^(id|uuid|guid|index|idx|key|row|row_?(number|num|nr|id))$|(_|-|\s|\.)(id|uuid|guid)$)|[a-z]I[dD]$"
+    r"(?i:^(id|uuid|guid|index|idx|key|row|row[_ ]?(number|num|nr|id))$|(_|-|\s|\.)(id|uuid|guid)$)|[a-z]I[dD]$"
 )
 
 
@@ -128,7 +129,7 @@ def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False) -> Feature
     found.notes = [_left_out(names, why) for why, names in out.items()]
     frame = frame.drop(found.types)
     for column in frame:
-        found.types[column.name] = "categorical" if column.dtype in (pl.String, pl.Categorical, pl.Enum) else "numeric"
+        found.types[column.name] = "categorical" if column.dtype in _STRINGS else "numeric"
     numeric = frame.select(c for c in frame.columns if found.types[c] == "numeric")
     single = arrays and all(dtype == pl.Float32 for dtype in numeric.dtypes)
     found.numeric = numeric if single else numeric.cast(pl.Float64)
@@ -154,7 +155,8 @@ def _as_asked(frame: pl.DataFrame, roles: Roles) -> pl.DataFrame:
             raise InputError(f"--numeric: the column {name!r} is {column.dtype}.")
         if column.dtype.is_float():
             continue
-        numbers = (column.to_physical() if column.dtype.is_temporal() else column).cast(pl.Float64, strict=False)
+        plain = column.cast(pl.String).str.strip_chars() if column.dtype in _STRINGS else column
+        numbers = (plain.to_physical() if plain.dtype.is_temporal() else plain).cast(pl.Float64, strict=False)
         wrong = numbers.is_null() & column.is_not_null()
         if wrong.any() and not roles.impute:
             at = int(wrong.arg_true()[0])
@@ -179,7 +181,7 @@ def _useless(column: pl.Series, arrays: bool) -> str | None:
     if not len(known):
         return _EMPTY
     number = column.dtype.is_numeric() or column.dtype == pl.Boolean
-    if not number and column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+    if not number and column.dtype not in _STRINGS:
         return f"of type {column.dtype}"
     # A missing string is a category of its own; a missing number is filled in.
     if known.n_unique() == 1 and (number or len(known) == len(column)):

@@ -56,7 +56,7 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 def _array(path: Path, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     try:
-        found: np.ndarray = file[name]
+        found = file[name]
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
@@ -64,6 +64,8 @@ def _array(path: Path, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
             f"The array {name!r} in {str(path)!r} holds Python objects, which are never read; store numbers, or "
             "strings of NumPy's type str."
         ) from error
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{name!r} in {str(path)!r} is no array.")
     return found
 
 
