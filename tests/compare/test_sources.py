@@ -185,6 +185,7 @@ class TestImages:
         assert found.classes == ["cat", "dog"]
         assert found.test is not None
         assert found.test.sum() == 8
+        assert found.notes[1].startswith("The validation rows join the rows to train on")
         assert found.test[:8].all()  # the parts in the order of their names: test, train, val
 
     def test_the_fingerprint_is_of_pixels_and_classes(self, folder: Callable[..., Path]) -> None:
@@ -275,6 +276,7 @@ class TestSaved:
         assert found.test is not None
         assert found.test.tolist() == 20 * [False] + 10 * [True] + 6 * [False]
         assert found.rows == 36
+        assert found.notes == ["The validation rows join the rows to train on: each split divides them anew."]
 
     def test_images(self, tmp_path: Path) -> None:
         encoded = []

@@ -263,7 +263,7 @@ def _missing(column: pl.Series) -> int:
 
 
 def _examples(column: pl.Series) -> list[str]:
-    known = column.drop_nulls().head(1000)
     if column.dtype.is_nested():
-        return [str(value) for value in known.head(1)]
+        return []
+    known = column.drop_nulls().head(1000)
     return [f"{v:g}" if isinstance(v, float) else str(v) for v in known.unique(maintain_order=True).head(3)]

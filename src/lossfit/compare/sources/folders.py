@@ -9,10 +9,10 @@ import polars as pl
 
 from lossfit.compare.errors import InputError
 from lossfit.compare.sources import images
-from lossfit.compare.sources.raw import Raw, digest
+from lossfit.compare.sources.raw import VALIDATION, Raw, digest
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-PARTS = ("train", "val", "valid", "validation", "test")
+PARTS = {"train", "val", "valid", "validation", "test"}
 TARGET = "class"
 
 
@@ -23,22 +23,25 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
         InputError: there are no folders of classes, one holds no image, or an image cannot be read.
     """
     folders = _folders(path)
-    parts = [folder for folder in folders if folder.name in PARTS]
-    if parts and len(parts) == len(folders) and any(folder.name == "train" for folder in parts):
-        files = [(file, name, part.name == "test") for part in parts for file, name in _files(part, _folders(part))]
+    parts = {folder.name for folder in folders}
+    if parted := "train" in parts and parts <= PARTS:
+        files = [(file, name, part.name == "test") for part in folders for file, name in _files(part, _folders(part))]
     else:
         files = [(file, name, False) for file, name in _files(path, folders)]
     paths = [file for file, _, _ in files]
     pixels, note = images.read([str(p) for p in paths], paths.__getitem__, size)
     test = np.array([of_test for _, _, of_test in files])
     names = [name for _, name, _ in files]
+    notes = [note]
+    if parted and parts - {"train", "test"}:
+        notes.append(VALIDATION)
     return Raw(
         pl.DataFrame({TARGET: names}),
         digest(pixels.tobytes(), "\n".join(names).encode(), test.tobytes()),
         pixels,
         TARGET,
         test if test.any() else None,
-        notes=[note],
+        notes=notes,
     )
 
 

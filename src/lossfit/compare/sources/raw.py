@@ -11,6 +11,9 @@ import polars as pl
 from lossfit.compare.errors import InputError, listed
 
 
+VALIDATION = "The validation rows join the rows to train on: each split divides them anew."
+
+
 @dataclass(frozen=True)
 class Raw:
     """Rows as they were read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.sources import images
-from lossfit.compare.sources.raw import Raw, digest
+from lossfit.compare.sources.raw import VALIDATION, Raw, digest
 
 STATE, INFO, PARTS = "state.json", "dataset_info.json", "dataset_dict.json"
 
@@ -43,7 +44,8 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
     if any(part.rows.schema != parts[0].rows.schema or part.features != parts[0].features for part in parts):
         raise InputError(f"The splits in {str(path)!r} have different features.")
     test = np.concatenate([np.full(len(part.rows), name == "test") for name, part in zip(names, parts, strict=True)])
-    return _raw(path, parts, test if test.any() else None, size)
+    found = _raw(path, parts, test if test.any() else None, size)
+    return replace(found, notes=[*found.notes, VALIDATION]) if "validation" in names else found
 
 
 class _Part(NamedTuple):
