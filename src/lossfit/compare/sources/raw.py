@@ -10,7 +10,6 @@ import polars as pl
 
 from lossfit.compare.errors import InputError, listed
 
-
 VALIDATION = "The validation rows join the rows to train on: each split divides them anew."
 
 
