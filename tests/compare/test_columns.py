@@ -285,6 +285,11 @@ class TestShown:
     def test_nothing_of_bundled_sets(self) -> None:
         assert printed(load("yeast")) == []
 
+    def test_a_file_of_the_name_of_a_bundled_set(self, tmp_path: Path) -> None:
+        path = tmp_path / "yeast.csv"
+        pl.DataFrame(BASE).write_csv(path)
+        assert printed(load(str(path), "y"))[0] == "24 rows, 3 classes"
+
     def test_images(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", X=np.zeros((4, 9, 8), dtype=np.uint8), y=[0, 1, 0, 1])
         assert printed(load(str(tmp_path / "a.npz")))[0] == "4 rows, 2 classes, images of 9 x 8 x 1"

@@ -309,7 +309,7 @@ def test_tweets() -> None:
     for votes, label in zip(found.votes.tolist(), found.labels.tolist(), strict=True):
         assert all(votes[label] > other for c, other in enumerate(votes) if c != label)
     assert any("C.J. Hutto and E. Gilbert" in note and "MIT" in note for note in found.notes)
-    assert "Left out: 62 texts on which the raters tie." in found.notes
+    assert "Left out: 62 rows without one class of most votes." in found.notes
 
 
 def test_the_vectors_of_the_tweets_are_those_of_its_rows() -> None:

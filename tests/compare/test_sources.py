@@ -304,6 +304,15 @@ class TestSaved:
         path = save_dataset(tmp_path / "d", {**columns(), "label": [-1, *columns()["label"][1:]]}, FEATURES)
         refused(r"The target 'label' is missing in 1 rows, the first of them row 1", path, drop=("text",))
 
+    def test_votes_take_the_place_of_the_label(self, tmp_path: Path) -> None:
+        votes = {"a": [3, 1] * 10, "b": [1, 4] * 10}
+        path = save_dataset(tmp_path / "d", {**columns(), **votes}, {**FEATURES, "a": VALUE, "b": VALUE})
+        found = load(str(path), votes=("a,b",), drop=("text",))
+        assert found.classes == ["a", "b"]
+        assert found.labels.tolist() == [0, 1] * 10
+        assert (found.numeric.columns, found.categorical.columns) == (["x"], [])
+        assert [c.type for c in found.columns if c.name == "label"] == ["target (left out)"]
+
     def test_two_class_labels_leave_the_target_open(self, tmp_path: Path) -> None:
         path = save_dataset(tmp_path / "d", {**columns(), "x": [0, 1] * 10}, {**FEATURES, "x": LABEL})
         refused(r"Name the column with the classes by --target\. The columns are: x, text, label", path)
@@ -374,6 +383,7 @@ class TestGivenTest:
         rows = write("a.csv", x=[1, 2, 3], z=[1, 2, 3], y=[0, 1, 0])
         test = write("b.csv", x=[1, 2], y=[0, 1])
         refused(r"The test rows in '.*b\.csv' lack the columns 'z' of '.*a\.csv'", Path(rows), target="y", test=test)
+        assert load(rows, "y", test=test, drop=("z,z",)).numeric["x"].len() == 5
         assert load(rows, "y", test=test, drop=("z",)).numeric["x"].to_list() == [1, 2, 3, 1, 2]
 
     def test_columns_of_other_types(self, write: Callable[..., str]) -> None:

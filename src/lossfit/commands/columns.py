@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lossfit.compare.columns import Column
-from lossfit.compare.data import BUNDLED, Dataset
+from lossfit.compare.data import Dataset
 
 _LONGEST = 24
 _FEW = 20
@@ -18,7 +18,7 @@ _MOST = 30
 
 def print_columns(console: Console, data: Dataset) -> None:
     """A row for each column, or for each run of many columns of one type; nothing for bundled sets."""
-    if data.name in BUNDLED:
+    if not data.columns:
         return
     console.print(
         f"{data.rows:,} rows, {len(data.classes):,} classes" + ("" if data.images is None else _of_images(data)),

@@ -15,7 +15,7 @@ ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
 # Fewer rows can be numbered in order by chance.
 FEWEST_IDS = 20
 _NUMBERS, _EMPTY, _CONSTANT = "row numbers", "empty", "the same in every row"
-_IDS = "an id, different in every row"
+_IDS = "an id, different in every row; --numeric or --categorical keeps it"
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
 _SHORT = {_NUMBERS: "row number", _EMPTY: "empty", _CONSTANT: "constant", _IDS: "id"}
 _ID = re.compile(

@@ -36,7 +36,7 @@ class Dataset:
         weight: what each row counts, (N,), 1 in the mean.
         test: which rows are to test on (N,), where that is given.
         fingerprint: of what was read, to recognise it again.
-        columns: what was read, to be shown.
+        columns: what was read, to be shown; of bundled sets, nothing.
         notes: what should be known of the reading.
     """
 
@@ -85,16 +85,17 @@ def load(source: str, target: str | tuple[str, ...] | None = None, *, test: str 
         if target or test or any(roles.values()):
             raise InputError(f"The bundled set {source!r} needs no --target, --text, --drop or other columns.")
         if source == "yeast":
-            return _dataset(bundled.yeast(), source, Roles())
+            return replace(_dataset(bundled.yeast(), source, Roles()), columns=[])
         raw = bundled.tweets()
         vectors = tuple(c for c in raw.frame.columns if c not in bundled.TWEET_CLASSES)
-        return _dataset(raw, source, Roles(votes=bundled.TWEET_CLASSES, numeric=vectors))
+        found = _dataset(raw, source, Roles(votes=bundled.TWEET_CLASSES, numeric=vectors))
+        return replace(found, columns=[])
     path = Path(source)
     raw = sources.read(path)
     given = _roles(target, roles)
     if test is not None:
         size = None if raw.images is None else (raw.images.shape[1], raw.images.shape[2])
-        raw = with_test(raw, sources.read(Path(test), size), (source, test), given.drop)
+        raw = with_test(raw, sources.read(Path(test), size), (source, test), _separate(given.drop, raw.frame))
     return _dataset(raw, path.stem, given)
 
 
@@ -137,18 +138,22 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         votes = targets.votes(frame.select(roles.votes))
         clear = targets.untied(votes)
         if not clear.all():
-            raters = "texts on which the raters tie" if name == "tweets" else "rows without one class of most votes"
-            notes.append(f"Left out: {int((~clear).sum())} {raters}.")
+            notes.append(f"Left out: {int((~clear).sum())} rows without one class of most votes.")
             raw, votes = _select(raw, clear), votes[clear]
             frame = raw.frame
         labels, classes = votes.argmax(1), list(roles.votes)
-        notes += _of_votes(roles) if name not in BUNDLED else []
+        notes.append(
+            f"The classes are the columns {', '.join(classes)}: each split trains and validates on labels drawn from "
+            "each row's votes, and tests on the class of most votes."
+        )
     elif len(roles.target) == 1:
         labels, classes = targets.classes(frame[roles.target[0]])
     else:
         labels, classes = targets.right(frame.select(roles.target))
     types = dict.fromkeys(roles.target, "target") | dict.fromkeys(roles.votes, "votes")
     types |= dict.fromkeys(roles.drop, "(left out)")
+    if roles.votes and raw.target is not None:
+        types.setdefault(raw.target, "target (left out)")
     weight = groups = None
     if roles.group is not None:
         groups = rows.groups(frame[roles.group])
@@ -206,10 +211,3 @@ def _select(raw: Raw, kept: np.ndarray) -> Raw:
         images=None if raw.images is None else raw.images[kept],
         test=None if raw.test is None else raw.test[kept],
     )
-
-
-def _of_votes(roles: Roles) -> list[str]:
-    return [
-        f"The classes are the columns {', '.join(roles.votes)}: each split trains and validates on labels drawn from "
-        "each row's votes, and tests on the class of most votes."
-    ]
