@@ -233,8 +233,9 @@ def test_strings_of_too_many_kinds_are_not_categories(rows: int, distinct: int, 
     ids=["empty", "blank", "header", "no end", "twice", "quoted", "ragged", "latin", "late", "utf-16", "long"],
 )
 def test_csv_files_that_are_none(content: str | bytes, message: str, write: Callable[..., str]) -> None:
-    with pytest.raises(InputError, match=rf"The file '.*some table\.csv' {message}"):
+    with pytest.raises(InputError, match=rf"The file '.*some table\.csv' {message}") as caught:
         load(write(content), "y")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV.rstrip(), CSV.replace("y", '"y"')])

@@ -12,3 +12,8 @@ def listed(names: Iterable[object], most: int = 10) -> str:
     names = list(names)
     told = ", ".join(repr(name) for name in names[:most])
     return f"{told} and {len(names) - most} more" if len(names) > most else told
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, without the advice that may follow."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lossfit.compare.errors import InputError, listed
+from lossfit.compare.errors import InputError, first_line, listed
 from lossfit.compare.sources.raw import Raw, digest, with_test
 
 NAMES = ("X", "y", "X_test", "y_test")
@@ -30,7 +30,7 @@ def read(path: Path) -> Raw:
     except InputError:
         raise
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise InputError(f"The file {str(path)!r} cannot be read as .npz: {error}") from error
+        raise InputError(f"The file {str(path)!r} cannot be read as .npz: {first_line(error)}") from error
     fingerprint = digest(path.read_bytes())
     found = _raw(path, arrays, ("X", "y"), fingerprint)
     if "X_test" not in arrays:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lossfit.compare.errors import InputError
+from lossfit.compare.errors import InputError, first_line
 
 LARGEST = 32
 """Images are brought to this height and width, unless all are of one smaller size."""
@@ -57,7 +57,7 @@ def _pixels(pillow: Any, image: Any, name: str, size: tuple[int, int], grey: boo
         if (image.height, image.width) != size:
             image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"The image {name!r} cannot be read: {error}") from error
+        raise InputError(f"The image {name!r} cannot be read: {first_line(error)}") from error
     return np.asarray(image, dtype=np.uint8).reshape(*size, -1)
 
 
@@ -67,7 +67,7 @@ def _open(pillow: Any, file: Opened, name: str) -> Any:
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             return pillow.open(file)
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
-        raise InputError(f"The image {name!r} cannot be read: {error}") from error
+        raise InputError(f"The image {name!r} cannot be read: {first_line(error)}") from error
 
 
 def _pillow() -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from lossfit.compare.errors import InputError, listed
+from lossfit.compare.errors import InputError, first_line, listed
 from lossfit.compare.sources import images
 from lossfit.compare.sources.raw import VALIDATION, Raw, digest
 
@@ -70,7 +70,9 @@ def _read_one(path: Path) -> _Part:
                 tables.append(pa.ipc.open_stream(file).read_all())
             digests.append(digest((path / name).read_bytes()))
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"The file {str(path / name)!r} cannot be read as Arrow's stream: {error}") from error
+            raise InputError(
+                f"The file {str(path / name)!r} cannot be read as Arrow's stream: {first_line(error)}"
+            ) from error
     features = info.get("features")
     fingerprint = digest(*(d.encode() for d in digests), json.dumps(features).encode())
     return _Part(pa.concat_tables(tables), features if isinstance(features, dict) else {}, fingerprint)
@@ -80,7 +82,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"The file {str(path)!r} cannot be read as JSON: {error}") from error
+        raise InputError(f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise InputError(f"Expected an object in the file {str(path)!r}, but got {type(found).__name__}.")
     return found

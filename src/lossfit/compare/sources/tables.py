@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lossfit.compare.errors import InputError, listed
+from lossfit.compare.errors import InputError, first_line, listed
 from lossfit.compare.sources.raw import Raw, digest
 
 MISSING = ["NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL"]
@@ -35,7 +35,7 @@ def read_file(path: Path) -> pl.DataFrame:
     except InputError:
         raise
     except (pl.exceptions.PolarsError, csv.Error, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The file {str(path)!r} cannot be read as {path.suffix}: {error}") from error
+        raise InputError(f"The file {str(path)!r} cannot be read as {path.suffix}: {first_line(error)}") from error
     if frame.is_empty():
         raise InputError(f"The file {str(path)!r} has a header but no rows.")
     return frame
