@@ -104,6 +104,24 @@ def test_what_is_left_out_is_told_if_nothing_is_left() -> None:
         table(frame, "test", "y")
 
 
+def test_rows_to_test_on_do_not_count() -> None:
+    held = [i >= ROWS for i in range(2 * ROWS)]
+    frame = pl.DataFrame(
+        {
+            "id": 2 * list(range(ROWS)),
+            "same": ROWS * [1] + list(range(ROWS)),
+            "x": 2 * BASE["x"],
+            "held": held,
+            "y": 2 * BASE["y"],
+        }
+    )
+    found = table(frame, "test", "y", test_column="held")
+    assert found.numeric.columns == ["x"]
+    assert types(found)["id"] == "id (left out)"
+    assert types(found)["same"] == "constant (left out)"
+    assert table(frame, "test", "y").numeric.columns == ["id", "same", "x", "held"]
+
+
 class TestAsked:
     """--numeric, --categorical, --drop."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from lossfit.compare.errors import InputError, listed
@@ -102,7 +103,7 @@ class Features:
     notes: list[str] = field(default_factory=list)
 
 
-def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False) -> Features:
+def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False, test: np.ndarray | None = None) -> Features:
     """Numbers and booleans are numeric, strings categorical; the rest is left out, as is what cannot tell anything.
 
     Left out are columns that are empty or the same in every row, row numbers and ids, and columns of other types;
@@ -112,6 +113,7 @@ def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False) -> Feature
         frame: the columns that have no other role.
         roles: for the columns that the user names as numeric or categorical.
         arrays: the columns are those of an array, so that none is an id.
+        test: the rows that are not learnt from, which do not count for what can be told from a column.
 
     Raises:
         InputError: a column named as numeric holds something else, numbers are not finite, or strings are too many to
@@ -121,8 +123,8 @@ def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False) -> Feature
     frame = _as_asked(frame, roles)
     found = Features(pl.DataFrame(), pl.DataFrame())
     out: dict[str, list[str]] = {}
-    for column in frame:
-        why = None if column.name in asked else _useless(column, arrays)
+    for column in frame if test is None else frame.filter(~test):
+        why = None if column.name in asked else _useless(column, arrays, frame[column.name])
         if why:
             out.setdefault(why, []).append(column.name)
             found.types[column.name] = f"{_SHORT.get(why, str(column.dtype))} (left out)"
@@ -172,8 +174,8 @@ def _as_asked(frame: pl.DataFrame, roles: Roles) -> pl.DataFrame:
     return frame
 
 
-def _useless(column: pl.Series, arrays: bool) -> str | None:
-    """Why nothing can be learnt from a column; None if something may."""
+def _useless(column: pl.Series, arrays: bool, whole: pl.Series) -> str | None:
+    """Why nothing can be learnt from a column, of the rows to learn from or the whole; None if something may."""
     if column.name in ROW_NUMBERS:
         return _NUMBERS
     known = column.drop_nulls()
@@ -186,7 +188,7 @@ def _useless(column: pl.Series, arrays: bool) -> str | None:
     # A missing string is a category of its own; a missing number is filled in.
     if known.n_unique() == 1 and (number or len(known) == len(column)):
         return _CONSTANT
-    if not arrays and _is_id(column):
+    if not arrays and (_is_id(column) or _is_id(whole)):
         return _IDS
     return None
 

@@ -171,7 +171,7 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
             raise InputError(f"Expected the column {roles.text!r} to hold text, but it is {frame[roles.text].dtype}.")
         text = frame[roles.text].fill_null("").to_list()
         types[roles.text] = "text"
-    found = columns.features(frame.drop(types), roles, raw.arrays)
+    found = columns.features(frame.drop(types), roles, raw.arrays, raw.test)
     if not found.numeric.width and not found.categorical.width and text is None and raw.images is None:
         told = ", ".join(map(repr, roles.target or roles.votes))
         left = " ".join(found.notes)
