@@ -23,6 +23,7 @@ from lossfit import plot as plots
 from lossfit import registry
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
+from lossfit.commands.columns import print_columns
 from lossfit.compare import data as sources
 from lossfit.compare import engine, kinds
 from lossfit.compare.errors import InputError
@@ -74,19 +75,58 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
 @app.command()
 @_plainly
 def compare(
-    source: Annotated[str, typer.Argument(help="tweets or yeast (bundled), or a .csv or .parquet file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="tweets or yeast (bundled); a .csv, .parquet or .npz (X, y) file; a folder of images with a folder "
+            "for each class; or a folder that Hugging Face's datasets saved."
+        ),
+    ],
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="The column with the classes; needed for a file. Given again: columns of 0 and 1, one for each of the "
-            "classes of which any number may be right.",
+            help="The column with the classes; needed for a table. Given again: columns of 0 and 1, one for each of "
+            "the classes of which any number may be right.",
             metavar="COLUMN",
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="A column to read as text.")] = None,
-    drop: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; may be given again.", metavar="COLUMN")
+    votes: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --target, a column for each class with its votes or probabilities, such as neg,neu,pos: "
+            "training labels are drawn from them, and the test is on the class of most votes.",
+            metavar="A,B,...",
+        ),
     ] = None,
+    text: Annotated[str | None, typer.Option(help="A column to read as text.", metavar="COLUMN")] = None,
+    numeric: Annotated[
+        list[str] | None, typer.Option(help="Columns to read as numbers, such as year,price.", metavar="A,B,...")
+    ] = None,
+    categorical: Annotated[
+        list[str] | None, typer.Option(help="Columns to read as categories, such as zip.", metavar="A,B,...")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Columns to leave out.", metavar="A,B,...")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Rows of one value of this column, such as patient, stay together.", metavar="COLUMN"),
+    ] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(help="What each row counts, in training and in the metrics.", metavar="COLUMN"),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Rows to test on, with the same columns, such as test.csv.", metavar="FILE")
+    ] = None,
+    test_column: Annotated[
+        str | None,
+        typer.Option(help="A column that is true, 1 or test for the rows to test on.", metavar="COLUMN"),
+    ] = None,
+    max_rows: Annotated[
+        int,
+        typer.Option(
+            help="Rows that a split draws at most, others for each split; given test rows come on top. 0: no limit."
+        ),
+    ] = engine.MAX_ROWS,
     impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
     embedding: Annotated[
         str | None,
@@ -116,6 +156,12 @@ def compare(
     lossfit compare customers.csv --target churned --metric macro_f1
     lossfit compare reviews.parquet --target stars --text body --losses focal,label_smoothing
     lossfit compare films.csv --text plot --target drama --target comedy --target crime
+    lossfit compare digits.npz --metric log_loss
+    lossfit compare photos/ --splits 5 --max-rows 5000
+    lossfit compare scans.csv --target finding --group patient --drop scanner,date
+    lossfit compare survey.csv --target vote --weight design_weight --categorical zip
+    lossfit compare train.csv --target churned --test test.csv
+    lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
@@ -137,11 +183,26 @@ def compare(
         label_noise,
         model,
         seed,
+        votes=(votes,) if votes else (),
+        numeric=tuple(numeric or ()),
+        categorical=tuple(categorical or ()),
+        group=group,
+        weight=weight,
+        test=None if test is None else str(test),
+        test_column=test_column,
+        max_rows=max_rows,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
     try:
         with _progress(console) as progress:
-            outcome = engine.run(plan, out, resume=resume, workers=workers, progress=progress)
+            outcome = engine.run(
+                plan,
+                out,
+                resume=resume,
+                workers=workers,
+                progress=progress,
+                show=lambda data: print_columns(console, data),
+            )
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None

@@ -251,3 +251,31 @@ def test_an_embedding_needs_text_and_its_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(InputError, match=r"--embedding needs an extra: pip install 'lossfit\[embed\]'"):
         one(dataset(text=sentences()), split(), "known")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_images_are_scaled_by_channel_and_flattened(channels: int, kind: type) -> None:
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 200, (ROWS, 4, 3, channels)) + 10 * np.arange(channels)).astype(kind)
+    rows = split()
+    train = images[rows.train].astype(float)
+    mean, spread = train.mean((0, 1, 2)), train.std((0, 1, 2))
+    for part, matrix in zip((rows.train, rows.validation, rows.test), one(dataset(images=images), rows), strict=True):
+        assert matrix.dtype == np.float32
+        expected = ((images[part] - mean) / spread).reshape(len(part), 12 * channels)
+        assert matrix == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.0])
+def test_a_channel_of_one_value_is_0(value: float) -> None:
+    images = np.full((ROWS, 4, 3, 1), value, dtype=np.float32)
+    assert np.abs(one(dataset(images=images), split())[0]).max() < 1e-5
+
+
+def test_single_precision_stays() -> None:
+    x = np.random.default_rng(0).normal(3.0, 2.0, (ROWS, 4)).astype(np.float32)
+    rows = split()
+    found = one(dataset(numeric=pl.DataFrame(x, schema=list("abcd"))), rows)
+    expected = (x[rows.test] - x[rows.train].mean(0)) / x[rows.train].std(0)
+    assert found[2] == pytest.approx(expected, abs=1e-5)

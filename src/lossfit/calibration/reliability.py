@@ -70,8 +70,10 @@ def reliability(confidence: Tensor, hits: Tensor, bins: int = 15, kind: Kind = "
     return binned(confidence, hits, bins, kind)
 
 
-def binned(confidence: Tensor, hits: Tensor, bins: int, kind: Kind = "equal_width") -> Reliability:
-    """:func:`reliability` of what has been checked."""
+def binned(
+    confidence: Tensor, hits: Tensor, bins: int, kind: Kind = "equal_width", weight: Tensor | None = None
+) -> Reliability:
+    """:func:`reliability` of what has been checked; a row of ``weight`` w counts as w rows."""
     confidence = confidence.detach().double().contiguous()
     if kind == "equal_width":
         at = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -79,9 +81,8 @@ def binned(confidence: Tensor, hits: Tensor, bins: int, kind: Kind = "equal_widt
         below = torch.searchsorted(confidence.sort(dim=-1).values, confidence)
         at = below * bins // max(confidence.shape[-1], 1)
     empty = confidence.new_zeros(*confidence.shape[:-1], bins)
-    return Reliability(
-        *(empty.scatter_add(-1, at, v) for v in (torch.ones_like(confidence), confidence, hits.double()))
-    )
+    each = torch.ones_like(confidence) if weight is None else weight.double()
+    return Reliability(*(empty.scatter_add(-1, at, v) for v in (each, each * confidence, each * hits.double())))
 
 
 def calibration_error(

@@ -69,6 +69,15 @@ def risks(confidence: Tensor, hits: Tensor) -> Tensor:
     return wrong.cumsum(-1) / torch.arange(1, wrong.shape[-1] + 1, device=wrong.device)
 
 
+def weighted_risks(confidence: Tensor, hits: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`risks` where a row of weight w counts as w rows, and the weight of those k rows."""
+    order = confidence.argsort(dim=-1, descending=True, stable=True)
+    each = weight.double().gather(-1, order)
+    total = each.cumsum(-1)
+    wrong = (each * (1 - hits.double().gather(-1, order))).cumsum(-1)
+    return torch.where(total > 0, wrong / torch.where(total > 0, total, 1.0), 0.0), total
+
+
 def check_pair(confidence: Tensor, hits: Tensor) -> None:
     check_tensor("confidence", confidence)
     check_tensor("hits", hits)

@@ -1,30 +1,22 @@
-"""Sources of data: the bundled sets, and tables in .csv or .parquet files."""
+"""From a source to a classification problem."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import html
-from dataclasses import dataclass, field
-from importlib.resources import files
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from lossfit.compare import columns, rows, sources, targets
+from lossfit.compare.columns import Column, Roles
 from lossfit.compare.errors import InputError
+from lossfit.compare.sources import bundled
+from lossfit.compare.sources.bundled import BUNDLED
+from lossfit.compare.sources.raw import Raw, with_test
 
-BUNDLED = {
-    "tweets": "4,200 tweet-like texts as sentence vectors (all-MiniLM-L6-v2); each split trains and validates on the "
-    "label of one rater drawn for each text, and tests on the majority. C.J. Hutto and E. Gilbert, VADER, 2014 (MIT).",
-    "yeast": "UCI Yeast: 1,453 proteins, 8 measurements, 10 places in the cell with 438 down to 5 rows. K. Nakai "
-    "(CC BY 4.0).",
-}
-MANY_VALUES = 50
-# What stands for a missing value in a .csv file, besides nothing.
-MISSING = ["NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL"]
-# The names that tables get for their row numbers.
-ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
+__all__ = ["BUNDLED", "Dataset", "load", "table"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +30,13 @@ class Dataset:
         numeric: columns of numbers, (N, .).
         categorical: columns of strings, (N, .).
         text: a column of texts.
-        votes: how many raters chose each class, (N, C). Then ``labels`` is the majority.
+        images: (N, height, width, channels).
+        votes: how many raters chose each class, or its probability, (N, C). Then ``labels`` is the majority.
+        groups: numbers (N,); rows of the same number stay together.
+        weight: what each row counts, (N,), 1 in the mean.
+        test: which rows are to test on (N,), where that is given.
         fingerprint: of what was read, to recognise it again.
+        columns: what was read, to be shown; of bundled sets, nothing.
         notes: what should be known of the reading.
     """
 
@@ -52,6 +49,11 @@ class Dataset:
     text: list[str] | None = None
     votes: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
+    images: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    test: np.ndarray | None = None
+    columns: list[Column] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -66,252 +68,146 @@ class Dataset:
         return np.bincount(self.labels, minlength=len(self.classes))
 
 
-def load(
-    source: str,
-    target: str | tuple[str, ...] | None = None,
-    *,
-    text: str | None = None,
-    drop: tuple[str, ...] = (),
-    impute: bool = False,
-) -> Dataset:
-    """A bundled set by its name, or a table from a file.
+def load(source: str, target: str | tuple[str, ...] | None = None, *, test: str | None = None, **roles: Any) -> Dataset:
+    """A bundled set by its name, or what a file or folder holds.
 
     Args:
-        source: "tweets", "yeast", or the path of a .csv or .parquet file.
-        target: the column with the classes; or several columns, each with whether that class is right. Only for a
-            file, and needed there.
-        text: a column to read as text.
-        drop: columns to leave out.
-        impute: fill missing numbers with the median of the training rows and missing categories with "missing",
-            instead of raising.
+        source: "tweets", "yeast", or a path: see :func:`lossfit.compare.sources.read`.
+        target: the column with the classes; or several columns, each with whether that class is right. Needed for
+            tables.
+        test: a file or folder of the rows to test on, with the same columns.
+        roles: of the columns, the fields of :class:`~lossfit.compare.columns.Roles`.
 
     Raises:
         InputError: with what is wrong and where.
     """
     if source in BUNDLED:
-        if target or text or drop:
-            raise InputError(f"The bundled set {source!r} needs no --target, --text or --drop.")
-        return _tweets() if source == "tweets" else _yeast()
+        if target or test or any(roles.values()):
+            raise InputError(f"The bundled set {source!r} needs no --target, --text, --drop or other columns.")
+        if source == "yeast":
+            return replace(_dataset(bundled.yeast(), source, Roles()), columns=[])
+        raw = bundled.tweets()
+        vectors = tuple(c for c in raw.frame.columns if c not in bundled.TWEET_CLASSES)
+        found = _dataset(raw, source, Roles(votes=bundled.TWEET_CLASSES, numeric=vectors))
+        return replace(found, columns=[])
     path = Path(source)
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(
-            f"Expected SOURCE to be one of {', '.join(BUNDLED)} or a .csv or .parquet file, but got {source!r}."
-        )
-    if not path.is_file():
-        raise InputError(f"There is no file {source!r}.")
-    return table(read_file(path), path.stem, target, text=text, drop=drop, impute=impute, fingerprint=_hash(path))
+    raw = sources.read(path)
+    given = _roles(target, roles)
+    if test is not None:
+        size = None if raw.images is None else (raw.images.shape[1], raw.images.shape[2])
+        raw = with_test(raw, sources.read(Path(test), size), (source, test), _separate(given.drop, raw.frame))
+    return _dataset(raw, path.stem, given)
 
 
 def table(
-    frame: pl.DataFrame,
-    name: str,
-    target: str | tuple[str, ...] | None,
-    *,
-    text: str | None = None,
-    drop: tuple[str, ...] = (),
-    impute: bool = False,
-    fingerprint: str = "",
+    frame: pl.DataFrame, name: str, target: str | tuple[str, ...] | None, *, fingerprint: str = "", **roles: Any
 ) -> Dataset:
-    """A data set from a table: numbers and booleans are numeric, strings categorical, the rest is left out."""
-    columns = ", ".join(frame.columns)
-    targets = (target,) if isinstance(target, str) else target
-    if not targets:
-        raise InputError(f"Name the column with the classes by --target. The columns are: {columns}.")
-    named: dict[str, str] = {}
-    for option, column in (
-        *(("--target", column) for column in targets),
-        ("--text", text),
-        *(("--drop", column) for column in dict.fromkeys(drop)),
-    ):
-        if column is None:
-            continue
-        if column not in frame.columns:
-            raise InputError(f"{option}: there is no column {column!r}. The columns are: {columns}.")
-        if column in named:
-            raise InputError(f"{option}: the column {column!r} is named by {named[column]} already.")
-        named[column] = option
-    labels, classes = _classes(frame[targets[0]]) if len(targets) == 1 else _right(frame.select(targets))
-    frame = frame.drop(*targets, *drop)
-    notes = [f"Left out: the column {c!r}, which holds row numbers." for c in frame.columns if c in ROW_NUMBERS]
-    frame = frame.select(c for c in frame.columns if c not in ROW_NUMBERS or c == text)
-    texts = None
-    if text is not None:
-        if frame[text].dtype != pl.String:
-            raise InputError(f"Expected the column {text!r} to hold text, but it is {frame[text].dtype}.")
-        texts = frame[text].fill_null("").to_list()
-        frame = frame.drop(text)
-    numeric = frame.select(pl.selectors.numeric() | pl.selectors.boolean()).cast(pl.Float64)
-    categorical = frame.select(pl.selectors.string() | pl.selectors.categorical() | pl.selectors.enum())
-    categorical = categorical.cast(pl.String)
-    left_out = [c for c in frame.columns if c not in numeric.columns and c not in categorical.columns]
-    notes += [f"Left out: the column {c!r} of type {frame[c].dtype}." for c in left_out]
-    _check_finite(numeric)
-    _check_missing(numeric, categorical, impute)
-    _check_categories(categorical)
-    notes += [f"{hint} It is read as categories." for column in categorical if (hint := _almost_numbers(column))]
-    if impute:
-        categorical = categorical.fill_null("missing")
-    if not numeric.width and not categorical.width and texts is None:
-        told = ", ".join(map(repr, targets))
-        raise InputError(f"No column is left to learn from. The columns are: {columns}; the target is {told}.")
-    return Dataset(name, labels, classes, fingerprint, numeric, categorical, texts, notes=notes)
+    """A data set from a table, as :func:`load` makes one from a file."""
+    return _dataset(Raw(frame, fingerprint), name, _roles(target, roles))
 
 
-def read_file(path: Path) -> pl.DataFrame:
-    """The table in a .csv or .parquet file.
-
-    Raises:
-        InputError: it is empty, or not what its name says.
-    """
-    if path.stat().st_size == 0:
-        raise InputError(f"The file {str(path)!r} is empty.")
-    try:
-        if path.suffix == ".csv":
-            _check_header(path)
-            frame = pl.read_csv(path, infer_schema_length=None, null_values=MISSING)
-        else:
-            frame = pl.read_parquet(path)
-    except InputError:
-        raise
-    except (pl.exceptions.PolarsError, csv.Error, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The file {str(path)!r} cannot be read as {path.suffix}: {error}") from error
-    if frame.is_empty():
-        raise InputError(f"The file {str(path)!r} has a header but no rows.")
-    return frame
+def _roles(target: str | tuple[str, ...] | None, roles: dict[str, Any]) -> Roles:
+    return Roles((target,) if isinstance(target, str) else target or (), **roles)
 
 
-def _check_header(path: Path) -> None:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = next((row for row in csv.reader(file) if row), [])
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise InputError(f"The file {str(path)!r} has several columns of the same name: {', '.join(map(repr, twice))}.")
-
-
-def _classes(column: pl.Series) -> tuple[np.ndarray, list[str]]:
-    if column.dtype.is_nested():
-        raise InputError(f"Expected the target {column.name!r} to hold classes, but it is {column.dtype}.")
-    if column.dtype.is_decimal():
-        column = column.cast(pl.Float64)
-    missing = column.is_null()
-    if column.dtype.is_float():
-        missing |= column.is_nan()
-    if missing.any():
-        at = missing.arg_true().to_list()
-        raise InputError(
-            f"The target {column.name!r} is missing in {len(at)} rows, the first of them row {at[0] + 1} of the data."
+def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
+    frame = raw.frame
+    roles = replace(
+        roles,
+        target=roles.target or ((raw.target,) if raw.target is not None and not roles.votes else ()),
+        votes=_separate(roles.votes, frame),
+        drop=_separate(roles.drop, frame),
+        numeric=_separate(roles.numeric, frame),
+        categorical=_separate(roles.categorical, frame),
+    )
+    there = ", ".join(frame.columns)
+    if not roles.target and not roles.votes:
+        raise InputError(f"Name the column with the classes by --target. The columns are: {there}.")
+    if roles.target and roles.votes:
+        raise InputError("Expected one of --target and --votes, but got both.")
+    columns.check_names(frame, roles)
+    notes = list(raw.notes)
+    test = raw.test
+    if roles.test_column is not None:
+        if test is not None:
+            raise InputError("The rows to test on are given already; leave out --test-column.")
+        test = rows.to_test_on(frame[roles.test_column])
+    raw = replace(raw, test=test)
+    votes = None
+    if roles.votes:
+        votes = targets.votes(frame.select(roles.votes))
+        clear = targets.untied(votes)
+        if not clear.all():
+            notes.append(f"Left out: {int((~clear).sum())} rows without one class of most votes.")
+            raw, votes = _select(raw, clear), votes[clear]
+            frame = raw.frame
+        labels, classes = votes.argmax(1), list(roles.votes)
+        notes.append(
+            f"The classes are the columns {', '.join(classes)}: each split trains and validates on labels drawn from "
+            "each row's votes, and tests on the class of most votes."
         )
-    if column.dtype.is_float() and (column != column.round()).any():
+    elif len(roles.target) == 1:
+        labels, classes = targets.classes(frame[roles.target[0]])
+    else:
+        labels, classes = targets.right(frame.select(roles.target))
+    types = dict.fromkeys(roles.target, "target") | dict.fromkeys(roles.votes, "votes")
+    types |= dict.fromkeys(roles.drop, "(left out)")
+    if roles.votes and raw.target is not None:
+        types.setdefault(raw.target, "target (left out)")
+    weight = groups = None
+    if roles.group is not None:
+        groups = rows.groups(frame[roles.group])
+        types[roles.group] = "group"
+        notes.append(f"No value of {roles.group!r} is in two parts of a split; there are {groups.max() + 1} of them.")
+    if roles.weight is not None:
+        weight = rows.weights(frame[roles.weight])
+        types[roles.weight] = "weight"
+        notes.append(f"Rows count by {roles.weight!r}, in training and in the metrics.")
+    if roles.test_column is not None:
+        types[roles.test_column] = "rows to test on"
+    text = None
+    if roles.text is not None:
+        if frame[roles.text].dtype != pl.String:
+            raise InputError(f"Expected the column {roles.text!r} to hold text, but it is {frame[roles.text].dtype}.")
+        text = frame[roles.text].fill_null("").to_list()
+        types[roles.text] = "text"
+    found = columns.features(frame.drop(types), roles, raw.arrays, raw.test)
+    if not found.numeric.width and not found.categorical.width and text is None and raw.images is None:
+        told = ", ".join(map(repr, roles.target or roles.votes))
+        left = " ".join(found.notes)
         raise InputError(
-            f"The target {column.name!r} holds fractions ({column.n_unique()} distinct values): lossfit compares "
-            "classifiers, and needs classes."
+            f"No column is left to learn from. The columns are: {there}; the target is {told}. {left}".rstrip()
         )
-    if column.dtype.is_float():
-        whole = column.cast(pl.Int64, strict=False)
-        if whole.has_nulls():
-            strange = column.filter(whole.is_null())[0]
-            raise InputError(f"The target {column.name!r} holds {strange:g}, which is no class.")
-        column = whole
-    values = column.unique().sort()
-    names = [str(v) for v in values]
-    if len(names) < 2:
-        raise InputError(
-            f"The target {column.name!r} has one class only, {names[0]!r}; there is nothing to tell apart."
-        )
-    index = {value: i for i, value in enumerate(values)}
-    return np.array([index[v] for v in column], dtype=np.int64), names
-
-
-def _right(columns: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Which classes are right, from columns of 0 and 1 or of false and true."""
-    for column in columns:
-        if column.null_count():
-            at = column.is_null().arg_true()[0] + 1
-            raise InputError(f"The target {column.name!r} is missing in {column.null_count()} rows, first in row {at}.")
-        if not (column.dtype == pl.Boolean or (column.dtype.is_numeric() and ((column == 0) | (column == 1)).all())):
-            wrong = next((v for v in column if v not in (0, 1)), None)
-            raise InputError(
-                f"With several --target, each is a column of 0 and 1; {column.name!r} holds {wrong!r}. For one column "
-                "with the name of the class, pass one --target."
-            )
-        if column.n_unique() < 2:
-            raise InputError(f"The target {column.name!r} is {column[0]} in every row; there is nothing to tell apart.")
-    return columns.cast(pl.Boolean).to_numpy(), columns.columns
-
-
-def _check_finite(numeric: pl.DataFrame) -> None:
-    for column in numeric:
-        wrong = column.cast(pl.Float32).is_infinite().fill_null(False)
-        if wrong.any():
-            raise InputError(
-                f"The column {column.name!r} is infinite in {wrong.sum()} rows, the first of them row "
-                f"{wrong.arg_true()[0] + 1} of the data (in single precision: beyond 3.4e38)."
-            )
-
-
-def _check_missing(numeric: pl.DataFrame, categorical: pl.DataFrame, impute: bool) -> None:
-    missing = {c.name: int((c.is_null() | c.is_nan()).sum()) for c in numeric}
-    missing |= {c.name: c.null_count() for c in categorical}
-    missing = {name: count for name, count in missing.items() if count}
-    if missing and not impute:
-        listed = ", ".join(f"{name!r} ({count} rows)" for name, count in missing.items())
-        raise InputError(
-            f"Values are missing in {listed}. Pass --impute to fill them in, or leave columns out by --drop."
-        )
-
-
-def _check_categories(categorical: pl.DataFrame) -> None:
-    for column in categorical:
-        distinct = column.n_unique()
-        if distinct > max(MANY_VALUES, len(column) // 2):
-            raise InputError(
-                f"The column {column.name!r} holds {distinct} distinct strings in {len(column)} rows. Pass "
-                f"--text {column.name} to read it as text, or leave it out by --drop {column.name}. "
-                f"{_almost_numbers(column)}".rstrip()
-            )
-
-
-def _almost_numbers(column: pl.Series) -> str:
-    """What keeps a column of strings, most of them numbers, from being numeric; nothing for other columns."""
-    wrong = column.cast(pl.Float64, strict=False).is_null() & column.is_not_null()
-    if not 0 < wrong.sum() < len(column) / 2:
-        return ""
-    at = int(wrong.arg_true()[0])
-    return f"The column {column.name!r} would be numeric but for {column[at]!r} in row {at + 1} of the data."
-
-
-def _tweets() -> Dataset:
-    frame = pl.read_csv(_bundled("tweets.csv"))
-    vectors = np.load(_bundled("tweets.npy"), allow_pickle=False).astype(np.float32)
-    classes = ["negative", "neutral", "positive"]
-    votes = frame.select(classes).to_numpy()
-    clear = (votes == votes.max(1, keepdims=True)).sum(1) == 1
     return Dataset(
-        "tweets",
-        votes[clear].argmax(1),
+        name,
+        labels,
         classes,
-        _hash(_bundled("tweets.csv")),
-        numeric=pl.DataFrame(vectors[clear], schema=[f"v{i}" for i in range(vectors.shape[1])]),
-        votes=votes[clear],
-        notes=[BUNDLED["tweets"], f"Left out: {int((~clear).sum())} texts on which the raters tie."],
+        raw.fingerprint,
+        found.numeric,
+        found.categorical,
+        text,
+        votes,
+        notes + found.notes,
+        raw.images,
+        groups,
+        weight,
+        raw.test,
+        columns.described(frame, {**types, **found.types}),
     )
 
 
-def tweet_texts() -> list[str]:
-    """The texts of the bundled tweets."""
-    return [html.unescape(t) for t in pl.read_csv(_bundled("tweets.csv"))["text"]]
+def _separate(names: tuple[str, ...], frame: pl.DataFrame) -> tuple[str, ...]:
+    """Names, of which one may be several, separated by commas."""
+    found: list[str] = []
+    for name in names:
+        found += [name] if name in frame.columns or "," not in name else [part.strip() for part in name.split(",")]
+    return tuple(found)
 
 
-def _yeast() -> Dataset:
-    path = _bundled("yeast.csv")
-    found = table(pl.read_csv(path), "yeast", "localization", fingerprint=_hash(path))
-    found.notes.append(BUNDLED["yeast"])
-    return found
-
-
-def _bundled(name: str) -> Path:
-    return Path(str(files("lossfit.compare") / "bundled" / name))
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _select(raw: Raw, kept: np.ndarray) -> Raw:
+    return replace(
+        raw,
+        frame=raw.frame.filter(kept),
+        images=None if raw.images is None else raw.images[kept],
+        test=None if raw.test is None else raw.test[kept],
+    )

@@ -12,7 +12,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from lossfit.compare.data import MANY_VALUES, Dataset
+from lossfit.compare.columns import MANY_VALUES
+from lossfit.compare.data import Dataset
 from lossfit.compare.errors import InputError
 from lossfit.compare.splits import Split
 
@@ -27,22 +28,37 @@ def make(data: Dataset, splits: list[Split], embedding: str | None = None) -> li
     """For each split the matrices (rows, features) of its training, validation and test rows, all of one width.
 
     Numbers are standardised, categories one-hot (at most 50 a column, the rest as one), text is TF-IDF of words and
-    pairs reduced to at most 256 dimensions, or the vectors of an embedding model.
+    pairs reduced to at most 256 dimensions, or the vectors of an embedding model. Images are flattened, with a mean of
+    0 and a standard deviation of 1 over all training pixels of a channel.
     """
-    if embedding and data.text is None:
-        raise InputError("--embedding needs a text column, named by --text.")
+    check(data, embedding)
     embedded = _embed(data.text, embedding) if data.text is not None and embedding else None
     found = [_make_one(data, split, embedded) for split in splits]
     # A split may not meet every category, or have words for every dimension.
     width = max(train.shape[1] for train, _, _ in found)
-    return [tuple(np.pad(m, ((0, 0), (0, width - m.shape[1]))) for m in parts) for parts in found]  # type: ignore[misc]
+    for i, parts in enumerate(found):
+        if parts[0].shape[1] < width:
+            train, validation, test = (np.pad(m, ((0, 0), (0, width - m.shape[1]))) for m in parts)
+            found[i] = train, validation, test
+    return found
+
+
+def check(data: Dataset, embedding: str | None) -> None:
+    """Raise InputError if there is no text to embed."""
+    if embedding and data.text is None:
+        raise InputError("--embedding needs a text column, named by --text.")
 
 
 def _make_one(data: Dataset, split: Split, embedded: np.ndarray | None) -> Matrices:
     parts = []
+    if data.images is not None:
+        parts.append(_pixels(data.images, split))
     if data.numeric.width:
-        scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
-        parts.append(_fit(scale, data.numeric.to_numpy(), split))
+        numbers = data.numeric.to_numpy()
+        scale: Any = StandardScaler()
+        if np.isnan(numbers.sum()):
+            scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), scale)
+        parts.append(_fit(scale, numbers, split))
     if data.categorical.width:
         one_hot = OneHotEncoder(max_categories=MANY_VALUES, handle_unknown="infrequent_if_exist", sparse_output=False)
         parts.append(_fit(one_hot, data.categorical.to_numpy(), split))
@@ -54,6 +70,22 @@ def _make_one(data: Dataset, split: Split, embedded: np.ndarray | None) -> Matri
         np.hstack(part).clip(-FURTHEST, FURTHEST).astype(np.float32) for part in zip(*parts, strict=True)
     )
     return train, validation, test
+
+
+def _pixels(images: np.ndarray, split: Split) -> Matrices:
+    """Whole channels are scaled: a pixel by itself may be the same in almost every image."""
+    train = images[split.train]
+    count = train[..., 0].size
+    mean = train.sum((0, 1, 2), dtype=np.float64) / count
+    squares = sum(np.square(image, dtype=np.float64).sum((0, 1)) for image in train)
+    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    spread[spread <= 1e-6 * np.abs(mean)] = 1.0  # the same everywhere, but for rounding
+
+    def scaled(part: np.ndarray) -> np.ndarray:
+        found: np.ndarray = (part - mean.astype(np.float32)) / spread.astype(np.float32)
+        return found.reshape(len(part), -1)
+
+    return scaled(train), scaled(images[split.validation]), scaled(images[split.test])
 
 
 def _text(text: list[str], split: Split) -> Matrices:

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from lossfit.calibration.reliability import Reliability, binned
-from lossfit.calibration.selective import risks
+from lossfit.calibration.selective import risks, weighted_risks
 
 BINS = 15
 COVERAGES = tuple((i + 1) / 50 for i in range(50))
@@ -19,47 +18,75 @@ COVERAGES = tuple((i + 1) / 50 for i in range(50))
 class Metric(NamedTuple):
     """A metric: its function, whether more is better, what to call it, and whether it is told in percent."""
 
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[..., Tensor]
     higher: bool
     title: str
     percent: bool
     needs_probabilities: bool
 
+    def weighted(self, weight: Tensor | None) -> Metric:
+        """The same of rows that count by these weights (S, N): those of model m are in row m S // M."""
+        if weight is None:
+            return self
 
-def accuracy(log_p: Tensor, target: Tensor) -> Tensor:
-    return (log_p.argmax(2) == target).double().mean(1)
+        def function(scores: Tensor, target: Tensor) -> Tensor:
+            return self.function(scores, target, by_model(weight, len(scores)))
+
+        return self._replace(function=function)
 
 
-def balanced_accuracy(log_p: Tensor, target: Tensor) -> Tensor:
+def by_model(weight: Tensor, models: int) -> Tensor:
+    """Weights (S, N) for the models of S splits, split by split, (M, N)."""
+    return weight.repeat_interleave(models // len(weight), 0)
+
+
+def mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean over rows, (M, N) to (M,); 0 if no row has weight."""
+    if weight is None:
+        return values.double().mean(1)
+    weight = weight.double()
+    return _ratio((values.double() * weight).sum(1), weight.sum(1))
+
+
+def accuracy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    return mean(log_p.argmax(2) == target, weight)
+
+
+def balanced_accuracy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean recall over the classes that occur."""
-    hits, _, of_class = _counts(log_p, target)
-    recall = hits / of_class.clamp(min=1)
-    return recall.sum(1) / (of_class > 0).sum(1)
+    hits, _, of_class = _counts(log_p, target, weight)
+    return _ratio(_ratio(hits, of_class).sum(1), (of_class > 0).sum(1).double())
 
 
-def macro_f1(log_p: Tensor, target: Tensor) -> Tensor:
+def macro_f1(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean F1 over all classes; 0 for a class that is neither there nor predicted."""
-    hits, predicted, of_class = _counts(log_p, target)
-    return (2 * hits / (predicted + of_class).clamp(min=1)).mean(1)
+    hits, predicted, of_class = _counts(log_p, target, weight)
+    return _ratio(2 * hits, predicted + of_class).mean(1)
 
 
-def log_loss(log_p: Tensor, target: Tensor) -> Tensor:
-    return -log_p.gather(2, target.unsqueeze(2)).squeeze(2).double().mean(1)
+def log_loss(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    return -mean(log_p.gather(2, target.unsqueeze(2)).squeeze(2), weight)
 
 
-def brier(log_p: Tensor, target: Tensor) -> Tensor:
+def brier(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean over rows of the squared distance between probabilities and the one-hot label, in [0, 2]."""
-    return (log_p.double().exp() - one_hot(target, log_p.shape[2])).square().sum(2).mean(1)
+    p = log_p.double().exp()
+    of_target = p.gather(2, target.unsqueeze(2)).squeeze(2)
+    return mean(p.square().sum(2) - of_target.square() + (1 - of_target).square(), weight)
 
 
-def calibration_error(log_p: Tensor, target: Tensor) -> Tensor:
+def calibration_error(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Expected calibration error: mean distance of confidence and accuracy over 15 equal bins of the confidence."""
-    return reliability(log_p, target).error()
+    found = reliability(log_p, target, weight)
+    return _ratio((found.confidence - found.hits).abs().sum(1), found.rows.sum(1))
 
 
-def aurc(log_p: Tensor, target: Tensor) -> Tensor:
+def aurc(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Area under the risk-coverage curve: the error rate among the most confident rows, averaged over coverages."""
-    return _risks(log_p, target).mean(1)
+    if weight is None:
+        return _risks(log_p, target).mean(1)
+    found, reached = _weighted_risks(log_p, target, weight)
+    return mean(found, reached.diff(dim=1, prepend=reached.new_zeros(len(reached), 1)))
 
 
 METRICS = {
@@ -73,17 +100,21 @@ METRICS = {
 }
 
 
-def reliability(log_p: Tensor, target: Tensor) -> Reliability:
-    """Rows, sum of confidences and hits in each bin of the confidence, (M, 15) each."""
+def reliability(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Reliability:
+    """Rows, or their weight, sum of confidences and hits in each bin of the confidence, (M, 15) each."""
     confidence, predicted = log_p.double().max(2)
-    return binned(confidence.exp().clamp(max=1.0), predicted == target, BINS)
+    return binned(confidence.exp().clamp(max=1.0), predicted == target, BINS, weight=weight)
 
 
-def risk_coverage(log_p: Tensor, target: Tensor) -> Tensor:
+def risk_coverage(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """The error rate among the most confident 2%, 4%, ... 100% of the rows, (M, 50)."""
-    found = _risks(log_p, target)
-    n = found.shape[1]
-    return found[:, [max(1, round(c * n)) - 1 for c in COVERAGES]]
+    if weight is None:
+        found = _risks(log_p, target)
+        n = found.shape[1]
+        return found[:, [max(1, round(c * n)) - 1 for c in COVERAGES]]
+    found, reached = _weighted_risks(log_p, target, weight)
+    wanted = reached[:, -1:] * torch.tensor(COVERAGES, dtype=reached.dtype)
+    return found.gather(1, torch.searchsorted(reached, wanted - 1e-9 * reached[:, -1:]).clamp(max=found.shape[1] - 1))
 
 
 def _risks(log_p: Tensor, target: Tensor) -> Tensor:
@@ -92,10 +123,20 @@ def _risks(log_p: Tensor, target: Tensor) -> Tensor:
     return risks(confidence, predicted == target)
 
 
-def _counts(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hits, predictions and rows of each class, (M, C) each."""
+def _weighted_risks(log_p: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    confidence, predicted = log_p.max(2)
+    return weighted_risks(confidence, predicted == target, weight)
+
+
+def _counts(log_p: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Hits, predictions and rows of each class, or their weight, (M, C) each."""
     predicted = log_p.argmax(2)
     zero = log_p.new_zeros(len(log_p), log_p.shape[2], dtype=torch.float64)
-    one = torch.ones_like(predicted, dtype=torch.float64)
-    hits = zero.scatter_add(1, target, (predicted == target).double())
-    return hits, zero.scatter_add(1, predicted, one), zero.scatter_add(1, target, one)
+    each = torch.ones_like(predicted, dtype=torch.float64) if weight is None else weight.double()
+    hits = zero.scatter_add(1, target, each * (predicted == target))
+    return hits, zero.scatter_add(1, predicted, each), zero.scatter_add(1, target, each)
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """The ratio, and 0 where both are 0."""
+    return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)

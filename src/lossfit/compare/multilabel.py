@@ -8,54 +8,56 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossfit.compare.metrics import Metric
+from lossfit.compare.metrics import Metric, mean
 
 
-def subset_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+def subset_accuracy(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """The share of rows with every label right."""
-    return ((scores > 0) == labels).all(2).double().mean(1)
+    return mean(((scores > 0) == labels).all(2), weight)
 
 
-def hamming_loss(scores: Tensor, labels: Tensor) -> Tensor:
+def hamming_loss(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """The share of labels that are wrong."""
-    return ((scores > 0) != labels).double().mean((1, 2))
+    return mean(((scores > 0) != labels).double().mean(2), weight)
 
 
-def micro_f1(scores: Tensor, labels: Tensor) -> Tensor:
+def micro_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """F1 of all labels together."""
-    return _f1(scores > 0, labels, (1, 2))
+    return _f1(scores > 0, labels, (1, 2), weight)
 
 
-def macro_f1(scores: Tensor, labels: Tensor) -> Tensor:
+def macro_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over the classes of their F1."""
-    return _f1(scores > 0, labels, (1,)).mean(1)
+    return _f1(scores > 0, labels, (1,), weight).mean(1)
 
 
-def sample_f1(scores: Tensor, labels: Tensor) -> Tensor:
+def sample_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over the rows of their F1."""
-    return _f1(scores > 0, labels, (2,)).mean(1)
+    return mean(_f1(scores > 0, labels, (2,)), weight)
 
 
-def ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
+def ranking_loss(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over the rows of the share of pairs, one right and one wrong, in the wrong order or tied."""
     right, wrong = labels.unsqueeze(3), ~labels.unsqueeze(2)
     pairs = (right & wrong).sum((2, 3))
     reversed_pairs = (right & wrong & (scores.unsqueeze(3) <= scores.unsqueeze(2))).sum((2, 3))
-    return (reversed_pairs.double() / pairs.clamp(min=1)).mean(1)
+    return mean(reversed_pairs.double() / pairs.clamp(min=1), weight)
 
 
-def ranking_precision(scores: Tensor, labels: Tensor) -> Tensor:
+def ranking_precision(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Label ranking average precision: for each right class, the share of right ones among those that score as high."""
     as_high = scores.unsqueeze(2) >= scores.unsqueeze(3)  # (M, N, L of interest, L)
     precision = (as_high & labels.unsqueeze(2)).sum(3).double() / as_high.sum(3)
     count = labels.sum(2)
-    mean = (precision * labels).sum(2) / count.clamp(min=1)
-    return torch.where((count == 0) | (count == labels.shape[2]), 1.0, mean).mean(1)
+    of_row = (precision * labels).sum(2) / count.clamp(min=1)
+    return mean(torch.where((count == 0) | (count == labels.shape[2]), 1.0, of_row), weight)
 
 
-def _f1(predicted: Tensor, labels: Tensor, over: tuple[int, ...]) -> Tensor:
-    hits = (predicted & labels).double().sum(over)
-    return 2 * hits / (predicted.double().sum(over) + labels.double().sum(over)).clamp(min=1)
+def _f1(predicted: Tensor, labels: Tensor, over: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
+    each = 1.0 if weight is None else weight.double().unsqueeze(2)
+    hits = ((predicted & labels).double() * each).sum(over)
+    found = (predicted.double() * each).sum(over) + (labels.double() * each).sum(over)
+    return torch.where(found > 0, 2 * hits / torch.where(found > 0, found, 1.0), 0.0)
 
 
 METRICS = {

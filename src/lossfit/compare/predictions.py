@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lossfit import inputs
-from lossfit.compare.data import ROW_NUMBERS, read_file
+from lossfit.compare.columns import ROW_NUMBERS
 from lossfit.compare.errors import InputError
+from lossfit.compare.sources.tables import read_file
 
 Scale = Literal["auto", "logits", "probabilities"]
 SCALES = ("auto", "logits", "probabilities")

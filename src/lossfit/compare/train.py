@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ BATCH = 128
 STEPS = 400
 EPOCHS = 10
 CHECKPOINTS = 4
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Task:
         hidden: units of the hidden layer, 0 for a linear model.
         metric: what the best checkpoint is chosen by, on the validation rows.
         seeds: one for each split; with the split they fix weights and batches.
+        weight: what each row counts (N,), in training and in the metrics.
     """
 
     candidate: Candidate
@@ -49,10 +51,17 @@ class Task:
     hidden: int
     metric: str
     seeds: list[int]
+    weight: np.ndarray | None = None
 
     @property
     def kind(self) -> Kind:
         return MULTI_LABEL if self.labels.ndim == 2 else SINGLE_LABEL
+
+    def weights(self, part: Literal["train", "validation", "test"]) -> Tensor | None:
+        """What the rows of a part count in each split (S, N), if they do not count the same."""
+        if self.weight is None:
+            return None
+        return torch.from_numpy(np.stack([self.weight[getattr(split, part)] for split in self.splits])).float()
 
 
 def train(task: Task, progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
@@ -71,14 +80,15 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     model = Stacked(x.shape[2], task.classes, trials, task.hidden, generators)
     batch = min(BATCH, x.shape[1])
     steps = max(STEPS, EPOCHS * (x.shape[1] // batch))
-    objective = Objective(task, y, batch)
+    weight = task.weights("train")
+    objective = Objective(task, y, batch, weight)
     optimizer = _AdamW(model, task.settings, steps)
     best = _Best(model, task, x_validation, y_validation)
     rows = _batches(generators, x.shape[1], batch)
     for step in range(1, steps + 1):
         at = next(rows)
         z = model(x.gather(1, at.unsqueeze(2).expand(-1, -1, x.shape[2])))
-        loss = objective(z, y[torch.arange(len(at)).unsqueeze(1), at])
+        loss = objective(z, y[torch.arange(len(at)).unsqueeze(1), at], None if weight is None else weight.gather(1, at))
         optimizer.step(torch.autograd.grad(loss, model.parameters))
         if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
             best.update(step)
@@ -89,7 +99,8 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
 class Objective:
     """The sum over all models of the mean of their loss over a batch."""
 
-    def __init__(self, task: Task, y: Tensor, batch: int) -> None:
+    def __init__(self, task: Task, y: Tensor, batch: int, row_weight: Tensor | None = None) -> None:
+        self.total = batch if row_weight is None else batch * row_weight.mean(1).clamp(min=_LEAST).view(-1, 1, 1)
         self.batch, self.classes, self.kind = batch, task.classes, task.kind
         settings = {
             name: torch.tensor([s[name] for s in task.settings])
@@ -105,7 +116,9 @@ class Objective:
         self.prior = self.weight = None
         if task.kind is MULTI_LABEL:
             return
-        counts = torch.stack([torch.bincount(labels, minlength=task.classes) for labels in y]).clamp(min=1).float()
+        each = [None] * len(y) if row_weight is None else row_weight
+        counts = torch.stack([torch.bincount(*pair, minlength=task.classes) for pair in zip(y, each, strict=True)])
+        counts = counts.float().clamp(min=1 if row_weight is None else _LEAST)
         self.prior = self._table(task, "prior_power", (counts / counts.sum(1, keepdim=True)).log())
         weight = (counts.sum(1, keepdim=True) / (task.classes * counts)).log()
         log_weight = self._table(task, "weight_power", weight)
@@ -118,21 +131,23 @@ class Objective:
             return None
         return torch.tensor([s[name] for s in task.settings]).view(1, -1, 1) * logarithm.unsqueeze(1)
 
-    def __call__(self, z: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, y: Tensor, row_weight: Tensor | None = None) -> Tensor:
+        """Of logits (S, B, T, C), labels (S, B) or (S, B, C), and what the rows count (S, B)."""
         if self.prior is not None:
             z = z + self.prior.unsqueeze(1)
         if isinstance(self.loss, MetricLoss):
-            return self.loss.of_batches(z.transpose(1, 2), y.unsqueeze(1).expand(-1, z.shape[2], -1)).sum()
-        if self.kind is MULTI_LABEL:
-            labels = y.unsqueeze(2).expand(z.shape).reshape(-1, self.classes)
-            return self.loss(z.reshape(-1, self.classes), labels).sum() / self.batch  # type: ignore[no-any-return]
-        target = y.unsqueeze(2).expand(z.shape[:3])
-        rows = self.loss(z.reshape(-1, self.classes), target.reshape(-1)).view(z.shape[:3])
+            each = None if row_weight is None else row_weight.unsqueeze(1).expand(-1, z.shape[2], -1)
+            return self.loss.of_batches(z.transpose(1, 2), y.unsqueeze(1).expand(-1, z.shape[2], -1), each).sum()
+        labels = y.unsqueeze(2).expand(z.shape[: y.ndim + 1])
+        rows = self.loss(z.reshape(-1, self.classes), labels.flatten(0, 2)).view(z.shape[:3])
+        if row_weight is not None:
+            rows = rows * row_weight.unsqueeze(2)
         if self.weight is not None:
             weight = self.weight.gather(2, y.unsqueeze(1).expand(-1, z.shape[2], -1)).transpose(1, 2)
-            rows = rows * weight / weight.sum(1, keepdim=True)
+            every = weight if row_weight is None else weight * row_weight.unsqueeze(2)
+            rows = rows * weight / every.sum(1, keepdim=True).clamp(min=_LEAST)
         else:
-            rows = rows / self.batch
+            rows = rows / self.total
         total: Tensor = rows.sum()
         return total
 
@@ -165,7 +180,7 @@ class _Best:
 
     def __init__(self, model: Stacked, task: Task, x: Tensor, y: Tensor) -> None:
         self.model, self.task, self.x, self.y = model, task, x, y
-        self.metric = task.kind.metrics[task.metric]
+        self.metric = task.kind.metrics[task.metric].weighted(task.weights("validation"))
         shape = len(task.splits), len(task.settings)
         self.value = torch.full(shape, -torch.inf, dtype=torch.float64)
         self.step = torch.zeros(shape, dtype=torch.int64)
@@ -212,8 +227,13 @@ def _by_model(z: Tensor) -> Tensor:
 def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     log_p = log_probabilities(task, model(x, best.parameters))
     target = y.repeat_interleave(len(task.settings), 0)
-    found = {name: metric.function(log_p, target).tolist() for name, metric in task.kind.metrics.items()}
-    curves = _curves(log_p, target) if task.kind is SINGLE_LABEL else {}
+    weight = task.weights("test")
+    found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
+    curves = (
+        _curves(log_p, target, None if weight is None else metrics.by_model(weight, len(log_p)))
+        if task.kind is SINGLE_LABEL
+        else {}
+    )
     sign = 1 if best.metric.higher else -1
     records = []
     for m in range(len(log_p)):
@@ -237,10 +257,12 @@ def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> l
     return records
 
 
-def _curves(log_p: Tensor, target: Tensor) -> dict[str, list[Any]]:
+def _curves(log_p: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, list[Any]]:
     """What the reliability and risk-coverage curves are drawn from, by model."""
-    bins = dict(zip(("bin_rows", "bin_confidence", "bin_hits"), metrics.reliability(log_p, target), strict=True))
-    return {name: v.tolist() for name, v in {**bins, "risks": metrics.risk_coverage(log_p, target)}.items()}
+    bins = dict(
+        zip(("bin_rows", "bin_confidence", "bin_hits"), metrics.reliability(log_p, target, weight), strict=True)
+    )
+    return {name: v.tolist() for name, v in {**bins, "risks": metrics.risk_coverage(log_p, target, weight)}.items()}
 
 
 def _batches(generators: list[torch.Generator], rows: int, batch: int) -> Any:
