@@ -55,6 +55,11 @@ class Plan:
         """What takes part, the reference first."""
         return search.choose(self.losses, self.metric, self.kind.family)
 
+    @property
+    def trained(self) -> list[search.Candidate]:
+        """Those that need trainings of their own."""
+        return [candidate for candidate in self.candidates if not candidate.tuned]
+
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
@@ -122,12 +127,13 @@ def run(
             hidden,
             plan.metric,
             [plan.seed * 1_000_003 + s for s in chunk],
+            [c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
         )
         return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
 
     def report(done: float, name: str) -> None:
         share = (total - len(todo) + done) / total
-        progress(name, share, len(plan.candidates) * plan.splits * plan.trials)
+        progress(name, share, len(plan.trained) * plan.splits * plan.trials)
         _note_seconds(out, before + time.perf_counter() - start)
 
     pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
@@ -139,7 +145,7 @@ def run(
 def _tasks(plan: Plan, size: int) -> Iterator[tuple[search.Candidate, range]]:
     """Each loss on chunks of splits; the chunks depend on the data alone, so that they are the same on resuming."""
     length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
-    for candidate in plan.candidates:
+    for candidate in plan.trained:
         for first in range(0, plan.splits, length):
             yield candidate, range(first, min(first + length, plan.splits))
 

@@ -1,0 +1,101 @@
+"""What can be done to a trained model for nothing: a temperature, or a threshold, from validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lossfit import inputs
+from lossfit.calibration import TemperatureScaling
+from lossfit.compare.kinds import SINGLE_LABEL
+
+POWERS = tuple(sorted((i / 8 for i in range(-4, 17)), key=abs))
+"""Of the class frequencies, for three classes and more."""
+THRESHOLDS = tuple(sorted((i / 4 for i in range(-20, 21)), key=abs))
+"""In log-odds, for two classes."""
+
+Adjust = Callable[[Tensor], Tensor]
+
+
+class PriorTuning(nn.Module):
+    r"""Scores moved by class before the largest is taken, as far as suits a metric on validation rows.
+
+    Of three classes and more the scores become :math:`z_c - t \log \pi_c`, with the class frequencies :math:`\pi` of
+    the validation rows and t in [-0.5, 2]; t = 1 undoes the prior. Of two classes t is added to the scores of the
+    second, in [-5, 5]: any threshold. The t nearest to 0 is taken among those that are best.
+
+    Args:
+        metric: a metric of `lossfit compare` with one right class per row.
+
+    Raises:
+        ValueError: there is no such metric.
+
+    Source: G. Collell et al., "A simple plug-in bagging ensemble based on threshold-moving", 2018, section 3, for two
+    classes; A. Menon et al., "Long-tail learning via logit adjustment", 2021, section 4.1, for the power.
+
+    Example:
+        >>> from lossfit.compare.posthoc import PriorTuning
+        >>> logits = torch.tensor([[2.0, 0.0], [1.5, 0.0], [1.0, 0.0], [0.5, 0.0]])
+        >>> tuned = PriorTuning("balanced_accuracy").fit(logits, torch.tensor([0, 0, 1, 1]))
+        >>> tuned(logits).argmax(1)
+        tensor([0, 0, 1, 1])
+    """
+
+    offset: Tensor
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        inputs.check_choice("metric", metric, SINGLE_LABEL.metrics)
+        self.metric = metric
+        self.register_buffer("offset", torch.zeros(()))
+
+    def fit(self, logits: Tensor, labels: Tensor) -> PriorTuning:
+        """Find t on logits (N, C) and class indices (N,)."""
+        self.offset = prior_offsets(logits.detach().log_softmax(1).unsqueeze(0), labels.unsqueeze(0), self.metric)[0]
+        return self
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits (..., C), moved."""
+        return logits + self.offset.to(logits.dtype)
+
+
+def prior_offsets(log_p: Tensor, labels: Tensor, metric: str) -> Tensor:
+    """What to add to the scores of each class (M, C), from log-probabilities (M, N, C) and labels (M, N)."""
+    card = SINGLE_LABEL.metrics[metric]
+    classes = log_p.shape[2]
+    if classes == 2:
+        direction, steps = log_p.new_tensor([0.0, 1.0]).expand(len(log_p), 2), THRESHOLDS
+    else:
+        counts = log_p.new_zeros(len(log_p), classes).scatter_add(1, labels, torch.ones_like(labels, dtype=log_p.dtype))
+        direction, steps = -(counts.clamp(min=1) / labels.shape[1]).log(), POWERS
+    best = torch.full((len(log_p),), -torch.inf, dtype=torch.float64)
+    chosen = log_p.new_zeros(len(log_p))
+    for step in steps:
+        moved = (
+            (log_p + step * direction.unsqueeze(1)).log_softmax(2)
+            if card.needs_probabilities
+            else (log_p + step * direction.unsqueeze(1))
+        )
+        value = card.function(moved, labels) * (1 if card.higher else -1)
+        better = value > best
+        best = torch.where(better, value, best)
+        chosen = torch.where(better, step, chosen)
+    return chosen.unsqueeze(1) * direction
+
+
+def tune(kind: str, log_p: Tensor, labels: Tensor, metric: str) -> Adjust:
+    """What changes log-probabilities (M, N, C) of other rows, found on validation rows of the same models.
+
+    Args:
+        kind: "prior" or "temperature"; the temperature is the one of the lowest log loss, whatever the metric.
+        log_p, labels: of the validation rows, (M, N, C) and (M, N).
+        metric: what the prior is tuned for.
+    """
+    if kind == "prior":
+        offset = prior_offsets(log_p, labels, metric).unsqueeze(1)
+        return lambda rows: (rows + offset).log_softmax(2)
+    found = [TemperatureScaling().fit(z, y).temperature for z, y in zip(log_p, labels, strict=True)]
+    temperature = torch.stack(found).view(-1, 1, 1).to(log_p.dtype)
+    return lambda rows: (rows / temperature).log_softmax(2)
