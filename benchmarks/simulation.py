@@ -5,10 +5,11 @@
 A data set is simulated by what each row does to each loss. As a test row it adds to the metric of the splits that test
 on it; as a training row it adds to the metric of the splits that train on it. So splits that share rows share what
 these do, as far as they share them. Each of J random splits takes 60% of 200 rows to train and 20% to test. The parts
-of the variance of one split's metric are set: that of the training rows (0 to 100%), that of the test rows, and that of
+of the variance of one split's metric are set: that of the training rows (0 to 80%), that of the test rows, and that of
 neither (the start and the order of batches).
 
-Without a true difference, any recommendation other than the reference is false, that of a free variant too. With one,
+With all of the variance from the training rows, which no data set has, the rule does not hold its level; these
+settings are listed apart, as beyond the rule. Without a true difference, any recommendation other than the reference is false, that of a free variant too. With one,
 a loss is better by 1, 2 or 4 points, and the differences of single splits vary by 1 point (standard deviation).
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 from lossfit.compare import rule
 
 ROWS, TRAIN, TEST = 200, 120, 40
+TRAINING = (0.0, 0.2, 0.5, 0.8)
 REFERENCE, FREE = "cross_entropy", "cross_entropy+tuned_prior"
 
 
@@ -95,7 +97,7 @@ def main() -> None:
         Setting(losses, splits, training, own, discrete, free=free)
         for losses, free in ((1, False), (5, True), (20, True))
         for splits in (5, 20, 50)
-        for training in (0.0, 0.2, 0.5, 0.8, 1.0)
+        for training in TRAINING
         for own, discrete in ((0.0, False), (0.2, True))
     ]
     effects = [
@@ -105,11 +107,12 @@ def main() -> None:
         for training in (0.0, 0.5)
         for effect in (1.0, 2.0, 4.0)
     ]
+    beyond = [Setting(losses, splits, 1.0, 0.0) for losses in (1, 20) for splits in (5, 20, 50)]
     result: dict[str, Any] = {
         "command": f"python benchmarks/simulation.py --comparisons {options.comparisons} --seed {options.seed}",
         "rule": {"shared": rule.SHARED, "level": rule.LEVEL},
     }
-    for name, settings in (("no_difference", nulls), ("difference", effects)):
+    for name, settings in (("no_difference", nulls), ("beyond_the_rule", beyond), ("difference", effects)):
         result[name] = [recommendations(s, options.comparisons, options.seed + i) for i, s in enumerate(settings)]
         for row in result[name]:
             print(row)

@@ -24,19 +24,17 @@ class Advice(NamedTuple):
         recommended: the candidate to use.
         better: whether it is measurably better than the reference.
         p_values: of each other candidate against the reference, adjusted.
-        probability_best: of each candidate.
         held_back: the losses that are measurably better than the reference, but not than what is free.
     """
 
     recommended: str
     better: bool
     p_values: dict[str, float]
-    probability_best: dict[str, float]
     held_back: list[str]
 
 
 def advise(
-    values: Mapping[str, np.ndarray], reference: str, free: Collection[str] = (), *, higher: bool = True, seed: int = 0
+    values: Mapping[str, np.ndarray], reference: str, free: Collection[str] = (), *, higher: bool = True
 ) -> Advice:
     """Which loss to recommend, from a metric on the test rows of the same splits for every candidate.
 
@@ -62,7 +60,6 @@ def advise(
         reference: the candidate to stay with, in ``values``.
         free: the candidates that need no trainings besides the reference's.
         higher: whether more of the metric is better.
-        seed: of the bootstrap.
 
     Example:
         >>> import numpy as np
@@ -79,12 +76,10 @@ def advise(
     trained = [name for name in better if name not in free]
     passing = [n for n in trained if all(means[n] > means[r] and _p_value(values, n, r) <= LEVEL for r in rivals)]
     recommended = max(passing or (rivals if better else []) or [reference], key=means.__getitem__)
-    chances = stats.probability_best(np.stack(list(values.values())), SHARED, higher=higher, seed=seed)
     return Advice(
         recommended,
         recommended in better,
         adjusted,
-        dict(zip(values, chances.tolist(), strict=True)),
         [name for name in trained if name not in passing],
     )
 

@@ -33,7 +33,8 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     plan, results = outcome.plan, outcome.results
     metric = CARDS[plan.metric]
     best = chosen(results, plan.metric)
-    names = [c.name for c in plan.candidates]
+    there = set(results["loss"].unique())
+    names = [c.name for c in plan.candidates if c.name in there]
     values = {name: _by_split(best, name, plan) for name in names}
     whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
     entries = [_entry(name, results, values, plan, name in whole) for name in names]
@@ -157,11 +158,12 @@ def _advise(entries: list[dict[str, Any]], values: dict[str, np.ndarray], plan: 
         entry |= {"probability_best": None, "needed": None, "vs_free": []}
     if reference not in values:
         return {"recommended": reference, "better": False, "beaten": [], "best_guess": None, "held_back": []}
-    advice = rule.advise(values, reference, free(plan), higher=higher, seed=plan.seed)
+    advice = rule.advise(values, reference, free(plan), higher=higher)
+    chances = stats.probability_best(np.stack(list(values.values())), rule.SHARED, higher=higher, seed=plan.seed)
     by_name = {entry["loss"]: entry for entry in entries}
     others = [name for name in values if name != reference]
-    for name in values:
-        by_name[name]["probability_best"] = advice.probability_best[name]
+    for name, chance in zip(values, chances.tolist(), strict=True):
+        by_name[name]["probability_best"] = chance
         by_name[name]["vs_free"] = [
             {"loss": f, **rule.difference(values[name], values[f])} for f in free(plan) if f in values and f != name
         ]
@@ -175,7 +177,7 @@ def _advise(entries: list[dict[str, Any]], values: dict[str, np.ndarray], plan: 
     return {
         "recommended": advice.recommended,
         "better": advice.better,
-        "beaten": by_name[advice.recommended]["vs_free"] if advice.better else [],
+        "beaten": [v for v in by_name[advice.recommended]["vs_free"] if advice.better and v["p_value"] <= rule.LEVEL],
         "best_guess": {k: guess[k] for k in ("loss", "params", "probability_best", "code")},
         "held_back": advice.held_back,
     }
