@@ -8,9 +8,10 @@ these do, as far as they share them. Each of J random splits takes 60% of 200 ro
 of the variance of one split's metric are set: that of the training rows (0 to 80%), that of the test rows, and that of
 neither (the start and the order of batches).
 
-With all of the variance from the training rows, which no data set has, the rule does not hold its level; these
-settings are listed apart, as beyond the rule. Without a true difference, any recommendation other than the reference is false, that of a free variant too. With one,
-a loss is better by 1, 2 or 4 points, and the differences of single splits vary by 1 point (standard deviation).
+Without a true difference, any recommendation other than the reference is false, that of a free variant too. With one,
+a loss is better by 1, 2 or 4 points, and the differences of single splits vary by 1 point (standard deviation). With
+all of the variance from the training rows, which leaves none to test rows, the rule need not hold its level; these
+settings are listed apart, as beyond the rule.
 """
 
 from __future__ import annotations
