@@ -122,8 +122,8 @@ def judge(work: Path) -> dict[str, Any]:
     ways = ["recommended", "advised", *(f"always {c.name}" for m in METRICS for c in candidates(m))]
     table = {way: {m: regrets(sets, m, way) for m in METRICS} for way in dict.fromkeys(ways)}
     whole = {way: found for way, found in table.items() if all(r is not None for r in found.values())}
+    whole["always what is free"] = {m: regrets(sets, m, "free") for m in METRICS}
     means = {way: {m: round(float(np.mean(r)), 3) for m, r in of.items()} for way, of in whole.items()}
-    means["always what is free"] = {m: round(float(np.mean(regrets(sets, m, "free"))), 3) for m in METRICS}
     for of in means.values():
         of["mean"] = round(float(np.mean(list(of.values()))), 3)
     counts = {m: {w: count(sets, m, w) for w in ("recommended", "advised")} for m in METRICS}

@@ -234,13 +234,13 @@ def longhand(whole: Task, s: int, t: int) -> Longhand:
 @pytest.mark.parametrize("name", ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"])
 def test_a_model_is_that_of_a_longhand_loop(name: str, hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
-    original = train._records
+    original = train._all_records
 
-    def keeping(whole: Task, best: Any, model: Stacked, *rest: Any) -> list[dict[str, Any]]:
-        kept[:] = [best.parameters, model.parameters]
-        return original(whole, best, model, *rest)
+    def keeping(best: Any, *rest: Any) -> list[dict[str, Any]]:
+        kept[:] = [best.parameters, best.model.parameters]
+        return original(best, *rest)
 
-    monkeypatch.setattr(train, "_records", keeping)
+    monkeypatch.setattr(train, "_all_records", keeping)
     whole = task(name, count=2, hidden=hidden)
     records = train.train(whole)
     for m, record in enumerate(records):
