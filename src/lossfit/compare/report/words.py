@@ -140,6 +140,8 @@ def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: st
     needed = best["needed"] or {"splits": None, "rows": None}
     if needed["splits"] is not None:
         found.append(f"If that is true, about {needed['splits']} splits would tell; that is an estimate.")
+    elif needed["rows"] is not None and needed["rows"] > 1000:
+        found.append("If that is true, neither more splits nor a thousand times the rows would tell.")
     elif needed["rows"] is not None:
         times = f"{needed['rows']:.1f}" if needed["rows"] < 10 else f"{needed['rows']:.0f}"
         found.append(
