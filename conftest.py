@@ -1,7 +1,6 @@
 """Names that the examples in docstrings use without importing them; and where Triton's kernels run."""
 
 import os
-
 from importlib.util import find_spec
 
 import pytest

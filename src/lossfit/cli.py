@@ -253,7 +253,7 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
-    table.add_column("p (Holm)", justify="right", no_wrap=True)
+    table.add_column("p by the rule", justify="right", no_wrap=True)
     for entry in summary["losses"]:
         versus = entry["vs_cross_entropy"]
         row = [words.with_setting(entry["loss"], entry["params"]), words.number(entry["test"][metric]["mean"], metric)]
@@ -262,7 +262,7 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
             continue
         change = Text(words.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])
         table.add_row(
-            *(Text(cell) for cell in row), change, words.interval(versus, metric), words.p_value(versus["p_holm"])
+            *(Text(cell) for cell in row), change, words.interval(versus, metric), words.p_value(versus["p_rule"])
         )
     console.print(table)
     console.print()

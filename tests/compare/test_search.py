@@ -16,6 +16,7 @@ from lossfit.compare.splits import Split
 from lossfit.compare.train import Objective, Task
 
 CANDIDATES = search.candidates()
+FREE = {name: candidate for name, candidate in CANDIDATES.items() if candidate.tuned}
 SEARCHED = [name for name, candidate in CANDIDATES.items() if candidate.search]
 
 
@@ -23,8 +24,9 @@ def test_who_takes_part() -> None:
     names = list(CANDIDATES)
     assert names[:4] == ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"]
     of_metrics = ["for_balanced_accuracy", "for_macro_f1", "for_brier"]
-    assert names[-3:] == of_metrics
-    assert set(names[4:-3]) == set(lossfit.available_losses("single_label")) - {"cross_entropy", "sensitivity"}
+    assert names[-5:-2] == of_metrics
+    assert names[-2:] == list(FREE) == ["cross_entropy+tuned_prior", "cross_entropy+temperature"]
+    assert set(names[4:-5]) == set(lossfit.available_losses("single_label")) - {"cross_entropy", "sensitivity"}
     assert all(name == candidate.name for name, candidate in CANDIDATES.items())
     assert not CANDIDATES["cross_entropy"].search
 
@@ -90,7 +92,7 @@ def test_describe_leaves_the_optimiser_out() -> None:
 
 
 def test_choose_puts_cross_entropy_first() -> None:
-    assert [c.name for c in search.choose("all")] == list(CANDIDATES)[:-3]
+    assert [c.name for c in search.choose("all")] == list(CANDIDATES)[:-5]
     assert [c.name for c in search.choose("poly, focal,poly ,,")] == ["cross_entropy", "poly", "focal"]
     assert [c.name for c in search.choose("focal,cross_entropy,focal")] == ["cross_entropy", "focal"]
     assert [c.name for c in search.choose("")] == ["cross_entropy"]
@@ -100,7 +102,7 @@ def test_choose_puts_cross_entropy_first() -> None:
 def test_a_metric_s_own_loss_takes_part(metric: str) -> None:
     found = [c.name for c in search.choose("all", metric) if c.name.startswith("for_")]
     assert found == ([f"for_{metric}"] if metric in ("balanced_accuracy", "macro_f1", "brier") else [])
-    named = search.choose("for_macro_f1", metric)[1]
+    named = search.choose("for_macro_f1", metric)[-1]
     assert named.code({"steep": 0.1})[-2] == "loss_function = lossfit.FBetaLoss(steep=0.1)"
     for name in found:
         assert repr(search.make_loss(CANDIDATES[name])) == repr(lossfit.for_metric(metric))
@@ -128,7 +130,41 @@ def shown(candidate: Candidate, setting: search.Setting, **names: torch.Tensor) 
     return loss
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+def test_what_is_free_for_the_metric_always_takes_part() -> None:
+    prior, temperature = FREE.values()
+    expected = {
+        "accuracy": [],
+        "balanced_accuracy": [prior],
+        "macro_f1": [prior],
+        "log_loss": [temperature],
+        "brier": [temperature],
+        "calibration_error": [temperature],
+        "aurc": [],
+    }
+    assert expected.keys() == METRICS.keys()
+    for metric, free in expected.items():
+        assert search.choose("focal", metric) == [CANDIDATES["cross_entropy"], *free, CANDIDATES["focal"]]
+        assert [c for c in search.choose("all", metric) if c.tuned] == free
+    assert search.choose("cross_entropy+temperature", "accuracy")[1:] == [temperature]
+    assert not any(c.tuned for c in search.choose("all", "macro_f1", "multi_label"))
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_the_code_of_what_is_free_runs(name: str) -> None:
+    labels = torch.arange(3).repeat(20)
+    logits = torch.randn(60, 3, requires_grad=True)
+    scope: dict[str, object] = {"validation_logits": logits, "validation_labels": labels}
+    scope |= {"logits": logits, "labels": labels}
+    exec("\n".join(FREE[name].code({}, "macro_f1")), scope)
+    assert_close(scope["loss"], torch.nn.functional.cross_entropy(logits, labels))
+    if name.endswith("prior"):
+        assert scope["predicted"].shape == (60,)
+        assert scope["tuned"].metric == "macro_f1"
+    else:
+        assert_close(scope["p"].sum(1), torch.ones(60))
+
+
+@pytest.mark.parametrize("name", [name for name in CANDIDATES if name not in FREE])
 def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     candidate, (splits, rows, batch, classes) = CANDIDATES[name], (2, 60, 11, 4)
     settings = search.settings(candidate, 5, 3)

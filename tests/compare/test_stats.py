@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from lossfit.compare.stats import holm, paired_difference
+from lossfit.compare.stats import holm, needed, paired_difference, power, probability_best
 
 DIFFERENCES = [0.013, -0.004, 0.021, 0.008, 0.017, -0.001, 0.012]
 
@@ -86,3 +86,73 @@ def test_holm_keeps_the_order_given() -> None:
     assert holm([0.04, 0.01, 0.9, 0.03]) == pytest.approx([0.09, 0.04, 0.9, 0.09])
     assert holm([0.02]) == [0.02]
     assert holm([]) == []
+
+
+def weighted_closed_testing(p_values: list[float], weights: list[float]) -> list[float]:
+    """The largest weighted Bonferroni p-value of all the sets that a hypothesis is in."""
+    members = range(len(p_values))
+    sets = [s for k in range(1, len(p_values) + 1) for s in itertools.combinations(members, k)]
+
+    def of_set(s: tuple[int, ...]) -> float:
+        return min(1.0, min(p_values[i] * sum(weights[j] for j in s) / weights[i] for i in s))
+
+    return [max(of_set(s) for s in sets if one in s) for one in members]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0.0, 1.0), st.sampled_from([0.5, 1.0, 3.0])), max_size=6))
+def test_weighted_holm_is_closed_testing_by_weighted_bonferroni(pairs: list[tuple[float, float]]) -> None:
+    p_values, weights = [p for p, _ in pairs], [w for _, w in pairs]
+    assert holm(p_values, weights) == pytest.approx(weighted_closed_testing(p_values, weights), rel=1e-12, abs=1e-300)
+
+
+def test_probability_best_of_two_is_that_of_the_corrected_mean() -> None:
+    rng = np.random.default_rng(0)
+    d = rng.normal(0.3, 1.0, 200)
+    found = probability_best(np.stack([d, np.zeros(200)]), 0.25, resamples=20000)
+    error = math.sqrt((1 / 200 + 0.25) * d.var())
+    assert found[0] == pytest.approx(reference.norm.cdf(d.mean() / error), abs=0.015)
+    assert found.sum() == pytest.approx(1)
+    naive = probability_best(np.stack([d, np.zeros(200)]), 0.0)
+    assert naive[0] > 0.99 > found[0]
+
+
+def test_probability_best_turns_with_the_direction_and_repeats() -> None:
+    values = np.random.default_rng(1).normal(size=(4, 9))
+    assert probability_best(values, 0.25) == pytest.approx(probability_best(-values, 0.25, higher=False))
+    assert not np.array_equal(probability_best(values, 0.25), probability_best(values, 0.25, seed=1))
+
+
+@pytest.mark.parametrize("values", [np.zeros(3), np.zeros((0, 3))])
+def test_probability_best_needs_a_table(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"`values` of shape \(losses, splits\), but got \("):
+        probability_best(values, 0.25)
+
+
+@pytest.mark.parametrize(("effect", "splits", "ratio", "level"), [(0.02, 20, 0.25, 0.05), (0.04, 5, 1.0, 0.1)])
+def test_power_by_simulation(effect: float, splits: int, ratio: float, level: float) -> None:
+    rng, trials, rho = np.random.default_rng(0), 20000, ratio / (1 + ratio)
+    shared, own = rng.normal(size=(trials, 1)), rng.normal(size=(trials, splits))
+    d = effect + 0.02 * (math.sqrt(rho / (1 - rho)) * shared + own)  # a split's own deviation is 0.02
+    t = d.mean(1) / (d.std(1, ddof=1) * math.sqrt(1 / splits + ratio))
+    rate = (t > reference.t(splits - 1).ppf(1 - level / 2)).mean()
+    assert power(effect, 0.02, splits, ratio, level) == pytest.approx(rate, abs=0.01)
+
+
+@pytest.mark.parametrize("effect", [0.035, 0.05, 0.2])
+def test_the_splits_needed_are_the_fewest_with_the_power(effect: float) -> None:
+    found = needed(effect, 0.02, 5, 0.25, 0.05)
+    assert found.splits is not None
+    assert power(effect, 0.02, found.splits, 0.25, 0.05) >= 0.8
+    assert found.splits == 2 or power(effect, 0.02, found.splits - 1, 0.25, 0.05) < 0.8
+
+
+def test_the_rows_needed_have_the_power() -> None:
+    found = needed(0.01, 0.02, 10, 1.0, 0.01)
+    assert found.splits is None  # they share too much
+    assert found.rows is not None
+    assert power(0.01, 0.02 / math.sqrt(found.rows), 10, 1.0, 0.01) == pytest.approx(0.8, abs=0.01)
+
+
+def test_nothing_is_needed_where_nothing_is_to_be_told() -> None:
+    assert needed(0.0, 0.02, 5, 0.25, 0.05) == needed(0.01, 0.0, 5, 0.25, 0.05) == (None, None)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from lossfit.compare import data, engine, metrics, search, summary
+from lossfit.compare.report import words
 
 SPLITS, TRIALS = 6, 2
 # Per split, for the better of the two settings on validation.
@@ -134,6 +135,69 @@ def test_a_loss_without_a_result_in_every_split_is_not_compared(failing_splits: 
     assert found["losses"][-1]["loss"] == "poly"
     assert found["losses"][-1]["vs_cross_entropy"] is None
     assert found["recommended"]["loss"] == "focal"
+
+
+def with_free(points: float) -> dict[str, object]:
+    """Macro F1, with a prior tuned that lifts it by so many points, and a split more or less."""
+    free = [0.50 + points / 100 + d for d in (0.002, 0.018, -0.022, 0.014, -0.012, 0.001)]
+    rows = [row for row in records() if row["loss"] == "cross_entropy"]
+    best = [{**row, "loss": "cross_entropy+tuned_prior", "params": "{}"} for row in rows]
+    for row in best:
+        row |= {f"test_{metric}": free[row["split"]] for metric in metrics.METRICS}
+    return summary.summarise(outcome([*records(), *best], "macro_f1"))
+
+
+def test_a_loss_is_recommended_only_if_it_beats_what_is_free() -> None:
+    found = with_free(9.9)
+    assert found["recommended"]["loss"] == "cross_entropy+tuned_prior"
+    assert found["recommended"]["better_than_cross_entropy"]
+    assert found["recommended"]["better_than_free"] == []
+    assert found["held_back"] == ["focal"]
+    assert "PriorTuning" in " ".join(found["recommended"]["code"])
+    assert found["trainings"] == len(TEST) * SPLITS * TRIALS  # what is free trains nothing
+    found = with_free(0.2)
+    assert found["recommended"]["loss"] == "focal"
+    (over,) = found["recommended"]["better_than_free"]
+    assert over["loss"] == "cross_entropy+tuned_prior"
+    assert over["difference"] == pytest.approx(np.mean(TEST["focal"]) - 0.502, abs=1e-3)
+    assert {e["loss"]: e["free"] for e in found["losses"]}["cross_entropy+tuned_prior"]
+
+
+def test_what_would_tell_a_difference_is_estimated_for_the_undecided() -> None:
+    found = entries(summary.summarise(outcome(records())))
+    assert found["focal"]["needed"] is None
+    assert found["poly"]["needed"]["splits"] is None or found["poly"]["needed"]["splits"] > SPLITS
+    assert found["poly"]["needed"]["rows"] > 1
+    assert sum(e["probability_best"] for e in found.values()) == pytest.approx(1)
+    assert found["focal"]["probability_best"] > 0.99
+    assert found["focal"]["vs_cross_entropy"]["points"] == pytest.approx(
+        100 * (np.mean(TEST["focal"]) - np.mean(TEST["cross_entropy"]))
+    )
+
+
+def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
+    rows = [row for row in records() if row["loss"] in ("cross_entropy", "poly")]
+    plan = engine.Plan("yeast", losses="poly", splits=SPLITS, trials=TRIALS)
+    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0))
+    assert not found["distinguishable"]
+    assert words.answer(found)[0] == (
+        "No loss is distinguishable from cross-entropy (50.0% accuracy) on this data: stay with it."
+    )
+    assert found["best_guess"]["loss"] == "cross_entropy"
+    rows = [row for row in records() if row["loss"] in ("cross_entropy", "squared")]
+    plan = engine.Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
+    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0))
+    assert found["distinguishable"]
+    assert words.answer(found)[0].startswith("Stay with cross-entropy (50.0% accuracy)")
+
+
+def test_the_answer_says_what_was_beaten_and_held_back() -> None:
+    told = " ".join(words.answer(with_free(0.2)))
+    assert told.startswith("Train with Focal loss, gamma ")
+    assert "It beats what is free too: +9.8 points over cross-entropy, prior tuned." in told
+    told = " ".join(words.answer(with_free(9.9)))
+    assert told.startswith("Keep cross-entropy and tune it after training: +9.9 points")
+    assert "Not measurably better than what is free: focal loss." in told
 
 
 def test_keys_that_others_rely_on() -> None:

@@ -234,13 +234,13 @@ def longhand(whole: Task, s: int, t: int) -> Longhand:
 @pytest.mark.parametrize("name", ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"])
 def test_a_model_is_that_of_a_longhand_loop(name: str, hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
-    original = train._records
+    original = train._all_records
 
-    def keeping(whole: Task, best: Any, model: Stacked, *rest: Any) -> list[dict[str, Any]]:
-        kept[:] = [best.parameters, model.parameters]
-        return original(whole, best, model, *rest)
+    def keeping(best: Any, *rest: Any) -> list[dict[str, Any]]:
+        kept[:] = [best.parameters, best.model.parameters]
+        return original(best, *rest)
 
-    monkeypatch.setattr(train, "_records", keeping)
+    monkeypatch.setattr(train, "_all_records", keeping)
     whole = task(name, count=2, hidden=hidden)
     records = train.train(whole)
     for m, record in enumerate(records):
@@ -426,3 +426,37 @@ def test_probabilities_are_those_that_the_loss_trains() -> None:
         assert found[t].numpy() == pytest.approx(drawn.numpy(), abs=0.01)
     plain = train.log_probabilities(task("focal", [setting(gamma=1.0)] * 2), z)
     torch.testing.assert_close(plain[1], z[0, :, 1].log_softmax(1))
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
+def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
+    plain = task(count=2, metric=metric)
+    free = search.FREE[metric]
+    records = train.train(replace(plain, free=[free]))
+    trained, tuned = records[:6], records[6:]
+    for found, expected in zip(trained, train.train(plain), strict=True):
+        agree(found, expected, rel=1e-9)
+    assert [r["loss"] for r in tuned] == [free.name] * 6
+    for record, of in zip(tuned, trained, strict=True):
+        for key in ("split", "trial", "learning_rate", "weight_decay", "best_step", "failed"):
+            assert record[key] == of[key]
+        # Tuned on these rows: temperature 1 and power 0 are among what is tried.
+        gain = (record["validation"] - of["validation"]) * (1 if metrics.METRICS[metric].higher else -1)
+        assert gain >= -1e-2
+        if metric == "log_loss":
+            assert record["test_accuracy"] == of["test_accuracy"]
+    assert any(record[f"test_{metric}"] != of[f"test_{metric}"] for record, of in zip(tuned, trained, strict=True))
+
+
+def test_a_failed_training_is_failed_when_tuned_too() -> None:
+    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["log_loss"]]))
+    assert [r["failed"] for r in found] == [True, True]
+
+
+@pytest.mark.usefixtures("_double")
+def test_several_metrics_from_one_training() -> None:
+    both = train.train_for(task("focal", count=2), ["accuracy", "log_loss"])
+    for metric, records in both.items():
+        for found, expected in zip(records, train.train(task("focal", count=2, metric=metric)), strict=True):
+            agree(found, expected, rel=1e-9)

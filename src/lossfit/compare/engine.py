@@ -77,6 +77,11 @@ class Plan:
         roles = {name: getattr(self, name) for name in _ROLES}
         return sources.load(self.source, self.target, test=self.test, **roles)
 
+    @property
+    def trained(self) -> list[search.Candidate]:
+        """Those that need trainings of their own."""
+        return [candidate for candidate in self.candidates if not candidate.tuned]
+
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
@@ -160,12 +165,13 @@ def run(
             plan.metric,
             [plan.seed * 1_000_003 + s for s in chunk],
             weight=data.weight,
+            free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
         )
         return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
 
     def report(done: float, name: str) -> None:
         share = (total - len(todo) + done) / total
-        progress(name, share, len(plan.candidates) * plan.splits * plan.trials)
+        progress(name, share, len(plan.trained) * plan.splits * plan.trials)
         _note_seconds(out, before + time.perf_counter() - start)
 
     pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
@@ -211,7 +217,7 @@ def _task_numbers(plan: Plan, data: sources.Dataset, matrices: list[features.Mat
 def _tasks(plan: Plan, size: int) -> Iterator[tuple[search.Candidate, range]]:
     """Each loss on chunks of splits; the chunks depend on the data alone, so that they are the same on resuming."""
     length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
-    for candidate in plan.candidates:
+    for candidate in plan.trained:
         for first in range(0, plan.splits, length):
             yield candidate, range(first, min(first + length, plan.splits))
 

@@ -35,7 +35,7 @@ class Job:
     def run(self, progress: Callable[[float], None]) -> None:
         start = time.perf_counter()
         records = train(self.task, progress)
-        each = (time.perf_counter() - start) / len(records)
+        each = (time.perf_counter() - start) / (len(self.task.splits) * len(self.task.settings))
         write_part(self.part, records, self.first_split, each)
 
 

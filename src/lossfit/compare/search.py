@@ -30,18 +30,26 @@ class Candidate:
         search: the hyper-parameters tried, with the values worth trying. Besides those of the loss there are
             ``weight_power`` (class weights, inverse to the class frequency to this power) and ``prior_power`` (logit
             adjustment by the class frequency to this power).
+        tuned: "" for a training of its own. Else what is done after training to the reference's models, by their
+            validation rows: "prior" or "temperature". It is free: it needs no more trainings.
     """
 
     name: str
     loss: str
     search: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    tuned: str = ""
 
     def describe(self, setting: Setting) -> dict[str, float]:
         """The hyper-parameters in a setting, those of the optimiser left out."""
         return {name: setting[name] for name in self.search}
 
-    def code(self, setting: Setting) -> list[str]:
-        """The lines of Python that make this loss for one's own training loop."""
+    def code(self, setting: Setting, metric: str = "accuracy") -> list[str]:
+        """The lines of Python that make this loss for one's own training loop.
+
+        Args:
+            setting: of the hyper-parameters.
+            metric: what a prior is tuned for.
+        """
         own = self.describe(setting)
         arguments = [f"{k}={v:g}" for k, v in own.items() if not k.endswith("_power")]
         lines = ["import lossfit", ""]
@@ -56,7 +64,22 @@ class Candidate:
         if "bincount" in lines[2]:
             lines.insert(1, "import torch")
         usual = "nn.CrossEntropyLoss" if registry.get(self.loss).family != "multi_label" else "nn.BCEWithLogitsLoss"
-        return [*lines, f"loss = loss_function(logits, labels)  # where {usual} stood"]
+        lines.append(f"loss = loss_function(logits, labels)  # where {usual} stood")
+        if self.tuned == "temperature":
+            lines += [
+                "# after training",
+                "from lossfit.compare.posthoc import TemperatureTuning",
+                "tuned = TemperatureTuning().fit(validation_logits, validation_labels)",
+                "p = tuned(logits).softmax(1)",
+            ]
+        elif self.tuned == "prior":
+            lines += [
+                "# after training",
+                "from lossfit.compare.posthoc import PriorTuning",
+                f'tuned = PriorTuning("{metric}").fit(validation_logits, validation_labels)',
+                "predicted = tuned(logits).argmax(1)",
+            ]
+        return lines
 
 
 BASELINES = (
@@ -74,6 +97,17 @@ OWN = {
 }
 """The losses of metrics that no other candidate is the loss of."""
 
+_PRIOR = Candidate("cross_entropy+tuned_prior", "cross_entropy", tuned="prior")
+_TEMPERATURE = Candidate("cross_entropy+temperature", "cross_entropy", tuned="temperature")
+FREE = {
+    "balanced_accuracy": _PRIOR,
+    "macro_f1": _PRIOR,
+    "log_loss": _TEMPERATURE,
+    "brier": _TEMPERATURE,
+    "calibration_error": _TEMPERATURE,
+}
+"""What anyone would do to cross-entropy's models before changing the loss, by the metric that it helps."""
+
 
 def candidates(family: str = "single_label") -> dict[str, Candidate]:
     """All that can take part.
@@ -88,7 +122,8 @@ def candidates(family: str = "single_label") -> dict[str, Candidate]:
         needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
         if name not in found and not needed:
             found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
-    return {**found, **{candidate.name: candidate for candidate in OWN.values()}} if single else found
+    added = [*OWN.values(), _PRIOR, _TEMPERATURE] if single else []
+    return {**found, **{candidate.name: candidate for candidate in added}}
 
 
 def candidate(name: str) -> Candidate:
@@ -104,21 +139,23 @@ def make_loss(candidate: Candidate, **settings: Any) -> Loss:
 def choose(names: str, metric: str = "accuracy", family: str = "single_label") -> list[Candidate]:
     """The candidates named in "all" or "focal,poly"; cross-entropy is always the first, or its like in the family.
 
-    The loss of another metric than the one asked for takes part only if it is named.
+    What is free for the metric comes next, always. The loss of another metric than the one asked for, or what is free
+    for another, takes part only if it is named.
 
     Raises:
         ValueError: a name is unknown; the nearest one is suggested.
     """
     known = candidates(family)
-    first = KINDS[family].reference
+    always = [known[KINDS[family].reference]]
+    if family == "single_label" and metric in FREE:
+        always.append(FREE[metric])
     if names == "all":
-        others = [candidate for of, candidate in OWN.items() if of != metric]
-        rest = [candidate for candidate in known.values() if candidate not in others]
-        return sorted(rest, key=lambda candidate: candidate.name != first)
+        others = [candidate for of, candidate in OWN.items() if of != metric] + [_PRIOR, _TEMPERATURE]
+        return [*always, *(c for c in known.values() if c not in [*always, *others])]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         inputs.check_choice("losses", name, known)
-    return [known[name] for name in dict.fromkeys([first, *wanted])]
+    return [known[name] for name in dict.fromkeys([*(c.name for c in always), *wanted])]
 
 
 def settings(candidate: Candidate, trials: int, seed: int) -> list[Setting]:

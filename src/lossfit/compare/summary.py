@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lossfit.compare import engine, search, splits, stats
+from lossfit.compare import engine, rule, search, stats
 from lossfit.compare.kinds import CARDS
-
-LEVEL = 0.05
 
 
 def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
@@ -28,14 +26,15 @@ def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
 def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     """The contents of summary.json.
 
-    Losses are ordered by the mean of the asked metric over the test rows of all splits. Recommended is the first of
-    those that differ from the reference for the better, at 5% after Holm's adjustment over all losses; if there is
-    none, the reference: cross-entropy, or where any number of classes may be right its binary form.
+    Losses are ordered by the mean of the asked metric over the test rows of all splits. What is recommended is said by
+    :func:`lossfit.compare.rule.advise`. The reference is cross-entropy, or where any number of classes may be right its
+    binary form.
     """
     plan, results = outcome.plan, outcome.results
     metric = CARDS[plan.metric]
     best = chosen(results, plan.metric)
-    names = [c.name for c in plan.candidates]
+    there = set(results["loss"].unique())
+    names = [c.name for c in plan.candidates if c.name in there]
     values = {name: _by_split(best, name, plan) for name in names}
     whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
     entries = [_entry(name, results, values, plan, name in whole) for name in names]
@@ -45,9 +44,9 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         entry["vs_cross_entropy"] = entry["differences"].get(plan.metric)
     sign = 1 if metric.higher else -1
     entries.sort(key=lambda e: -sign * e["test"][plan.metric]["mean"] if e["loss"] in whole else np.inf)
-    tested = [e for e in entries if e["vs_cross_entropy"] is not None and e["loss"] != reference]
-    better = [e for e in tested if verdict(e["vs_cross_entropy"], plan.metric) == "better"]
-    recommended = (better or [e for e in entries if e["loss"] == reference])[0]
+    advice = _advise(entries, {name: values[name][plan.metric] for name in whole}, plan)
+    recommended = next(e for e in entries if e["loss"] == advice["recommended"])
+    trained = results.filter(~pl.col("loss").is_in([c.name for c in plan.candidates if c.tuned]))
     return {
         "source": plan.source,
         "labels": plan.kind.family,
@@ -56,13 +55,17 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "recommended": {
             "loss": recommended["loss"],
             "params": recommended["params"],
-            "better_than_cross_entropy": bool(better),
+            "better_than_cross_entropy": advice["better"],
+            "better_than_free": advice["beaten"],
             "code": recommended["code"],
         },
+        "distinguishable": any(verdict(e["vs_cross_entropy"], plan.metric) != "undecided" for e in entries),
+        "best_guess": advice["best_guess"],
+        "held_back": advice["held_back"],
         "reference": reference,
         "losses": entries,
-        "trainings": results.height,
-        "failed_trainings": int(results["failed"].sum()),
+        "trainings": trained.height,
+        "failed_trainings": int(trained["failed"].sum()),
         "seconds": round(outcome.seconds, 1),
         "data": {
             "rows": outcome.data.rows,
@@ -98,7 +101,8 @@ def _entry(
         "loss": name,
         "params": candidate.describe(setting),
         "training": {k: setting[k] for k in ("learning_rate", "weight_decay")},
-        "code": candidate.code(setting),
+        "code": candidate.code(setting, plan.metric),
+        "free": bool(candidate.tuned),
         "test": {m: {"mean": float(np.nanmean(v)), "std": float(np.nanstd(v, ddof=1))} for m, v in own.items()}
         if np.isfinite(own[plan.metric]).sum() > 1
         else {m: {"mean": None, "std": None} for m in own},
@@ -114,13 +118,14 @@ def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarr
     reference = plan.kind.reference
     if reference not in values:
         return
-    ratio = splits.TEST_SHARE / (1 - splits.TEST_SHARE)
     compared = [e for e in entries if e["loss"] in values]
     for metric in plan.kind.metrics:
         found = [
-            stats.paired_difference(values[e["loss"]][metric] - values[reference][metric], ratio) for e in compared
+            stats.paired_difference(values[e["loss"]][metric] - values[reference][metric], rule.TEST_TO_TRAIN)
+            for e in compared
         ]
         others = [i for i, e in enumerate(compared) if e["loss"] != reference]
+        strict = rule.p_values({n: v[metric] for n, v in values.items()}, reference, free(plan))
         adjusted = dict(zip(others, stats.holm([found[i].p_value for i in others]), strict=True))
         for i, (entry, difference) in enumerate(zip(compared, found, strict=True)):
             entry["differences"][metric] = {
@@ -128,14 +133,54 @@ def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarr
                 "ci95": [difference.low, difference.high],
                 "p_value": difference.p_value,
                 "p_holm": adjusted.get(i, 1.0),
+                "p_rule": strict.get(entry["loss"], 1.0),
             }
+            if CARDS[metric].percent:
+                entry["differences"][metric]["points"] = 100 * difference.mean
 
 
 def verdict(difference: dict[str, Any] | None, metric: str) -> str:
-    """Whether a difference to the reference is "better", "worse" or "undecided", at 5% after Holm's adjustment."""
-    if difference is None or difference["p_holm"] > LEVEL or difference["difference"] == 0:
+    """Whether a difference to the reference is "better", "worse" or "undecided", at the level of the rule."""
+    if difference is None or difference["p_rule"] > rule.LEVEL or difference["difference"] == 0:
         return "undecided"
     return "better" if (difference["difference"] > 0) == CARDS[metric].higher else "worse"
+
+
+def free(plan: engine.Plan) -> list[str]:
+    """What takes part without trainings of its own."""
+    return [candidate.name for candidate in plan.candidates if candidate.tuned]
+
+
+def _advise(entries: list[dict[str, Any]], values: dict[str, np.ndarray], plan: engine.Plan) -> dict[str, Any]:
+    """What the rule says, in words of the summary; the entries learn how likely they are best, and what would tell."""
+    reference, higher = plan.kind.reference, CARDS[plan.metric].higher
+    for entry in entries:
+        entry |= {"probability_best": None, "needed": None, "vs_free": []}
+    if reference not in values:
+        return {"recommended": reference, "better": False, "beaten": [], "best_guess": None, "held_back": []}
+    advice = rule.advise(values, reference, free(plan), higher=higher)
+    chances = stats.probability_best(np.stack(list(values.values())), rule.SHARED, higher=higher, seed=plan.seed)
+    by_name = {entry["loss"]: entry for entry in entries}
+    others = [name for name in values if name != reference]
+    for name, chance in zip(values, chances.tolist(), strict=True):
+        by_name[name]["probability_best"] = chance
+        by_name[name]["vs_free"] = [
+            {"loss": f, **rule.difference(values[name], values[f])} for f in free(plan) if f in values and f != name
+        ]
+    for name in others:
+        if verdict(by_name[name]["vs_cross_entropy"], plan.metric) == "undecided":
+            level = rule.level(name, others, free(plan))
+            d = values[name] - values[reference]
+            found = stats.needed(float(d.mean()), float(d.std(ddof=1)), plan.splits, rule.SHARED, level)
+            by_name[name]["needed"] = found._asdict()
+    guess = by_name[rule.best_guess(values, reference, free(plan), higher=higher)]
+    return {
+        "recommended": advice.recommended,
+        "better": advice.better,
+        "beaten": [v for v in by_name[advice.recommended]["vs_free"] if advice.better and v["p_value"] <= rule.LEVEL],
+        "best_guess": {k: guess[k] for k in ("loss", "params", "probability_best", "code")},
+        "held_back": advice.held_back,
+    }
 
 
 def _typical_setting(trainings: pl.DataFrame, plan: engine.Plan) -> search.Setting:

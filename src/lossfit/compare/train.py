@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossfit import registry
-from lossfit.compare import metrics
+from lossfit.compare import metrics, posthoc
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Stacked
@@ -40,6 +40,7 @@ class Task:
         metric: what the best checkpoint is chosen by, on the validation rows.
         seeds: one for each split; with the split they fix weights and batches.
         weight: what each row counts (N,), in training and in the metrics.
+        free: what else is measured of the same models, after tuning them on the validation rows.
     """
 
     candidate: Candidate
@@ -52,6 +53,7 @@ class Task:
     metric: str
     seeds: list[int]
     weight: np.ndarray | None = None
+    free: list[Candidate] = field(default_factory=list)
 
     @property
     def kind(self) -> Kind:
@@ -70,7 +72,16 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     AdamW with a linearly falling learning rate, for 400 steps of 128 rows or 10 passes over the data, whichever is
     more. The weights at the best of 4 checkpoints are kept, by the metric on the validation rows. A model whose loss
     stops being finite keeps its last good checkpoint.
+
+    The records of the candidates in ``task.free`` come after those of the loss itself.
     """
+    return train_for(task, [task.metric], progress)[task.metric]
+
+
+def train_for(
+    task: Task, wanted: list[str], progress: Callable[[float], None] = lambda share: None
+) -> dict[str, list[dict[str, Any]]]:
+    """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints."""
     generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
     x, x_validation, x_test = (torch.from_numpy(np.stack(m)) for m in zip(*task.matrices, strict=True))
     y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
@@ -83,7 +94,7 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     weight = task.weights("train")
     objective = Objective(task, y, batch, weight)
     optimizer = _AdamW(model, task.settings, steps)
-    best = _Best(model, task, x_validation, y_validation)
+    kept = {metric: _Best(model, replace(task, metric=metric), x_validation, y_validation) for metric in wanted}
     rows = _batches(generators, x.shape[1], batch)
     for step in range(1, steps + 1):
         at = next(rows)
@@ -91,9 +102,10 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
         loss = objective(z, y[torch.arange(len(at)).unsqueeze(1), at], None if weight is None else weight.gather(1, at))
         optimizer.step(torch.autograd.grad(loss, model.parameters))
         if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
-            best.update(step)
+            for best in kept.values():
+                best.update(step)
         progress(step / steps)
-    return _records(task, best, model, x_test, y_test)
+    return {metric: _all_records(best, x_test, y_test) for metric, best in kept.items()}
 
 
 class Objective:
@@ -223,22 +235,33 @@ def _by_model(z: Tensor) -> Tensor:
     return z.transpose(1, 2).flatten(0, 1)
 
 
-@torch.no_grad()
-def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
-    log_p = log_probabilities(task, model(x, best.parameters))
-    target = y.repeat_interleave(len(task.settings), 0)
-    weight = task.weights("test")
+def _all_records(best: _Best, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """Of the loss, and of what is free."""
+    task = best.task
+    target, seen = (rows.repeat_interleave(len(task.settings), 0) for rows in (y, best.y))
+    with torch.no_grad():
+        log_p = log_probabilities(task, best.model(x, best.parameters))
+        log_p_validation = log_probabilities(task, best.model(best.x, best.parameters)) if task.free else log_p
+    records = _records(task, best.value, best.step, log_p, target)
+    weight = task.weights("validation")
+    for candidate in task.free:
+        adjust = posthoc.tune(candidate.tuned, log_p_validation, seen, task.metric, weight)
+        value = best.metric.function(adjust(log_p_validation), seen) * (1 if best.metric.higher else -1)
+        value = torch.where(best.value == -torch.inf, best.value, value.view(best.value.shape))
+        records += _records(replace(task, candidate=candidate), value, best.step, adjust(log_p), target)
+    return records
+
+
+def _records(task: Task, values: Tensor, steps: Tensor, log_p: Tensor, target: Tensor) -> list[dict[str, Any]]:
+    weight, curves = task.weights("test"), {}
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
-    curves = (
-        _curves(log_p, target, None if weight is None else metrics.by_model(weight, len(log_p)))
-        if task.kind is SINGLE_LABEL
-        else {}
-    )
-    sign = 1 if best.metric.higher else -1
+    if task.kind is SINGLE_LABEL:
+        curves = _curves(log_p, target, None if weight is None else metrics.by_model(weight, len(log_p)))
+    sign = 1 if task.kind.metrics[task.metric].higher else -1
     records = []
     for m in range(len(log_p)):
         s, t = divmod(m, len(task.settings))
-        value = best.value[s, t].item()
+        value = values[s, t].item()
         records.append(
             {
                 "loss": task.candidate.name,
@@ -248,7 +271,7 @@ def _records(task: Task, best: _Best, model: Stacked, x: Tensor, y: Tensor) -> l
                 "learning_rate": task.settings[t]["learning_rate"],
                 "weight_decay": task.settings[t]["weight_decay"],
                 "failed": value == -torch.inf,
-                "best_step": int(best.step[s, t]),
+                "best_step": int(steps[s, t]),
                 "validation": sign * value,
                 **{f"test_{name}": values[m] for name, values in found.items()},
                 **{name: values[m] for name, values in curves.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lossfit import page
+from lossfit.compare import rule
 from lossfit.compare.engine import Outcome
 from lossfit.compare.kinds import KINDS
 from lossfit.compare.report import charts, words
@@ -20,6 +21,7 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
         metrics=KINDS[summary["labels"]].metrics,
         metric=KINDS[summary["labels"]].metrics[summary["metric"]],
         verdict=verdict,
+        rule=rule,
         words=words,
         answer=words.answer(summary),
         others=words.other_metrics(summary),

@@ -48,7 +48,7 @@ def featured(summary: dict[str, Any]) -> list[str]:
 
 
 def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> alt.TopLevelMixin:
-    """Mean difference to the reference with its 95% interval, coloured by whether it holds after Holm's adjustment."""
+    """Mean difference to the reference with its 95% interval, coloured by the verdict of the rule."""
     metric = summary["metric"]
     factor = 100 if CARDS[metric].percent else 1
     records = [
@@ -57,7 +57,7 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
             "difference": factor * e["vs_cross_entropy"]["difference"],
             "low": factor * e["vs_cross_entropy"]["ci95"][0],
             "high": factor * e["vs_cross_entropy"]["ci95"][1],
-            "p": words.p_value(e["vs_cross_entropy"]["p_holm"]),
+            "p": words.p_value(e["vs_cross_entropy"]["p_rule"]),
             "verdict": verdict(e["vs_cross_entropy"], metric),
         }
         for e in summary["losses"]
@@ -75,7 +75,7 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
             alt.Tooltip("difference:Q", format="+.2f"),
             alt.Tooltip("low:Q", format="+.2f"),
             alt.Tooltip("high:Q", format="+.2f"),
-            alt.Tooltip("p:N", title="p (Holm)"),
+            alt.Tooltip("p:N", title="p by the rule"),
         ],
     )
     name = words.phrase(metric)
@@ -240,7 +240,7 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
 def _has_curve(name: str) -> bool:
     """Whether a candidate has a loss of one row, which is not cross-entropy but for a weight or offset of its class."""
     candidate = search.candidate(name)
-    weighted = any(h.endswith("_power") for h in candidate.search)
+    weighted = candidate.tuned or any(h.endswith("_power") for h in candidate.search)
     return issubclass(registry.get(candidate.loss), SingleLabelLoss) and not weighted
 
 

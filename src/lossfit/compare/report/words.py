@@ -11,6 +11,8 @@ _TITLES = {
     "for_balanced_accuracy": "Balanced accuracy loss",
     "for_macro_f1": "Macro F1 loss",
     "for_brier": "Brier loss",
+    "cross_entropy+tuned_prior": "Cross-entropy, prior tuned",
+    "cross_entropy+temperature": "Cross-entropy, temperature tuned",
     "exact": "EXACT",
     "bce": "Binary cross-entropy",
     "zlpr": "ZLPR",
@@ -84,6 +86,10 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def chance(probability: float | None) -> str:
+    return "" if probability is None else "< 1%" if probability < 0.01 else f"{100 * probability:.0f}%"
+
+
 def answer(summary: dict[str, Any]) -> list[str]:
     """The recommendation in a sentence, and what else was found out."""
     metric = summary["metric"]
@@ -97,21 +103,56 @@ def answer(summary: dict[str, Any]) -> list[str]:
     }
     if not others:
         return [f"{title(reference)} reaches {base} {name}; nothing else was compared."]
-    if sides["better"]:
-        entry = sides["better"][0]
-        chosen = with_setting(entry["loss"], entry["params"])
-        first = f"Train with {chosen}: {_gain(entry, metric)} {name} over {inline(reference)}'s {base}."
+    entry = entries[summary["recommended"]["loss"]]
+    chosen = with_setting(entry["loss"], entry["params"])
+    if summary["recommended"]["better_than_cross_entropy"]:
+        verb = "Keep cross-entropy and tune it after training" if entry["free"] else f"Train with {chosen}"
+        found = [f"{verb}: {_gain(entry, metric)} {name} over {inline(reference)}'s {base}."]
+        found += [
+            f"It beats what is free too: {change(v['difference'], metric)}{unit(metric)} over {inline(v['loss'])}."
+            for v in summary["recommended"]["better_than_free"]
+        ]
+    elif entry["free"]:
+        found = [f"Use {inline(entry['loss'])}: it is free, and no loss is measurably better than it."]
+    elif summary["distinguishable"]:
+        found = [f"Stay with {inline(reference)} ({base} {name}): no other loss is measurably better."]
     else:
-        first = f"Stay with {inline(reference)} ({base} {name}): no other loss is measurably better."
-    found = [first]
+        found = [f"No loss is distinguishable from {inline(reference)} ({base} {name}) on this data: stay with it."]
+    also = [e for e in sides["better"] if e is not entry]
+    if also:
+        found.append(f"Measurably better than {inline(reference)} too: {_list(also, metric)}.")
+    if summary["held_back"]:
+        names = ", ".join(inline(held) for held in summary["held_back"])
+        found.append(f"Not measurably better than what is free: {names}.")
     if not sides["better"]:
-        gain = others[0]["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1)
-        best = f"the best, {inline(others[0]['loss'])}, changes it by {_gain(others[0], metric)}"
-        found.append(f"On average {best}." if gain > 0 else "None is better on average either.")
-    elif len(sides["better"]) > 1:
-        found.append(f"Measurably better too: {_list(sides['better'][1:], metric)}.")
+        found += _undecided(summary, others, metric)
     if sides["worse"]:
         found.append(f"Measurably worse: {_list(sides['worse'], metric)}.")
+    return found
+
+
+def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: str) -> list[str]:
+    """What the means say, what would tell, and what to take if one has to choose."""
+    best = others[0]
+    if best["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1) <= 0:
+        return ["None is better on average either."]
+    found = [f"On average the best, {inline(best['loss'])}, changes it by {_gain(best, metric)}."]
+    needed = best["needed"] or {"splits": None, "rows": None}
+    if needed["splits"] is not None:
+        found.append(f"If that is true, about {needed['splits']} splits would tell; that is an estimate.")
+    elif needed["rows"] is not None and needed["rows"] > 1000:
+        found.append("If that is true, neither more splits nor a thousand times the rows would tell.")
+    elif needed["rows"] is not None:
+        times = f"{needed['rows']:.1f}" if needed["rows"] < 10 else f"{needed['rows']:.0f}"
+        found.append(
+            f"If that is true, no number of splits would tell, but about {times} times the rows; that is an estimate."
+        )
+    guess = summary["best_guess"]
+    if guess is not None and guess["loss"] != summary["reference"]:
+        found.append(
+            f"As a guess, which is no finding: {with_setting(guess['loss'], guess['params'])}, the best of all with a "
+            f"probability of {100 * guess['probability_best']:.0f}%."
+        )
     return found
 
 
