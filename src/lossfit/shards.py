@@ -154,8 +154,8 @@ def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
         )
     here = value.to_local()
     group = mesh.get_group(0)
-    counts = gathered(group, here.shape[dim], device=here.device)[:, 0].tolist()
-    if sum(counts) != value.shape[dim]:
+    counts, totals = gathered(group, here.shape[dim], value.shape[dim], device=here.device).T.tolist()
+    if any(total != sum(counts) for total in totals):
         raise ValueError(
             f"Expected the shards of `{name}` to cover its {value.shape[dim]} classes, but they have {counts}. "
             f"DTensor.from_local needs shape= and stride= where shards are uneven."
