@@ -63,6 +63,10 @@ class Shard:
     widest: int
     columns: Tensor | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shard:
+        """Itself: a process group cannot be copied, and copies of a head belong to the same."""
+        return self
+
     def locate(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The column of each target, and whether it is here; elsewhere the column is any one."""
         if self.columns is None:

@@ -213,7 +213,17 @@ def sampled(rank: int, world: int, folder: Path) -> dict[str, object]:
                 "start": 0 if rank == 0 else 51,
             }
     found["rivals"] = rival_sums(mesh)
+    found["copies"] = [of_a_copy(make_head(mesh=mesh, sample_rate=rate)) for rate in (1.0, 0.5)]
     return found
+
+
+def of_a_copy(head: lossfit.CosineHead) -> tuple[float, float]:
+    """The losses of a head and of its copy, after the head itself has changed."""
+    other, (x, y) = copy.deepcopy(head).eval(), rows(5)
+    value = head.eval().loss(x @ torch.ones(3, FEATURES), y).item()
+    with torch.no_grad():
+        head.weight.zero_()
+    return value, other.loss(x @ torch.ones(3, FEATURES), y).item()
 
 
 def rival_sums(mesh: DeviceMesh) -> dict[str, float]:
@@ -443,6 +453,13 @@ def test_the_expected_sum_over_sampled_rivals_is_that_over_all(folder: Path) -> 
         assert rivals["evaluated"] == pytest.approx(rivals["true"], rel=1e-12)
         assert rivals["error"] < 0.01 * rivals["true"]
         assert abs(rivals["mean"] - rivals["true"]) < 4 * rivals["error"]
+
+
+def test_a_copy_of_a_head_has_its_own_weight_and_the_same_ranks(folder: Path) -> None:
+    for of_rank in found(folder, sampled, 2):
+        for value, copied in of_rank["copies"]:
+            assert value > 0
+            assert copied == value
 
 
 def test_a_rank_that_dies_is_an_error_on_the_others(folder: Path) -> None:
