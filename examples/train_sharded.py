@@ -1,7 +1,7 @@
 """A million classes on four processes of one machine, each with a quarter of the last layer.
 
-    torchrun --nproc-per-node 4 examples/train_sharded.py                     # sampled rivals; 1 to 2 minutes on 2 cores
-    torchrun --nproc-per-node 4 examples/train_sharded.py --sample-rate 1     # all rivals
+    torchrun --nproc-per-node 4 examples/train_sharded.py                     # sampled rivals
+    torchrun --nproc-per-node 4 examples/train_sharded.py --sample-rate 1     # all rivals: takes several times as long
     torchrun --nproc-per-node 2 examples/train_sharded.py --classes 10000 --steps 60
 
 Made-up identities: every one has a code of 16 numbers, a view of it adds noise and 48 numbers that tell nothing, and a
@@ -9,8 +9,8 @@ rotation hides which are which. As with photographs, few identities have most of
 own. A small network under FSDP turns them into features, and ``CosineHead(mesh=..., gather=True)`` brings the rows to
 the ranks that have their classes. The matrix of scores is never there.
 
-Recall@1: how often, of one view each of 1,000 identities drawn evenly, the nearest to another view of an identity is its
-own. Most of them were never trained on, so what rises is what the network has learnt.
+Recall@1: how often, of one view each of 1,000 identities drawn evenly, the nearest to another view of an identity is
+its own. Most of them were never trained on, so what rises is what the network has learnt.
 
 At the end, the model is written by torch.distributed.checkpoint in safetensors files (which needs ``pip install
 safetensors``), each rank its part, and read into a new one.

@@ -378,7 +378,7 @@ def run_rank(job: Callable[[int, int, Path], dict[str, object]], rank: int, worl
 
 def run_all(folder: Path) -> None:
     fork = multiprocessing.get_context("fork")
-    for job, world in JOBS if len(sys.argv) < 3 else [j for j in JOBS if j[0].__name__ in sys.argv[2:]]:
+    for job, world in JOBS:
         ranks = [fork.Process(target=run_rank, args=(job, rank, world, folder)) for rank in range(world)]
         for process in ranks:
             process.start()
