@@ -191,7 +191,9 @@ def chart(result: dict[str, Any], path: Path) -> None:
             .encode(
                 alt.X("ranks:O", title="ranks", axis=alt.Axis(labelAngle=0)),
                 alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=True)),
-                alt.Color("rivals:N", legend=alt.Legend(**plot.LEGEND)),
+                alt.Color("rivals:N", legend=alt.Legend(**plot.LEGEND, symbolDash=[1, 0])),
+                # Both send the same: dashes show the line behind.
+                alt.StrokeDash("rivals:N", scale=alt.Scale(range=[[5, 4], [1, 0]]), legend=None),
             )
         )
         if field in plain:

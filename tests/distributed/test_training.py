@@ -32,9 +32,10 @@ FEATURES, CLASSES, SAVED_CLASSES = 4, 10, 5  # the last of 4 ranks has 1 of them
 SIZES = (3, 1, 4, 2)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, 0.5, momentum=0.9),
+    "plain sgd": lambda parameters: torch.optim.SGD(parameters, 0.5),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.05),
 }
-PATIENCE = 3  # seconds that a group waits where a rank fails
+PATIENCE = 5  # seconds that a group waits where a rank fails
 
 
 def rows(count: int, classes: int = CLASSES) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,7 @@ def data_and_classes(rank: int, world: int, folder: Path) -> dict[str, object]:
     shared = slice(group * each, (group + 1) * each)
     own = slice(rank * 2, rank * 2 + 2)
     found: dict[str, object] = {}
-    for optimizer in OPTIMIZERS:
+    for optimizer in ("sgd", "adamw"):
         for gather in (False, True):
             head = make_head(mesh=mesh["classes"], gather=gather)
             expected = network(), alone(head)
@@ -119,17 +120,19 @@ def data_and_classes(rank: int, world: int, folder: Path) -> dict[str, object]:
             register_fsdp_forward_method(head, "loss")
             at = own if gather else shared
             found[f"wrapped {optimizer} {gather}"] = same_as_alone(body, head, expected, at, 2 * each, optimizer)
-    head = make_head(mesh=mesh["classes"], learn_scale=True)
-    expected = network(), alone(head)
-    body = fully_shard(network(), mesh=mesh["data"])
+    # At this rate all classes are drawn, so that one process has the same loss.
+    for name, rate in (("sgd", 1.0), ("plain sgd", 0.99)):
+        head = make_head(mesh=mesh["classes"], learn_scale=True, sample_rate=rate)
+        expected = network(), alone(head)
+        body = fully_shard(network(), mesh=mesh["data"])
 
-    def average() -> None:
-        for parameter in head.parameters():
-            grad = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
-            distributed.all_reduce(grad, op=distributed.ReduceOp.SUM, group=mesh["data"].get_group())
-            grad /= 2
+        def average(head: nn.Module = head) -> None:
+            for parameter in head.parameters():
+                grad = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+                distributed.all_reduce(grad, group=mesh["data"].get_group())
+                grad /= 2
 
-    found["by hand"] = same_as_alone(body, head, expected, shared, 2 * each, "sgd", average)
+        found[f"by hand {rate}"] = same_as_alone(body, head, expected, shared, 2 * each, name, average)
     return found
 
 
@@ -142,7 +145,7 @@ def rows_of_their_own(rank: int, world: int, folder: Path) -> dict[str, object]:
         "ddp": DistributedDataParallel,
     }
     found: dict[str, object] = {}
-    for optimizer in OPTIMIZERS:
+    for optimizer in ("sgd", "adamw"):
         for name, wrap in wraps.items():
             head = make_head(mesh=mesh, gather=True, learn_scale=True)
             expected = network(), alone(head)
@@ -151,7 +154,7 @@ def rows_of_their_own(rank: int, world: int, folder: Path) -> dict[str, object]:
 
 
 def model_of(**settings: object) -> nn.ModuleDict:
-    return nn.ModuleDict({"network": network(), "head": make_head(SAVED_CLASSES, **settings)})
+    return nn.ModuleDict({"network": network(), "head": make_head(SAVED_CLASSES, learn_scale=True, **settings)})
 
 
 def save(rank: int, world: int, folder: Path) -> dict[str, object]:
@@ -271,21 +274,25 @@ def dies(rank: int, world: int, folder: Path) -> dict[str, object]:
 
 
 def sleeps(rank: int, world: int, folder: Path) -> dict[str, object]:
-    return waiting(rank, world, folder, lambda: time.sleep(3 * PATIENCE))
+    def sleep() -> None:
+        others = [folder / f"sleeps-{world}-{other}.json" for other in range(world - 1)]
+        end = time.monotonic() + 4 * PATIENCE
+        while time.monotonic() < end and not all(file.exists() for file in others):
+            time.sleep(0.1)
+
+    return waiting(rank, world, folder, sleep)
 
 
 def refused(rank: int, world: int, folder: Path) -> dict[str, object]:
     """What is said of wrong input. Where a rank does not say it, the others would wait for it at the barrier."""
     found: dict[str, object] = {}
     for name, call in wrong(rank, world):
-        start = time.monotonic()
         try:
             call()
             found[name] = "nothing"
         except (TypeError, ValueError, IndexError, NotImplementedError) as error:
             found[name] = f"{type(error).__name__}: {error}"
         distributed.barrier()
-        assert time.monotonic() - start < PATIENCE, name
     found["values"] = not_finite(init_device_mesh("cpu", (world,)), rank)
     return found
 
@@ -410,7 +417,7 @@ def found(folder: Path, job: Callable[..., object], world: int, ranks: int | Non
 
 def test_with_fsdp_on_a_mesh_of_two_dimensions_training_is_that_of_one_process(folder: Path) -> None:
     for of_rank in found(folder, data_and_classes, 4):
-        assert len(of_rank) == 5
+        assert len(of_rank) == 6
         assert max(of_rank.values()) <= 1e-10, of_rank
 
 
@@ -427,7 +434,8 @@ def test_a_checkpoint_of_4_ranks_loads_on_another_number(folder: Path, world: in
         assert len(of_rank) == 4
         for name, state in of_rank.items():
             assert state == saved[name.split()[0]]
-            assert state.keys() == {"head.weight", *(f"network.{i}.{n}" for i in (0, 2) for n in ("weight", "bias"))}
+            of_network = (f"network.{i}.{name}" for i in (0, 2) for name in ("weight", "bias"))
+            assert state.keys() == {"head.weight", "head.raw_scale", *of_network}
             assert len(state["head.weight"]) == SAVED_CLASSES
 
 
@@ -465,13 +473,13 @@ def test_a_copy_of_a_head_has_its_own_weight_and_the_same_ranks(folder: Path) ->
 def test_a_rank_that_dies_is_an_error_on_the_others(folder: Path) -> None:
     for of_rank in found(folder, dies, 3, ranks=2):
         assert of_rank["error"]
-        assert of_rank["seconds"] < 2 * PATIENCE
+        assert of_rank["seconds"] < 3 * PATIENCE
 
 
 def test_a_rank_that_sleeps_is_an_error_on_the_others(folder: Path) -> None:
     for of_rank in found(folder, sleeps, 3, ranks=2):
         assert of_rank["error"]
-        assert of_rank["seconds"] < 2 * PATIENCE
+        assert of_rank["seconds"] < 3 * PATIENCE
 
 
 REFUSALS = {
