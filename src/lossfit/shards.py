@@ -161,8 +161,8 @@ def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
     counts, totals = gathered(group, here.shape[dim], value.shape[dim], device=here.device).T.tolist()
     if any(total != sum(counts) for total in totals):
         raise ValueError(
-            f"Expected the shards of `{name}` to cover its {value.shape[dim]} classes, but they have {counts}. "
-            f"DTensor.from_local needs shape= and stride= where shards are uneven."
+            f"Expected the shards of `{name}` to cover its {value.shape[dim]} classes on all ranks, but they have "
+            f"{counts} of {totals}. DTensor.from_local needs shape= and stride= where shards are uneven."
         )
     start = sum(counts[: distributed.get_rank(group)])
     return here, Shard(group, start, here.shape[dim], value.shape[dim], max(counts))

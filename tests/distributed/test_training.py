@@ -499,7 +499,7 @@ REFUSALS = {
     "sampled target outside": "IndexError: .*`target`",
     "sampled exact": "ValueError: .*`loss` on the soft gap",
     "sampled smoothing": "ValueError: .*`loss` without `label_smoothing`",
-    "shards that do not cover": r"ValueError: .*shards of `weight` to cover.*\[4, 3, 2\]",
+    "shards that do not cover": r"ValueError: .*shards of `weight` to cover.*\[4, 3, 2\] of \[12, 9, 6\]",
     "sharded features": "ValueError: .*`weight` as a DTensor sharded on dimension 0",
     "weight on a square mesh": "ValueError: .*`weight` as a DTensor.*mesh of one dimension",
 }
