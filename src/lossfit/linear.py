@@ -94,9 +94,9 @@ def read(
     like = x.detach()[..., :1].expand(*shape, classes)
     like = like.movedim(-1, 1) if len(shape) else like
     _check_target(target, shape, classes, soft)
+    if shard is not None and not soft:  # before what one rank alone may raise, for which the others would wait
+        shards.check_same_rows(target, shard.group)
     whole = inputs.read(like, rows_target, ignore_index, probabilities=probabilities)
-    if shard is not None and not soft:
-        shards.check_same_rows(whole.target, shard.group)
     flat, valid = x.reshape(-1, x.shape[-1]), None if whole.valid is None else whole.valid.reshape(-1)
     targets = whole.target.reshape(-1)
     if soft:

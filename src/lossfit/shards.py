@@ -63,6 +63,10 @@ class Shard:
     widest: int
     columns: Tensor | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shard:
+        """Itself: a process group cannot be copied, and copies of a head belong to the same."""
+        return self
+
     def locate(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The column of each target, and whether it is here; elsewhere the column is any one."""
         if self.columns is None:
@@ -154,11 +158,11 @@ def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
         )
     here = value.to_local()
     group = mesh.get_group(0)
-    counts = gathered(group, here.shape[dim], device=here.device)[:, 0].tolist()
-    if sum(counts) != value.shape[dim]:
+    counts, totals = gathered(group, here.shape[dim], value.shape[dim], device=here.device).T.tolist()
+    if any(total != sum(counts) for total in totals):
         raise ValueError(
-            f"Expected the shards of `{name}` to cover its {value.shape[dim]} classes, but they have {counts}. "
-            f"DTensor.from_local needs shape= and stride= where shards are uneven."
+            f"Expected the shards of `{name}` to cover its {value.shape[dim]} classes on all ranks, but they have "
+            f"{counts} of {totals}. DTensor.from_local needs shape= and stride= where shards are uneven."
         )
     start = sum(counts[: distributed.get_rank(group)])
     return here, Shard(group, start, here.shape[dim], value.shape[dim], max(counts))
