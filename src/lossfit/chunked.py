@@ -94,11 +94,12 @@ def run(job: Job, layer: Layer, *, chunked: bool) -> tuple[Tensor, ...]:
     if not chunked:
         found = _whole(job, layer)
         return found if job.weighing is None else (job.weighing.reduce(found[0]), *found[1:])
-    results: tuple[Tensor, ...] = _run_chunked(job, layer)
-    return results
+    if torch.compiler.is_compiling():  # not as a decorator, which would load the compiler with this module
+        results: tuple[Tensor, ...] = torch.compiler.disable(_run_chunked)(job, layer)
+        return results
+    return _run_chunked(job, layer)
 
 
-@torch.compiler.disable
 def _run_chunked(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     if job.weighing is not None and job.weighing.is_learnt:
         found = _run_chunked(job._replace(weighing=None), layer)

@@ -247,15 +247,15 @@ class CosineHead(Head):
     def _gathered(
         self, x: Tensor, target: Tensor, sample_weight: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The rows of all ranks. The gradient of the features is added up over the ranks, which all have the same."""
+        """The rows of all ranks, and for the features the sum of the gradients, which are the same on all of them."""
         if not isinstance(target, Tensor) or target.is_floating_point() or target.shape != x.shape[:1]:
             shown = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
             raise ValueError(f"Expected `target` of class indices of shape ({len(x)},), but got {shown}.")
         met = ranks.meet(self._shard.group, len(x), x.device)  # type: ignore[arg-type]
-        (every,) = met.gather(x)
+        (every,) = met.gather(x, alike=True)
         (labels,) = met.gather(target.long().unsqueeze(1))
         if sample_weight is not None:
-            sample_weight = met.gather(sample_weight.unsqueeze(1))[0].squeeze(1)
+            sample_weight = met.gather(sample_weight.unsqueeze(1), alike=True)[0].squeeze(1)
         return every, labels.squeeze(1), sample_weight
 
     def _is_dense(self, x: Tensor, backend: Backend) -> bool:

@@ -34,14 +34,15 @@ class Ranks:
         """The place of this rank's first row among all."""
         return sum(self.sizes[: self.index])
 
-    def gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def gather(self, *tensors: Tensor, alike: bool = False) -> tuple[Tensor, ...]:
         """Tensors (n, D) with the rows of all ranks, (N, D): one collective forward, one backward.
 
-        A rank's gradient is the sum of what all ranks' losses say of its rows.
+        A rank's gradient is the sum of what all ranks' losses say of its rows. Where they all say the same, which
+        ``alike`` promises, no collective is needed for it.
         """
         if len(self.sizes) == 1:
             return tensors
-        joined: Tensor = _Gather.apply(torch.cat(tensors, 1), self)
+        joined: Tensor = _Gather.apply(torch.cat(tensors, 1), self, alike)
         parts: tuple[Tensor, ...] = joined.split([t.shape[1] for t in tensors], 1)
         return parts
 
@@ -83,8 +84,8 @@ class _Gather(Function):
     """Collectives move equal shapes, so shorter ranks are padded on the way."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
+    def forward(ctx: Any, own: Tensor, ranks: Ranks, alike: bool) -> Tensor:
+        ctx.ranks, ctx.alike = ranks, alike
         longest = max(ranks.sizes)
         padded = own.new_zeros((longest, *own.shape[1:]))
         padded[: len(own)] = own
@@ -94,8 +95,11 @@ class _Gather(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         ranks: Ranks = ctx.ranks
+        here = slice(ranks.start, ranks.start + ranks.sizes[ranks.index])
+        if ctx.alike:
+            return len(ranks.sizes) * grad[here], None, None
         total = grad.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total, group=ranks.group)
-        return total[ranks.start : ranks.start + ranks.sizes[ranks.index]], None
+        return total[here], None, None
