@@ -68,6 +68,7 @@ class Job(NamedTuple):
             place; None to leave them.
         weighing: how the first result becomes a number; None to return it per row.
         graded: which of the results get a gradient.
+        closed: whether ``rows`` is known to hold nothing else that gets a gradient.
     """
 
     rows: Callable[[Tensor, slice, dict[str, Number]], tuple[Tensor, ...]]
@@ -77,6 +78,7 @@ class Job(NamedTuple):
     margin: Callable[[Tensor, slice, dict[str, Number]], Tensor] | None = None
     weighing: Weighing | None = None
     graded: tuple[bool, ...] = (True,)
+    closed: bool = False
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -105,7 +107,7 @@ def _run_chunked(job: Job, layer: Layer) -> tuple[Tensor, ...]:
         found = _run_chunked(job._replace(weighing=None), layer)
         return job.weighing.reduce(found[0]), *found[1:]
     graded = torch.is_grad_enabled()
-    tensors = (*layer[:3], *job.tensors.values(), *(_hidden(job, layer) if graded else ()))
+    tensors = (*layer[:3], *job.tensors.values(), *(_hidden(job, layer) if graded and not job.closed else ()))
     results: tuple[Tensor, ...] = _Chunked.apply(job, layer, graded, *tensors)
     return results
 
@@ -223,7 +225,8 @@ def _pass(
     unnamed: list[Tensor | None] = [None] * len(hidden)
     found: list[tuple[Tensor, ...]] = []
     device = x.device.type
-    height = _height(gradients.widest, gradients.dtype)
+    most = _height(gradients.widest, gradients.dtype)
+    height = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # chunks of the same size
     named = dict(zip(job.tensors, values, strict=True))
     learnt = {n for n, need in zip(named, needed[3:] if upstream is not None else (), strict=False) if need}
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else torch.no_grad():

@@ -53,7 +53,11 @@ class Batch(NamedTuple):
 
     def is_own(self) -> Tensor:
         """Which columns (N, C, d1, ...) are the target's."""
-        return self.place().put_(torch.zeros_like(self.input, dtype=torch.bool), True)
+        nowhere = torch.zeros_like(self.input, dtype=torch.bool)
+        if not self.input.shape[1]:
+            return nowhere
+        column, here = self.place()
+        return nowhere.scatter(1, column, True if here is None else here)
 
     def sum(self, columns: Tensor) -> Tensor:
         """The sum over all classes (N, d1, ...) of columns (N, C, d1, ...)."""

@@ -182,7 +182,7 @@ def linear_gap(
         return tuple(v for v in found if v is not None)
 
     graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, there, strict=True) if wanted)
-    job = Job(results, rows.batch, {}, graded=graded)
+    job = Job(results, rows.batch, {}, graded=graded, closed=True)
     found = iter(chunked.run(job, rows.layer, chunked=rows.is_chunked(backend)))
     return Gap._make(rows.spread(next(found)) if wanted else None for wanted in there)
 

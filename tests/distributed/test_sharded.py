@@ -46,7 +46,7 @@ def losses_of(classes: int, dtype: torch.dtype, fast: bool) -> dict[str, lossfit
     found = {}
     for case, (way, common) in itertools.product(every_case(), WAYS.items()):
         name, settings = case
-        if (fast and way not in ("mean", "smooth")) or (settings and way not in ("mean", "smooth")):
+        if (fast or settings) and way not in ("mean", "smooth"):
             continue
         if name == "exact" and (settings or fast) and way != "mean":
             continue
@@ -214,7 +214,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
     found: dict[str, object] = {
         **linear(mesh, classes, torch.float64, "chunked", fast=world != 3),
         **(linear(mesh, classes, torch.float64, "dense", fast=True) if world == 2 else {}),
-        **(linear(mesh, classes, torch.float32, "chunked", fast=True) if world == 3 else {}),
+        **(linear(mesh, classes, torch.float32, "chunked", fast=True) if world == 2 else {}),
         **logits(mesh, classes),
         **heads(mesh, classes),
         "gaps": gaps(mesh, classes),

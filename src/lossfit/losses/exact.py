@@ -42,6 +42,7 @@ class ExactLoss(SingleLabelLoss):
     formula = "1 - P(argmax_k (z_k / sigma + N(0, 1)) = y), or -log P"
     sensitivity = "1 in P, or 1 / P"
     source = "I. Karpukhin, S. Dereka and S. Kolesnikov, EXACT: How to Train Your Accuracy, 2022, section 3"
+    closed = True
     hypers = {"sigma": Hyper("scale of the noise", 0.0, search=(0.5, 1.0, 2.0, 4.0), open_low=True)}
 
     def __init__(self, sigma: HyperValue = 1.0, *, log: bool = False, **common: Unpack[Common]) -> None:

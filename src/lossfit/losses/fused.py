@@ -111,6 +111,7 @@ def evaluate(
         margin=None if margin is None else margined,
         weighing=None if weighing.reduction == "none" else weighing,
         graded=(True, *(False for _ in options.extras)),
+        closed=loss.closed,
     )
     value, *extras = chunked.run(job, rows.layer, chunked=rows.is_chunked(options.backend))
     if weighing.reduction == "none":

@@ -96,6 +96,7 @@ class AnalyticLoss(LinkLoss):
     and sharing its terms. Autograd differentiates them in turn where a second derivative is asked for.
     """
 
+    closed = True
     body: Callable[..., Linked]
     """A function of d and the hyper-parameters, in their order."""
 

@@ -65,6 +65,9 @@ class SingleLabelLoss(Loss):
         "temperature": (Hyper("what the logits are divided by", 0.0, open_low=True), 1.0),
     }
 
+    closed: ClassVar[bool] = False
+    """Whether a gradient goes to nothing but the scores and the hyper-parameters."""
+
     weight: Tensor | None
     class_prior: Tensor | None
 
