@@ -549,3 +549,10 @@ def test_gradients_of_scores_of_any_size_are_shares(scale: float) -> None:
     (grad,) = torch.autograd.grad(gap(z, torch.tensor([0, 1, 2])).rivals.sum(), z)
     expected = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     torch.testing.assert_close(grad, torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_entropy_where_the_target_is_excluded() -> None:
+    """A class of probability 0 adds nothing."""
+    z = torch.tensor([[-torch.inf, 1.0, 0.0, 2.0]], dtype=torch.float64)
+    p = z[:, 1:].softmax(1)
+    assert_close(gap(z, torch.tensor([0]), entropy=True).entropy, -(p * p.log()).sum(1))

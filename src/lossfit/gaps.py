@@ -487,7 +487,7 @@ def _forward_block(
 
 def _entropy(lead: Tensor, among: Tensor) -> Tensor:
     """H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)."""
-    return torch.sigmoid(-lead) * (among - logsigmoid(-lead)) - torch.sigmoid(lead) * logsigmoid(lead)
+    return torch.sigmoid(-lead) * (among - _finite(logsigmoid(-lead))) - torch.sigmoid(lead) * _finite(logsigmoid(lead))
 
 
 def _backward_block(
