@@ -246,6 +246,7 @@ def _pass(
                 _add(totals, name, value, named[name], None if value.shape == named[name].shape else at)
             found[-1] = tuple(f.detach() for f in found[-1])
             gradients.pull(at, z, dz)
+            del chunk, z, dz  # before the next chunk's are made
     gradients.numbers = [*(totals.get(n) for n in named), *unnamed]
     return tuple(torch.cat(column) for column in zip(*found, strict=True)), gradients
 
