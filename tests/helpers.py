@@ -1,9 +1,16 @@
 """Losses to test, and references that share no code with the library."""
 
+import datetime
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 import lossfit
 
@@ -100,3 +107,33 @@ def torch_gap(z: Tensor, y: Tensor, kind: str = "soft") -> tuple[Tensor, Tensor]
 def class_last(z: Tensor) -> Tensor:
     """(N, C, d1, ...) -> (rows, C)."""
     return z.movedim(1, -1).reshape(-1, z.shape[1])
+
+
+def run_ranks(file: str, world: int, folder: Path, timeout: float) -> list[dict[str, Any]]:
+    """Run a file as so many processes, with rank, world and folder as arguments; what each wrote to RANK.json."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    started = []
+    for rank in range(world):
+        with (folder / f"{rank}.log").open("w") as log:
+            command = [sys.executable, file, str(rank), str(world), str(folder)]
+            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(timeout=timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert not any(codes), "".join((folder / f"{rank}.log").read_text() for rank in range(world))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+
+
+def join(rank: int, world: int, folder: Path, timeout: float) -> None:
+    """Make this process one of the ranks."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=timeout),
+    )

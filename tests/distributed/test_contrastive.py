@@ -4,10 +4,7 @@ The ranks are processes of their own that run this file; each writes down how fa
 """
 
 import copy
-import datetime
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +13,9 @@ import torch
 from torch import Tensor, distributed
 
 import lossfit
+
+sys.path.append(str(Path(__file__).parents[1]))
+from helpers import join, run_ranks
 
 SIZES = {2: [(3, 4), (5, 0)], 3: [(3, 1, 4), (0, 2, 3)]}
 CASES = {
@@ -118,14 +118,7 @@ def refusal(rank: int) -> str:
 
 
 def run_rank(rank: int, world: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=20),
-    )
+    join(rank, world, folder, timeout=20)
     found: dict[str, object] = {}
     for sizes, ways in zip(SIZES[world], (WAYS, ("mean",)), strict=True):
         found.update(compare(sizes, rank, ways))
@@ -140,21 +133,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=sorted(SIZES), ids=lambda world: f"{world} ranks")
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    world, folder = request.param, tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    started = []
-    for rank in range(world):
-        command = [sys.executable, __file__, str(rank), str(world), str(folder)]
-        with (folder / f"{rank}.log").open("w") as log:
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    try:
-        codes = [process.wait(timeout=60) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    assert not any(codes), "".join((folder / f"{rank}.log").read_text() for rank in range(world))
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+    return run_ranks(__file__, request.param, tmp_path_factory.mktemp("ranks"), timeout=60)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -3,11 +3,8 @@
 The ranks are processes of their own that run this file; each writes down how far it is from one process.
 """
 
-import datetime
 import itertools
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +18,7 @@ import lossfit
 from lossfit import chunked
 
 sys.path.append(str(Path(__file__).parents[1]))
-from helpers import build, case_id, every_case
+from helpers import build, case_id, every_case, join, run_ranks
 
 # On 4 ranks the last one has no class of 9.
 CLASSES = {2: 7, 3: 10, 4: 9}
@@ -200,14 +197,7 @@ def load(head: lossfit.CosineHead, weight: Tensor) -> None:
 
 
 def run_rank(rank: int, world: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join(rank, world, folder, timeout=60)
     mesh = distributed.init_device_mesh("cpu", (world,))
     chunked._LEAST_ROWS, chunked._CHUNK_BYTES = 4, 1  # several chunks
     classes = CLASSES[world]
@@ -225,21 +215,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=sorted(CLASSES), ids=lambda world: f"{world} ranks")
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
-    world, folder = request.param, tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    started = []
-    for rank in range(world):
-        command = [sys.executable, __file__, str(rank), str(world), str(folder)]
-        with (folder / f"{rank}.log").open("w") as log:
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    try:
-        codes = [process.wait(timeout=240) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    assert not any(codes), "".join((folder / f"{rank}.log").read_text() for rank in range(world))
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+    return run_ranks(__file__, request.param, tmp_path_factory.mktemp("ranks"), timeout=240)
 
 
 def test_values_and_gradients_are_those_of_one_process(found: list[dict[str, float]]) -> None:
