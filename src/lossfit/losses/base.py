@@ -73,7 +73,7 @@ class Loss(Tunable):
         if self._schedules and torch.compiler.is_exporting():
             name = next(iter(self._schedules))
             raise ValueError(
-                f"Expected hyper-parameters that stay as they are in an export, but `{name}` is a function of the step: "
+                f"Expected hyper-parameters that an export can hold, but `{name}` is a function of the step: "
                 f"export the loss with its number, {name}={getattr(self, name):g} at this step."
             )
         return {name: self._hyper(name, shape) for name in self._hypers}
