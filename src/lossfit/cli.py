@@ -24,6 +24,8 @@ from lossfit import registry
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.commands.columns import print_columns
+from lossfit.commands.export import export
+from lossfit.commands.predict import predict
 from lossfit.compare import data as sources
 from lossfit.compare import engine, kinds
 from lossfit.compare.errors import InputError
@@ -358,5 +360,7 @@ def _parse(spec: str) -> SingleLabelLoss:
     return loss
 
 
+app.command()(_plainly(export))
+app.command()(_plainly(predict))
 app.command()(_plainly(calibrate))
 app.command()(_plainly(claims))

@@ -82,11 +82,17 @@ def train_for(
     task: Task, wanted: list[str], progress: Callable[[float], None] = lambda share: None
 ) -> dict[str, list[dict[str, Any]]]:
     """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints."""
+    x_test = torch.from_numpy(np.stack([test for _, _, test in task.matrices]))
+    y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
+    return {metric: _all_records(best, x_test, y_test) for metric, best in fit(task, wanted, progress).items()}
+
+
+def fit(task: Task, wanted: list[str], progress: Callable[[float], None] = lambda share: None) -> dict[str, Best]:
+    """The trained models: for each metric, the best checkpoints by it on the validation rows."""
     generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
-    x, x_validation, x_test = (torch.from_numpy(np.stack(m)) for m in zip(*task.matrices, strict=True))
+    x, x_validation = (torch.from_numpy(np.stack(m)) for m in list(zip(*task.matrices, strict=True))[:2])
     y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
     y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
-    y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
     trials = len(task.settings)
     model = Stacked(x.shape[2], task.classes, trials, task.hidden, generators)
     batch = min(BATCH, x.shape[1])
@@ -94,7 +100,7 @@ def train_for(
     weight = task.weights("train")
     objective = Objective(task, y, batch, weight)
     optimizer = _AdamW(model, task.settings, steps)
-    kept = {metric: _Best(model, replace(task, metric=metric), x_validation, y_validation) for metric in wanted}
+    kept = {metric: Best(model, replace(task, metric=metric), x_validation, y_validation) for metric in wanted}
     rows = _batches(generators, x.shape[1], batch)
     for step in range(1, steps + 1):
         at = next(rows)
@@ -105,7 +111,7 @@ def train_for(
             for best in kept.values():
                 best.update(step)
         progress(step / steps)
-    return {metric: _all_records(best, x_test, y_test) for metric, best in kept.items()}
+    return kept
 
 
 class Objective:
@@ -187,7 +193,7 @@ class _AdamW:
             parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
 
 
-class _Best:
+class Best:
     """The weights of each model at its best checkpoint; the earlier one if they tie."""
 
     def __init__(self, model: Stacked, task: Task, x: Tensor, y: Tensor) -> None:
@@ -235,7 +241,7 @@ def _by_model(z: Tensor) -> Tensor:
     return z.transpose(1, 2).flatten(0, 1)
 
 
-def _all_records(best: _Best, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+def _all_records(best: Best, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     """Of the loss, and of what is free."""
     task = best.task
     target, seen = (rows.repeat_interleave(len(task.settings), 0) for rows in (y, best.y))
