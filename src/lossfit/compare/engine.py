@@ -13,10 +13,9 @@ import torch
 
 import lossfit
 from lossfit.compare import data as sources
-from lossfit.compare import duplicates, features, pool, search, splits, store
+from lossfit.compare import device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
-from lossfit.compare.models import HIDDEN
 from lossfit.compare.train import Task
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
@@ -61,6 +60,7 @@ class Plan:
     test: str | None = None
     test_column: str | None = None
     max_rows: int = MAX_ROWS
+    device: str = "auto"
 
     @property
     def kind(self) -> Kind:
@@ -85,7 +85,8 @@ class Plan:
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
-        lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
+        models.check_name(self.model)
+        device.choose(self.device)
         search.choose(self.losses, self.metric, self.kind.family)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
@@ -104,7 +105,8 @@ class Outcome:
     data: sources.Dataset
     results: pl.DataFrame
     seconds: float
-    hidden: int
+    model: models.Architecture
+    device: str
 
 
 def run(
@@ -147,7 +149,7 @@ def run(
     start, before = time.perf_counter(), _seconds(out)
     matrices = features.make(data, drawn, plan.embedding)
     store.make_folder(out, plan, data.fingerprint)
-    hidden = 0 if plan.model == "linear" else HIDDEN
+    model, where = _model(plan, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
     tasks = list(_tasks(plan, _task_numbers(plan, data, matrices) if alike else _TASK_NUMBERS))
     todo = [(c, chunk) for c, chunk in tasks if not store.part(out, c.name, chunk.start).exists()]
@@ -161,11 +163,12 @@ def run(
             [matrices[s] for s in chunk],
             data.labels,
             len(data.classes),
-            hidden,
+            model,
             plan.metric,
             [plan.seed * 1_000_003 + s for s in chunk],
             weight=data.weight,
             free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
+            device=where,
         )
         return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
 
@@ -177,7 +180,17 @@ def run(
     pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
     _note_seconds(out, before + time.perf_counter() - start)
     results = store.gather(out, [c.name for c in plan.candidates])
-    return Outcome(plan, data, results, _seconds(out), hidden)
+    return Outcome(plan, data, results, _seconds(out), model, where)
+
+
+def _model(plan: Plan, data: sources.Dataset, matrices: list[features.Matrices]) -> models.Architecture:
+    """The network that the plan asks for, tried on a few rows."""
+    shape = None if data.images is None else data.images.shape
+    image = None if shape is None else (shape[3], shape[1], shape[2])
+    rows, width = matrices[0][0].shape
+    found = models.choose(plan.model, width, len(data.classes), image)
+    found.check(torch.from_numpy(matrices[0][0][: min(rows, 4)]))
+    return found
 
 
 def _notes(data: sources.Dataset, drawn: list[splits.Split], plan: Plan) -> list[str]:

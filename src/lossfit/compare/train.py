@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lossfit import registry
-from lossfit.compare import metrics, posthoc
+from lossfit.compare import memory, metrics, posthoc
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
-from lossfit.compare.models import Stacked
+from lossfit.compare.models import Architecture, Modules, Stacked
 from lossfit.compare.search import Candidate, Setting, make_loss
 from lossfit.compare.splits import Split
 from lossfit.losses.metric import MetricLoss
@@ -36,11 +36,12 @@ class Task:
         splits, matrices: S splits of the rows, and their features.
         labels: the true class of every row (N,), or which classes are right (N, C).
         classes: how many there are.
-        hidden: units of the hidden layer, 0 for a linear model.
+        model: the network.
         metric: what the best checkpoint is chosen by, on the validation rows.
         seeds: one for each split; with the split they fix weights and batches.
         weight: what each row counts (N,), in training and in the metrics.
         free: what else is measured of the same models, after tuning them on the validation rows.
+        device: where the models are trained; what is measured of them is measured on the CPU.
     """
 
     candidate: Candidate
@@ -49,15 +50,27 @@ class Task:
     matrices: list[Matrices]
     labels: np.ndarray
     classes: int
-    hidden: int
+    model: Architecture
     metric: str
     seeds: list[int]
     weight: np.ndarray | None = None
     free: list[Candidate] = field(default_factory=list)
+    device: str = "cpu"
 
     @property
     def kind(self) -> Kind:
         return MULTI_LABEL if self.labels.ndim == 2 else SINGLE_LABEL
+
+    def part(self, splits: range, settings: range) -> Task:
+        """Some of the splits, with some of the settings."""
+        of_splits, of_settings = slice(splits.start, splits.stop), slice(settings.start, settings.stop)
+        return replace(
+            self,
+            settings=self.settings[of_settings],
+            splits=self.splits[of_splits],
+            matrices=self.matrices[of_splits],
+            seeds=self.seeds[of_splits],
+        )
 
     def weights(self, part: Literal["train", "validation", "test"]) -> Tensor | None:
         """What the rows of a part count in each split (S, N), if they do not count the same."""
@@ -81,26 +94,36 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
 def train_for(
     task: Task, wanted: list[str], progress: Callable[[float], None] = lambda share: None
 ) -> dict[str, list[dict[str, Any]]]:
-    """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints."""
+    """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints.
+
+    Raises:
+        InputError: the memory is too small for a single training, or the user's own network raises.
+    """
+    return memory.divided(task, lambda part, share: _together(part, wanted, share), progress, task.model.stacked)
+
+
+def _together(task: Task, wanted: list[str], progress: Callable[[float], None]) -> dict[str, list[dict[str, Any]]]:
+    """All trainings of a task side by side."""
     generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
-    x, x_validation, x_test = (torch.from_numpy(np.stack(m)) for m in zip(*task.matrices, strict=True))
-    y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
+    x, x_validation, x_test = (torch.from_numpy(np.stack(m)).to(task.device) for m in zip(*task.matrices, strict=True))
+    y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits])).to(task.device)
     y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
     y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
     trials = len(task.settings)
-    model = Stacked(x.shape[2], task.classes, trials, task.hidden, generators)
+    model = task.model.build(trials, generators, task.device)
     batch = min(BATCH, x.shape[1])
     steps = max(STEPS, EPOCHS * (x.shape[1] // batch))
     weight = task.weights("train")
+    weight = None if weight is None else weight.to(task.device)
     objective = Objective(task, y, batch, weight)
     optimizer = _AdamW(model, task.settings, steps)
     kept = {metric: _Best(model, replace(task, metric=metric), x_validation, y_validation) for metric in wanted}
     rows = _batches(generators, x.shape[1], batch)
     for step in range(1, steps + 1):
-        at = next(rows)
+        at = next(rows).to(task.device)
         z = model(x.gather(1, at.unsqueeze(2).expand(-1, -1, x.shape[2])))
-        loss = objective(z, y[torch.arange(len(at)).unsqueeze(1), at], None if weight is None else weight.gather(1, at))
-        optimizer.step(torch.autograd.grad(loss, model.parameters))
+        loss = objective(z, y[torch.arange(len(at), device=y.device).unsqueeze(1), at], None if weight is None else weight.gather(1, at))
+        optimizer.step(torch.autograd.grad(loss, model.parameters, allow_unused=True, materialize_grads=True))
         if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
             for best in kept.values():
                 best.update(step)
@@ -115,7 +138,7 @@ class Objective:
         self.total = batch if row_weight is None else batch * row_weight.mean(1).clamp(min=_LEAST).view(-1, 1, 1)
         self.batch, self.classes, self.kind = batch, task.classes, task.kind
         settings = {
-            name: torch.tensor([s[name] for s in task.settings])
+            name: torch.tensor([s[name] for s in task.settings], device=y.device)
             for name in task.candidate.search
             if not name.endswith("_power")
         }
@@ -141,7 +164,8 @@ class Objective:
         """Logarithms (S, C) times each setting's power, (S, T, C)."""
         if name not in task.candidate.search:
             return None
-        return torch.tensor([s[name] for s in task.settings]).view(1, -1, 1) * logarithm.unsqueeze(1)
+        powers = torch.tensor([s[name] for s in task.settings], device=logarithm.device)
+        return powers.view(1, -1, 1) * logarithm.unsqueeze(1)
 
     def __call__(self, z: Tensor, y: Tensor, row_weight: Tensor | None = None) -> Tensor:
         """Of logits (S, B, T, C), labels (S, B) or (S, B, C), and what the rows count (S, B)."""
@@ -165,12 +189,13 @@ class Objective:
 
 
 class _AdamW:
-    """AdamW over stacked weights, with a learning rate and a weight decay for each setting."""
+    """AdamW over the weights of many models, with a learning rate and a weight decay for each setting."""
 
-    def __init__(self, model: Stacked, settings: list[Setting], steps: int) -> None:
+    def __init__(self, model: Stacked | Modules, settings: list[Setting], steps: int) -> None:
         self.model, self.steps, self.taken = model, steps, 0
-        self.rate = torch.tensor([s["learning_rate"] for s in settings])
-        self.decay = torch.tensor([s["weight_decay"] for s in settings])
+        device = model.parameters[0].device
+        self.rate = torch.tensor([s["learning_rate"] for s in settings], device=device)
+        self.decay = torch.tensor([s["weight_decay"] for s in settings], device=device)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters]
 
     @torch.no_grad()
@@ -182,7 +207,7 @@ class _AdamW:
             first.lerp_(grad, 0.1)
             second.lerp_(grad.square(), 0.001)
             update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
-            if i % 2 == 0:  # biases, the odd ones, do not decay
+            if self.model.decays[i]:
                 parameter.mul_(self.model.by_setting(1 - rate * self.decay, i))
             parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
 
@@ -190,17 +215,17 @@ class _AdamW:
 class _Best:
     """The weights of each model at its best checkpoint; the earlier one if they tie."""
 
-    def __init__(self, model: Stacked, task: Task, x: Tensor, y: Tensor) -> None:
+    def __init__(self, model: Stacked | Modules, task: Task, x: Tensor, y: Tensor) -> None:
         self.model, self.task, self.x, self.y = model, task, x, y
         self.metric = task.kind.metrics[task.metric].weighted(task.weights("validation"))
         shape = len(task.splits), len(task.settings)
         self.value = torch.full(shape, -torch.inf, dtype=torch.float64)
         self.step = torch.zeros(shape, dtype=torch.int64)
-        self.parameters = [p.detach().clone() for p in model.parameters]
+        self.state = [value.detach().clone() for value in model.state]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        z = self.model(self.x)
+        z = self.model(self.x).cpu()
         log_p = log_probabilities(self.task, z) if self.metric.needs_probabilities else _by_model(z)
         target = self.y.repeat_interleave(z.shape[2], 0)
         value = self.metric.function(log_p, target).view(self.value.shape) * (1 if self.metric.higher else -1)
@@ -208,8 +233,8 @@ class _Best:
         better = finite & (value > self.value)
         self.value = torch.where(better, value, self.value)
         self.step = torch.where(better, step, self.step)
-        for i, (kept, parameter) in enumerate(zip(self.parameters, self.model.parameters, strict=True)):
-            kept.copy_(torch.where(self.model.by_setting(better, i), parameter, kept))
+        for i, (kept, value) in enumerate(zip(self.state, self.model.state, strict=True)):
+            kept.copy_(torch.where(self.model.by_setting(better, i).to(value.device), value, kept))
 
 
 def log_probabilities(task: Task, z: Tensor) -> Tensor:
@@ -240,8 +265,8 @@ def _all_records(best: _Best, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     task = best.task
     target, seen = (rows.repeat_interleave(len(task.settings), 0) for rows in (y, best.y))
     with torch.no_grad():
-        log_p = log_probabilities(task, best.model(x, best.parameters))
-        log_p_validation = log_probabilities(task, best.model(best.x, best.parameters)) if task.free else log_p
+        log_p = log_probabilities(task, best.model(x, best.state).cpu())
+        log_p_validation = log_probabilities(task, best.model(best.x, best.state).cpu()) if task.free else log_p
     records = _records(task, best.value, best.step, log_p, target)
     weight = task.weights("validation")
     for candidate in task.free:
