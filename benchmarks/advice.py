@@ -66,7 +66,7 @@ def measure(half: data.Dataset) -> dict[str, Values]:
     matrices = features.make(half, drawn)
     free = list({candidate.name: candidate for candidate in search.FREE.values()}.values())
     wanted = {c.name: c for metric in METRICS for c in candidates(metric) if not c.tuned}
-    model = models.choose("mlp", matrices[0][0].shape[1], len(half.classes), None)
+    model = models.choose("mlp", matrices[0][0].shape[1], len(half.classes))
     records: dict[str, list[dict[str, Any]]] = {metric: [] for metric in METRICS}
     for candidate in wanted.values():
         settings = search.settings(candidate, TRIALS, 0)

@@ -16,7 +16,7 @@ from lossfit.compare import data as sources
 from lossfit.compare import device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
-from lossfit.compare.train import Task
+from lossfit.compare.train import Task, steps_for
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
 _TASK_NUMBERS = 1 << 27
@@ -144,12 +144,13 @@ def run(
     if data.groups is not None:
         drawn = splits.equalised(data, drawn, plan.seed)
     store.check_folder(out, plan, data.fingerprint, resume)
-    data = replace(data, notes=data.notes + _notes(data, drawn, plan))
+    kind, told = models.resolve(plan.model, data.image, steps_for(len(drawn[0].train)))
+    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *([told] if told else [])])
     show(data)
     start, before = time.perf_counter(), _seconds(out)
     matrices = features.make(data, drawn, plan.embedding)
     store.make_folder(out, plan, data.fingerprint)
-    model, where = _model(plan, data, matrices), device.choose(plan.device)
+    model, where = _model(kind, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
     tasks = list(_tasks(plan, _task_numbers(plan, data, matrices) if alike else _TASK_NUMBERS))
     todo = [(c, chunk) for c, chunk in tasks if not store.part(out, c.name, chunk.start).exists()]
@@ -183,12 +184,10 @@ def run(
     return Outcome(plan, data, results, _seconds(out), model, where)
 
 
-def _model(plan: Plan, data: sources.Dataset, matrices: list[features.Matrices]) -> models.Architecture:
-    """The network that the plan asks for, tried on a few rows."""
-    shape = None if data.images is None else data.images.shape
-    image = None if shape is None else (shape[3], shape[1], shape[2])
+def _model(kind: str, data: sources.Dataset, matrices: list[features.Matrices]) -> models.Architecture:
+    """The network, tried on a few rows."""
     rows, width = matrices[0][0].shape
-    found = models.choose(plan.model, width, len(data.classes), image)
+    found = models.choose(kind, width, len(data.classes), data.image)
     found.check(torch.from_numpy(matrices[0][0][: min(rows, 4)]))
     return found
 

@@ -79,6 +79,11 @@ class Task:
         return torch.from_numpy(np.stack([self.weight[getattr(split, part)] for split in self.splits])).float()
 
 
+def steps_for(rows: int) -> int:
+    """Steps of a training on so many rows."""
+    return max(STEPS, EPOCHS * (rows // min(BATCH, rows)))
+
+
 def train(task: Task, progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
     """One record for each training, split by split: validation and test metrics, curves, and the best step.
 
@@ -111,8 +116,7 @@ def _together(task: Task, wanted: list[str], progress: Callable[[float], None]) 
     y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
     trials = len(task.settings)
     model = task.model.build(trials, generators, task.device)
-    batch = min(BATCH, x.shape[1])
-    steps = max(STEPS, EPOCHS * (x.shape[1] // batch))
+    batch, steps = min(BATCH, x.shape[1]), steps_for(x.shape[1])
     weight = task.weights("train")
     weight = None if weight is None else weight.to(task.device)
     objective = Objective(task, y, batch, weight)

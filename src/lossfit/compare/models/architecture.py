@@ -18,6 +18,9 @@ from lossfit.compare.models.stacked import Stacked
 
 HIDDEN = 32
 BUILT_IN = ("auto", "linear", "mlp", "cnn")
+# Seconds of a step of the residual network, for each pixel and besides; the longest training, and the smallest side,
+# that it is taken for unasked.
+_STEP, _PIXEL, _AFFORDABLE, _SMALLEST = 0.003, 0.000018, 3.0, 8
 
 
 @dataclass(frozen=True)
@@ -138,20 +141,40 @@ def check_name(model: str) -> None:
         inputs.check_choice("model", model, (*BUILT_IN, "package.module:factory"))
 
 
-def choose(model: str, features: int, classes: int, image: tuple[int, int, int] | None) -> Architecture:
-    """The architecture that --model asks for.
+def resolve(model: str, image: tuple[int, int, int] | None, steps: int) -> tuple[str, str]:
+    """The kind of network for --model, and a note of the choice where it was "auto" on images.
+
+    Then the convolutional network is taken if the images are of 8 x 8 pixels or more and a training is expected to
+    take 3 s at most: by ``benchmarks/compare.py`` on one thread, a step takes about 3 ms and 0.018 ms a pixel.
 
     Args:
         model: one of "auto", "linear", "mlp", "cnn" or ``package.module:factory``.
-        features, classes: of the data.
         image: channels, height and width, if there are images.
+        steps: of a training.
 
     Raises:
         InputError: a convolutional network for data without images.
     """
-    if model == "auto":
-        model = "mlp"
     if model == "cnn" and image is None:
         raise InputError("--model cnn needs images: a folder of them, or an .npz file with X of 3 or 4 dimensions.")
-    folder = str(Path.cwd()) if ":" in model else ""
-    return Architecture(model, features, classes, HIDDEN if model == "mlp" else 0, image, folder)
+    if model != "auto" or image is None:
+        return ("mlp" if model == "auto" else model), ""
+    seconds = steps * (_STEP + _PIXEL * image[1] * image[2])
+    told = f"a training of the residual network takes about {seconds:.1f} s on one thread"
+    if min(image[1:]) < _SMALLEST:
+        return "mlp", ""
+    if seconds > _AFFORDABLE:
+        return "mlp", f"The network has one hidden layer, since {told} (--model cnn takes it all the same)."
+    return "cnn", f"The network is the residual one for images: {told} (--model mlp is faster)."
+
+
+def choose(kind: str, features: int, classes: int, image: tuple[int, int, int] | None = None) -> Architecture:
+    """The architecture of a kind, "linear", "mlp", "cnn" or ``package.module:factory``, for some data.
+
+    Args:
+        kind: what :func:`resolve` gives.
+        features, classes: of the data.
+        image: channels, height and width, if a row begins with an image.
+    """
+    folder = str(Path.cwd()) if ":" in kind else ""
+    return Architecture(kind, features, classes, HIDDEN if kind == "mlp" else 0, image, folder)

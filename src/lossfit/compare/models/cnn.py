@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CHANNELS = (16, 32, 64)
+CHANNELS = (8, 16, 32)
 
 
 class Block(nn.Module):
