@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossfit import gap, registry
-from lossfit.compare import metrics, posthoc
+from lossfit.compare import metrics, posthoc, proposals
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Stacked, per_model, pick
@@ -36,7 +36,7 @@ class Task:
     """What is trained at once.
 
     Attributes:
-        candidate, settings: a loss and its T settings, the same in every split.
+        candidate, settings: a loss and the settings that it is tried with in every split.
         splits, matrices: S splits of the rows, and their features.
         labels: the true class of every row (N,), or which classes are right (N, C).
         classes: how many there are.
@@ -47,6 +47,7 @@ class Task:
         free: what else is measured of the same models, after tuning them on the validation rows.
         prune: whether, at the checkpoints in :data:`RUNGS`, the worse half of each split's settings is given up.
         patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
+        proposed: how many settings are tried besides, proposed for each split by its validation rows.
     """
 
     candidate: Candidate
@@ -62,6 +63,7 @@ class Task:
     free: list[Candidate] = field(default_factory=list)
     prune: bool = False
     patience: int = 0
+    proposed: int = 0
 
     @property
     def kind(self) -> Kind:
@@ -81,7 +83,7 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     more. The weights at the best of 8 checkpoints are kept, by the metric on the validation rows. A model whose loss
     stops being finite keeps its last good checkpoint.
 
-    What is pruned or stopped early in a split depends on the validation rows of that split alone: those of another one
+    What is proposed, pruned or stopped early in a split depends on the validation rows of that split alone: those of another one
     may be test rows here.
 
     The records of the candidates in ``task.free`` come after those of the loss itself.
@@ -94,10 +96,19 @@ def train_for(
 ) -> dict[str, list[dict[str, Any]]]:
     """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints.
 
-    With several metrics nothing is pruned or stopped early: it would suit one of them.
+    With several metrics nothing is proposed, pruned or stopped early: it would suit one of them.
     """
     data = _Data(task)
-    found = _fit(task, data, [task.settings] * len(task.splits), wanted, progress)
+    if len(wanted) > 1:
+        task = replace(task, prune=False, patience=0, proposed=0)
+    share = len(task.settings) / (len(task.settings) + task.proposed)
+    found = _fit(task, data, [task.settings] * len(task.splits), wanted, lambda done: progress(share * done))
+    if task.proposed:
+        first = found[task.metric]
+        tried = zip(first.tried(), task.seeds, strict=True)
+        more = [proposals.propose(one, task.candidate.search, task.proposed, seed) for one, seed in tried]
+        second = _fit(task, data, more, wanted, lambda done: progress(share + (1 - share) * done))
+        first.join(second[task.metric])
     return {metric: _all_records(best, data) for metric, best in found.items()}
 
 
@@ -137,7 +148,7 @@ def _fit(
         checkpoint = step * CHECKPOINTS // steps
         if checkpoint > (step - 1) * CHECKPOINTS // steps:
             _check(model, task, data, kept, step, splits, trials)
-            if len(kept) == 1 and checkpoint < CHECKPOINTS:
+            if checkpoint < CHECKPOINTS:
                 staying, going = kept[wanted[0]].going_on(checkpoint, splits, trials)
                 if not len(staying):
                     break
@@ -330,6 +341,21 @@ class _Best:
         row, column = better.nonzero(as_tuple=True)
         for i, (kept, parameter) in enumerate(zip(self.parameters, self.model.parameters, strict=True)):
             per_model(kept, i)[splits[row], trials[row, column]] = per_model(parameter.detach(), i)[row, column]
+
+    def tried(self) -> list[list[proposals.Tried]]:
+        """What is known of each split's settings."""
+        pruned = torch.where(self.pruned, self.reached, 0).tolist()
+        columns = zip(self.settings, self.value.tolist(), pruned, strict=True)
+        return [[proposals.Tried(s, v, at or None) for s, v, at in zip(*of, strict=True)] for of in columns]
+
+    def join(self, other: _Best) -> None:
+        """Take over the models of another round: more settings of the same splits."""
+        self.settings = [[*a, *b] for a, b in zip(self.settings, other.settings, strict=True)]
+        for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
+        self.steps = max(self.steps, other.steps)
+        pairs = enumerate(zip(self.parameters, other.parameters, strict=True))
+        self.parameters = [torch.cat(pair, 1 if i == 2 else 2) for i, pair in pairs]
 
     def going_on(self, checkpoint: int, splits: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the models in training go on: rows (S'',) of ``splits``, and of each columns (S'', T'') of
