@@ -27,23 +27,25 @@ def is_exhausted(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
-def divided(task: Task, together: Together, progress: Callable[[float], None], whole: bool = True) -> Records:
+def divided(task: Task, together: Together, progress: Callable[[float], None]) -> Records:
     """The records of a task, trained in as many parts as memory needs.
 
-    A part that does not fit is halved: its splits, and when one is left its settings. No model knows of the others, so
-    the records are the same.
+    A part that does not fit is halved: its splits, and when one is left its settings, if they know nothing of each
+    other. So the records are the same. Models that are not stacked begin as small as can be.
 
     Args:
         task: what to train.
         together: trains a task at once.
         progress: called with the share that is done.
-        whole: begin with the whole task, not with its trainings one by one.
 
     Raises:
-        InputError: a single training does not fit.
+        InputError: the smallest part does not fit.
     """
     splits, settings = range(len(task.splits)), range(len(task.settings))
-    waiting = [(splits, settings)] if whole else [(splits[s : s + 1], settings[t : t + 1]) for s in splits for t in settings]
+    waiting = [(splits, settings)]
+    if not task.model.stacked:
+        apart = [settings[t : t + 1] for t in settings] if task.apart else [settings]
+        waiting = [(splits[s : s + 1], of) for s in splits for of in apart]
     total = len(splits) * len(settings)
     done, shown = 0, 0.0
     found: list[Records] = []
@@ -65,7 +67,7 @@ def divided(task: Task, together: Together, progress: Callable[[float], None], w
             told = first_line(error)
         if records is None:  # what the error held is free only here
             gc.collect()
-            halves = _halves(rows, columns)
+            halves = _halves(task, rows, columns)
             if not halves:
                 raise InputError(_too_large(task, rows[0], told))
             waiting[:0] = halves
@@ -79,11 +81,11 @@ def divided(task: Task, together: Together, progress: Callable[[float], None], w
     return {metric: _in_order([r for records in found for r in records[metric]]) for metric in found[0]}
 
 
-def _halves(splits: range, settings: range) -> list[tuple[range, range]]:
+def _halves(task: Task, splits: range, settings: range) -> list[tuple[range, range]]:
     if len(splits) > 1:
         middle = (len(splits) + 1) // 2
         return [(splits[:middle], settings), (splits[middle:], settings)]
-    if len(settings) > 1:
+    if len(settings) > 1 and task.apart:
         middle = (len(settings) + 1) // 2
         return [(splits, settings[:middle]), (splits, settings[middle:])]
     return []

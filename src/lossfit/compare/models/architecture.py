@@ -76,7 +76,10 @@ class Architecture:
         shape = self.image if self._only_image else (self.features,)
         offered = {"features": self.features, "classes": self.classes, "shape": shape}
         made = own.make(self.kind, self.folder or str(Path.cwd()), offered)
-        return OfImages(made, self.image) if self._only_image and self.image else made
+        module = OfImages(made, self.image) if self._only_image and self.image else made
+        if any(nn.parameter.is_lazy(p) for p in module.parameters()):
+            own.output(self.kind, module, torch.zeros(2, self.features))
+        return module
 
     def check(self, rows: Tensor) -> None:
         """Raise InputError if it is the user's own and cannot be trained; a few rows (B, features) are tried."""

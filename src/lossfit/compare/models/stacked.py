@@ -1,6 +1,6 @@
 """Many small models as one: the settings of a loss and the splits of the data side by side, as stacked weights.
 
-S splits have their own rows, T settings share the rows of their split. Inputs are (S, B, D), logits (S, B, T, C).
+S splits have their own rows, T settings share the rows of their split.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import math
 import torch
 from torch import Tensor
 
+from lossfit.compare.models.base import Models
 
-class Stacked:
+
+class Stacked(Models):
     """S x T linear models, or networks with one hidden layer.
 
-    All settings of a split start from the same weights, drawn by the split's own generator.
+    All settings of a split start from the same weights, drawn by the split's own generator. Biases do not decay.
 
     Args:
         features, classes: of the data.
@@ -22,10 +24,6 @@ class Stacked:
         hidden: units of the hidden layer; 0 for a linear model.
         generators: one for each split.
         device: where the weights are.
-
-    Attributes:
-        parameters: what is learnt.
-        decays: for each parameter, whether it is shrunk by the weight decay. Biases are not.
     """
 
     def __init__(
@@ -54,13 +52,8 @@ class Stacked:
         self.parameters = [weight.to(device).requires_grad_() for weight in weights]
         self.decays = [True, False] * (len(weights) // 2)
 
-    @property
-    def state(self) -> list[Tensor]:
-        """All that a trained model consists of, the parameters first."""
-        return self.parameters
-
     def __call__(self, x: Tensor, state: list[Tensor] | None = None) -> Tensor:
-        """Logits (S, B, T, C) of inputs (S, B, D), by another state if one is given."""
+        """Logits (S, B, T, C) of inputs (S, B, D), by another state of any T if one is given."""
         first, bias, *rest = state or self.parameters
         # All settings see the same rows, so their first layers are one product.
         z: Tensor = torch.bmm(x, first.flatten(2)).unflatten(2, first.shape[2:]) + bias
@@ -68,15 +61,19 @@ class Stacked:
             z = torch.matmul(z.relu().transpose(1, 2), rest[0]).transpose(1, 2) + rest[1]
         return z
 
-    def by_setting(self, values: Tensor, index: int) -> Tensor:
-        """Numbers (T,) or (S, T), shaped to multiply a parameter: settings are dimension 2, in the last weights 1."""
-        values = values.expand(self.splits, self.settings)
-        return values[:, :, None, None] if index == 2 else values[:, None, :, None]
+    def per_model(self, tensor: Tensor, index: int) -> Tensor:
+        """Settings are dimension 2, but in the last weights 1."""
+        return tensor if index == 2 else tensor.transpose(1, 2)
+
+    def keep(self, splits: Tensor, trials: Tensor) -> None:
+        """Go on with some models only: of the splits (S',) the settings (S', T')."""
+        self.splits, self.settings = trials.shape
+        picked = [self.pick(value, i, splits, trials) for i, value in enumerate(self.state)]
+        self.parameters = [value.requires_grad_() for value in picked]
 
     def state_dict(self, split: int, setting: int, state: list[Tensor] | None = None) -> dict[str, Tensor]:
         """One of the models, as a state dict of its architecture's module."""
-        first, bias, *rest = (tensor.detach() for tensor in state or self.parameters)
-        found = {"0.weight": first[split, :, setting].T, "0.bias": bias[split, 0, setting]}
-        if rest:
-            found |= {"2.weight": rest[0][split, setting].T, "2.bias": rest[1][split, 0, setting]}
-        return {name: value.clone(memory_format=torch.contiguous_format) for name, value in found.items()}
+        own = [self.per_model(value, i)[split, setting] for i, value in enumerate(state or self.state)]
+        names = ("0.weight", "0.bias", "2.weight", "2.bias")
+        shaped = [value.T if i % 2 == 0 else value[0] for i, value in enumerate(own)]
+        return {name: value.contiguous().clone() for name, value in zip(names, shaped, strict=False)}
