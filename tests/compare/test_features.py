@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lossfit.compare import features
+from lossfit.compare import features, preparation
 from lossfit.compare.data import Dataset
 from lossfit.compare.errors import InputError
 from lossfit.compare.splits import Split
@@ -190,10 +190,10 @@ def test_text_becomes_what_its_words_say() -> None:
 
 
 def test_text_has_at_most_256_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert features.TEXT_DIMENSIONS == 256
+    assert preparation.TEXT_DIMENSIONS == 256
     words = {w for i in split().train for w in sentences()[i].split()}
     assert len(words) <= one(dataset(text=sentences()), split())[0].shape[1] < 256
-    monkeypatch.setattr(features, "TEXT_DIMENSIONS", 6)
+    monkeypatch.setattr(preparation, "TEXT_DIMENSIONS", 6)
     assert one(dataset(text=sentences()), split())[0].shape[1] == 6
 
 
