@@ -9,8 +9,9 @@ from torch.testing import assert_close
 
 import lossfit
 from lossfit import registry
-from lossfit.compare import search
+from lossfit.compare import proposals, search
 from lossfit.compare.metrics import METRICS
+from lossfit.compare.models import Architecture
 from lossfit.compare.search import Candidate
 from lossfit.compare.splits import Split
 from lossfit.compare.train import Objective, Task
@@ -46,7 +47,7 @@ def test_all_have_the_same_learning_rates_and_weight_decays(trials: int) -> None
 @pytest.mark.parametrize("seed", range(5))
 def test_rates_and_decays_cover_their_ranges_evenly(seed: int) -> None:
     found = search.settings(CANDIDATES["cross_entropy"], 16, seed)
-    for name, (low, high) in (("learning_rate", search.LEARNING_RATES), ("weight_decay", search.WEIGHT_DECAYS)):
+    for name, (low, high) in proposals.RANGES.items():
         values = np.array([s[name] for s in found])
         assert values.min() >= low
         assert values.max() <= high
@@ -172,7 +173,8 @@ def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     train_labels = torch.cat([torch.arange(classes).expand(splits, -1), shares.multinomial(rows, replacement=True)], 1)
     labels = torch.stack([train_labels[s, torch.randperm(rows)[:batch]] for s in range(splits)])
     empty = Split(*[np.zeros(0, dtype=np.int64)] * 4)
-    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, 0, "accuracy", [0] * splits)
+    model = Architecture("linear", 1, classes)
+    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, model, "accuracy", [0] * splits)
     z = torch.randn(splits, batch, len(settings), classes, requires_grad=True)
     found = Objective(task, train_labels, batch)(z, labels)
     each = [

@@ -62,6 +62,14 @@ class Dataset:
         return len(self.labels)
 
     @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Channels, height and width, if there are images."""
+        if self.images is None:
+            return None
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    @property
     def counts(self) -> np.ndarray:
         """Rows of each class."""
         if self.labels.ndim == 2:

@@ -76,7 +76,9 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "trials": plan.trials,
         "seed": plan.seed,
         "label_noise": plan.label_noise,
-        "model": "linear" if outcome.hidden == 0 else f"one hidden layer of {outcome.hidden} units",
+        "model": outcome.model.sentence,
+        "architecture": outcome.model.to_json(),
+        "device": outcome.device,
         "versions": engine.versions(),
     }
 

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import lossfit
-from lossfit.compare import engine, features, posthoc, search, splits, train
+from lossfit.compare import device, engine, features, models, posthoc, search, splits, train
 from lossfit.compare.data import BUNDLED, Dataset
 from lossfit.compare.errors import InputError, first_line
-from lossfit.compare.export.model import Model, module
+from lossfit.compare.export.model import Model
 from lossfit.compare.export.reading import Reading
-from lossfit.compare.models import HIDDEN
 from lossfit.compare.preparation import Preparation
 
 
@@ -49,9 +47,11 @@ def export(
             changed, or training did not end in finite numbers.
     """
     plan, fingerprint = read_plan(folder)
-    entry = _entry(_summary(folder), loss)
+    summary = _summary(folder)
+    entry, network = _entry(summary, loss), summary["architecture"]["kind"]
     data = _data(plan, fingerprint, source, test)
-    return fit(plan, data, search.candidate(entry["loss"]), {**entry["training"], **entry["params"]}, progress)
+    setting = {**entry["training"], **entry["params"]}
+    return fit(plan, data, search.candidate(entry["loss"]), setting, network, progress)
 
 
 def fit(
@@ -59,9 +59,10 @@ def fit(
     data: Dataset,
     candidate: search.Candidate,
     setting: search.Setting,
+    network: str,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Model:
-    """Train one candidate with one setting on all rows, as :func:`export` says."""
+    """Train a network of some kind by one candidate with one setting on all rows, as :func:`export` says."""
     split = splits.draw(data, 1, plan.seed)[0]
     if data.test is None:
         split = replace(split, train=np.concatenate([split.train, split.test]))
@@ -69,6 +70,7 @@ def fit(
     rows = features.rows_of(data, plan.embedding)
     # The medians too, so that the model can fill in what is missing in other rows.
     preparation, matrix = Preparation.fit(rows.take(split.train), missing=rows.numeric is not None)
+    architecture = models.choose(network, preparation.width, len(data.classes), data.image)
     task = train.Task(
         candidate,
         [setting],
@@ -76,22 +78,17 @@ def fit(
         [(matrix, preparation(rows.take(split.validation)), matrix[:0])],
         data.labels,
         len(data.classes),
-        0 if plan.model == "linear" else HIDDEN,
+        architecture,
         plan.metric,
         [plan.seed * 1_000_003],
         weight=data.weight,
+        device=device.choose(plan.device),
     )
-    best = train.fit(task, [plan.metric], progress)[plan.metric]
-    if not best.value.isfinite().all():
+    found = train.train_one(task, progress)
+    if not found.step:
         raise InputError(f"The training of {candidate.name} did not end in finite numbers; no model was written.")
-    architecture = {
-        "kind": "mlp" if task.hidden else "linear",
-        "features": preparation.width,
-        "classes": len(data.classes),
-        "hidden": task.hidden,
-    }
-    network = module(architecture)
-    network.load_state_dict(_state(best.parameters))
+    module = architecture.module()
+    module.load_state_dict(found.state)
     return Model(
         candidate.name,
         candidate.describe(setting),
@@ -104,13 +101,13 @@ def fit(
         Reading.of(data, plan.text, plan.embedding, plan.impute),
         preparation,
         architecture,
-        network,
-        **_tuned(candidate, task, best),
+        module,
+        **_tuned(task, found),
         trained={
             "training": {name: setting[name] for name in ("learning_rate", "weight_decay")},
             "rows": len(split.train),
             "rows_to_choose_on": len(split.validation),
-            "steps": int(best.step),
+            "steps": found.step,
             "seed": plan.seed,
             "source": plan.source,
             "data": data.fingerprint,
@@ -119,23 +116,14 @@ def fit(
     )
 
 
-@torch.no_grad()
-def _tuned(candidate: search.Candidate, task: train.Task, best: train.Best) -> dict[str, Any]:
+def _tuned(task: train.Task, found: train.Trained) -> dict[str, Any]:
     """What is free, found on the rows that the checkpoint was chosen on."""
-    if not candidate.tuned:
-        return {}
-    log_p = train.log_probabilities(task, best.model(best.x, best.parameters))
     weight = task.weights("validation")
-    if candidate.tuned == "prior":
-        return {"offset": posthoc.prior_offsets(log_p, best.y, task.metric, weight)[0].tolist()}
-    return {"temperature": posthoc.temperatures(log_p, best.y, weight).item()}
-
-
-def _state(parameters: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of one split and one setting, as a state dict."""
-    first, bias, *rest = (parameter.detach() for parameter in parameters)
-    found = {"0.weight": first[0, :, 0].T, "0.bias": bias[0, 0, 0]}
-    return {**found, "2.weight": rest[0][0, 0].T, "2.bias": rest[1][0, 0, 0]} if rest else found
+    if task.candidate.tuned == "prior":
+        return {"offset": posthoc.prior_offsets(found.log_p, found.labels, task.metric, weight)[0].tolist()}
+    if task.candidate.tuned == "temperature":
+        return {"temperature": posthoc.temperatures(found.log_p, found.labels, weight).item()}
+    return {}
 
 
 def read_plan(folder: Path) -> tuple[engine.Plan, str]:

@@ -21,6 +21,7 @@ from lossfit.compare import search, store, targets
 from lossfit.compare.errors import InputError, first_line, listed
 from lossfit.compare.export.reading import Found, Reading
 from lossfit.compare.kinds import KINDS, Kind
+from lossfit.compare.models import Architecture
 from lossfit.compare.preparation import Preparation
 from lossfit.losses.single import SingleLabelLoss
 
@@ -83,7 +84,7 @@ class Model:
     weight: str | None
     reading: Reading
     preparation: Preparation
-    architecture: dict[str, Any]
+    architecture: Architecture
     network: nn.Module
     offset: list[float] | None = None
     temperature: float | None = None
@@ -229,7 +230,7 @@ class Model:
             "weight": self.weight,
             "offset": self.offset,
             "temperature": self.temperature,
-            "architecture": self.architecture,
+            "architecture": self.architecture.to_json(),
             "reading": self.reading.to_json(),
             "preparation": settings,
             "trained": self.trained,
@@ -304,21 +305,22 @@ def _restored(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
     preparation = Preparation.restore(contents["preparation"], arrays)
     reading = Reading.from_json(contents["reading"])
     _check_widths(reading, preparation)
-    network = module(contents["architecture"])
+    architecture = Architecture.from_json(contents["architecture"])
+    if architecture.features != preparation.width or architecture.classes != len(classes):
+        raise ValueError(
+            f"Expected a network of {preparation.width} features and {len(classes)} classes, but got one of "
+            f"{architecture.features} and {architecture.classes}."
+        )
+    network = architecture.module()
     own = {k.removeprefix(_NETWORK): torch.from_numpy(a) for k, a in arrays.items() if k.startswith(_NETWORK)}
     network.load_state_dict(own)
-    given = contents["architecture"]
-    if given["features"] != preparation.width or given["classes"] != len(classes):
-        raise ValueError(
-            f"Expected a network of {preparation.width} features and {len(classes)} classes, but got {given!r}."
-        )
     names = ("loss", "params", "family", "metric", "target", "votes", "weight", "offset", "temperature", "trained")
     return Model(
         **{name: contents[name] for name in names},
         classes=classes,
         reading=reading,
         preparation=preparation,
-        architecture=given,
+        architecture=architecture,
         network=network,
     )
 
@@ -337,14 +339,6 @@ def _check_widths(reading: Reading, preparation: Preparation) -> None:
         raise ValueError("Expected categories for each column of strings.")
     if reading.images is not None and [*stored["images"]["size"]] != reading.images[:2]:
         raise ValueError("Expected images of one size.")
-
-
-def module(architecture: dict[str, Any]) -> nn.Module:
-    """A new network of an architecture."""
-    features, classes, hidden = (architecture[name] for name in ("features", "classes", "hidden"))
-    if not hidden:
-        return nn.Sequential(nn.Linear(features, classes))
-    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
 
 def _log_probabilities(name: str, params: dict[str, float], logits: Tensor) -> Tensor:
