@@ -105,7 +105,9 @@ class Preparation:
     def stored(self) -> Stored:
         each = {name: part.stored() for name, part in self.parts.items()}
         settings = {name: found for name, (found, _) in each.items()}
-        return settings, {f"{name}.{key}": a for name, (_, arrays) in each.items() for key, a in arrays.items()}
+        arrays = {f"{name}.{key}": array for name, (_, own) in each.items() for key, array in own.items()}
+        # safetensors writes the memory as it lies.
+        return settings, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Preparation:

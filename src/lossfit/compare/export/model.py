@@ -213,7 +213,6 @@ class Model:
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / WEIGHTS).is_file())):
             raise InputError(f"The output {str(out)!r} exists and holds something else; name another folder by --out.")
         settings, arrays = self.preparation.stored()
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         for name, tensor in self.network.state_dict().items():
             arrays[f"{_NETWORK}{name}"] = np.ascontiguousarray(tensor.detach().numpy())
         weights = save_arrays(arrays)
