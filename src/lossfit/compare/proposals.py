@@ -72,9 +72,7 @@ def propose(
             else:
                 reported, state, value = {}, TrialState.COMPLETE, one.value
             study.add_trial(
-                create_trial(
-                    params=params, distributions=space, value=value, state=state, intermediate_values=reported
-                )
+                create_trial(params=params, distributions=space, value=value, state=state, intermediate_values=reported)
             )
         found = [study.ask(space).params for _ in range(count)]
     return [{name: search[name][v] if name in search else v for name, v in one.items()} for one in found]
