@@ -37,9 +37,12 @@ TRIALS, AT_ONCE = 8, 10
 WAYS: dict[str, dict[str, Any]] = {
     "to the end": {},
     "halving": {"prune": True},
-    "stopping": {"patience": 3},
-    "halving and stopping": {"prune": True, "patience": 3},
+    "stopping after 2": {"patience": 2},
+    "stopping after 3": {"patience": 3},
+    "halving, stopping after 2": {"prune": True, "patience": 2},
+    "halving, stopping after 3": {"prune": True, "patience": 3},
     "4 spread, 4 proposed": {"proposed": 4},
+    "4 spread, 4 proposed, halving": {"proposed": 4, "prune": True},
 }
 
 
@@ -53,7 +56,7 @@ def load(name: str) -> data.Dataset:
 
 
 def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """By loss and way: seconds, and the test metric of the chosen trainings of every split."""
+    """By loss and way: seconds of the processor, and the test metric of the chosen trainings of every split."""
     rows = load(name)
     drawn = splits.draw(rows, count, 0)
     matrices = features.make(rows, drawn)
@@ -61,19 +64,28 @@ def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]])
     for loss in LOSSES:
         candidate = search.candidates()[loss]
         for way, how in ways.items():
-            records, start = [], time.perf_counter()
+            records, start = [], time.process_time()
             for first in range(0, count, AT_ONCE):
                 part = slice(first, first + AT_ONCE)
                 settings = search.settings(candidate, TRIALS - how.get("proposed", 0), 0)
                 seeds = list(range(count))[part]
                 task = train.Task(
-                    candidate, settings, drawn[part], matrices[part], rows.labels, len(rows.classes), HIDDEN, metric, seeds
+                    candidate,
+                    settings,
+                    drawn[part],
+                    matrices[part],
+                    rows.labels,
+                    len(rows.classes),
+                    HIDDEN,
+                    metric,
+                    seeds,
                 )
                 records += [{**r, "split": first + r["split"]} for r in train.train(replace(task, **how))]
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             best = chosen(pl.DataFrame(records).drop("params"), metric).sort("split")
             own = {"data": name, "metric": metric, "loss": loss, "way": way, "seconds": round(seconds, 2)}
-            trained = sum(r["steps"] for r in records) / sum(max(r["steps"] for r in records) for _ in records)
+            planned = max(train.STEPS, train.EPOCHS * (len(drawn[0].train) // train.BATCH))
+            trained = sum(r["steps"] for r in records) / planned / len(records)
             found.append({**own, "trained": round(trained, 3), "test": best[f"test_{metric}"].to_list()})
     return found
 

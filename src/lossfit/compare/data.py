@@ -37,6 +37,7 @@ class Dataset:
         test: which rows are to test on (N,), where that is given.
         fingerprint: of what was read, to recognise it again.
         columns: what was read, to be shown; of bundled sets, nothing.
+        target: the columns of the labels, if they are not votes.
         notes: what should be known of the reading.
     """
 
@@ -54,6 +55,7 @@ class Dataset:
     weight: np.ndarray | None = None
     test: np.ndarray | None = None
     columns: list[Column] = field(default_factory=list)
+    target: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -201,6 +203,7 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         weight,
         raw.test,
         columns.described(frame, {**types, **found.types}),
+        roles.target,
     )
 
 

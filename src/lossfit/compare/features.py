@@ -45,15 +45,14 @@ def _make_one(rows: Rows, split: Split, missing: bool) -> Matrices:
 
 def rows_of(data: Dataset, embedding: str | None = None) -> Rows:
     """What the rows hold, by kind."""
-    text, vectors = data.text, None
-    if text is not None and embedding:
-        text, vectors = None, embed(text, embedding)
+    text = None if data.text is None or embedding else np.array(data.text, dtype=object)
+    vectors = embed(data.text, embedding) if data.text is not None and embedding else None
     return Rows(
         data.images,
         data.numeric.to_numpy() if data.numeric.width else None,
         data.categorical.to_numpy() if data.categorical.width else None,
         vectors,
-        None if text is None else np.array(text, dtype=object),
+        text,
     )
 
 

@@ -176,7 +176,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Categories:
-    """A column of 0 and 1 for each category; at most 50 for a column of strings, of which the last is for the rare ones.
+    """A column of 0 and 1 for each category; at most 50 for a column of strings, the last one for the rare ones.
 
     Strings that were not there are taken as rare; where no category is rare, all columns are 0.
 

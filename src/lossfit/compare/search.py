@@ -13,6 +13,9 @@ from lossfit.compare import proposals
 from lossfit.compare.kinds import KINDS
 from lossfit.losses.base import Loss
 
+SEARCHES = ("quasi-random", "tpe")
+"""All settings spread evenly and the same in each split; or half of them, and the rest proposed by what these reach."""
+
 Setting = dict[str, float]
 """learning_rate, weight_decay, and a value for each of the candidate's hyper-parameters."""
 

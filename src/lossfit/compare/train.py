@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ EPOCHS = 10
 CHECKPOINTS = 8
 RUNGS = (2, 4)
 """The checkpoints at which the worse half of a split's settings is pruned, if any is."""
+PATIENCE = 3
+"""Checkpoints without an improvement after which a comparison ends a split."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the gap on the validation rows, kept at each checkpoint."""
 _LEAST = 1e-12
@@ -106,8 +108,8 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     more. The weights at the best of 8 checkpoints are kept, by the metric on the validation rows. A model whose loss
     stops being finite keeps its last good checkpoint.
 
-    What is proposed, pruned or stopped early in a split depends on the validation rows of that split alone: those of another one
-    may be test rows here.
+    What is proposed, pruned or stopped early in a split depends on the validation rows of that split alone: those of
+    another one may be test rows here.
 
     The records of the candidates in ``task.free`` come after those of the loss itself.
     """
@@ -141,6 +143,31 @@ def _together(task: Task, wanted: list[str], progress: Callable[[float], None]) 
         second = _fit(task, data, more, wanted, lambda done: progress(share + (1 - share) * done))
         first.join(second[task.metric])
     return {metric: _all_records(best, data) for metric, best in found.items()}
+
+
+class Trained(NamedTuple):
+    """One model at its best checkpoint.
+
+    Attributes:
+        state: a state dict of the task's network.
+        step: of the checkpoint; 0 if no checkpoint was finite.
+        log_p, labels: of the validation rows, (1, N, C) and (1, N): as :func:`log_probabilities` has them.
+    """
+
+    state: dict[str, Tensor]
+    step: int
+    log_p: Tensor
+    labels: Tensor
+
+
+def train_one(task: Task, progress: Callable[[float], None] = lambda share: None) -> Trained:
+    """The model of a task of one split and one setting."""
+    data = _Data(task)
+    best = _fit(task, data, [task.settings], [task.metric], progress)[task.metric]
+    with torch.no_grad():
+        log_p = log_probabilities(task, best.model(data.x_validation, best.state).cpu())
+    state = {name: value.cpu() for name, value in best.model.state_dict(0, 0, best.state).items()}
+    return Trained(state, int(best.step), log_p, data.y_validation)
 
 
 class _Data:
@@ -458,9 +485,9 @@ def _all_records(best: _Best, data: _Data) -> list[dict[str, Any]]:
 def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Tensor) -> list[dict[str, Any]]:
     """One for each model, split by split.
 
-    ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps`` the
-    quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is free,
-    the curves are those of the models before they were tuned.
+    ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
+    the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
+    free, the curves are those of the models before they were tuned.
     """
     weight, curves = task.weights("test"), {}
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
