@@ -27,7 +27,7 @@ from lossfit.commands.columns import print_columns
 from lossfit.commands.export import export
 from lossfit.commands.predict import predict
 from lossfit.compare import data as sources
-from lossfit.compare import engine, kinds
+from lossfit.compare import engine, features, kinds
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
@@ -101,7 +101,10 @@ def compare(
             metavar="A,B,...",
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="A column to read as text.", metavar="COLUMN")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="A column to read as text; given again, one more, each by itself.", metavar="COLUMN"),
+    ] = None,
     numeric: Annotated[
         list[str] | None, typer.Option(help="Columns to read as numbers, such as year,price.", metavar="A,B,...")
     ] = None,
@@ -133,8 +136,16 @@ def compare(
     impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
     embedding: Annotated[
         str | None,
-        typer.Option(help="Read the text by this sentence-transformers model (name or path) instead of TF-IDF."),
+        typer.Option(help="Read the text by this sentence-transformers model (name or path)."),
     ] = None,
+    text_features: Annotated[
+        str,
+        typer.Option(
+            help="tfidf: words and pairs by a vocabulary; hashing: by their hashes, for much text; sentence: vectors "
+            f"of --embedding, or of {features.PACKAGED} if that is installed. auto: tfidf, or hashing from "
+            f"{features.MUCH_TEXT:,} characters on."
+        ),
+    ] = "auto",
     metric: Annotated[
         str | None,
         typer.Option(
@@ -174,6 +185,7 @@ def compare(
     lossfit compare yeast --metric balanced_accuracy
     lossfit compare customers.csv --target churned --metric macro_f1
     lossfit compare reviews.parquet --target stars --text body --losses focal,label_smoothing
+    lossfit compare mails.csv --target folder --text subject --text body --text-features hashing
     lossfit compare films.csv --text plot --target drama --target comedy --target crime
     lossfit compare digits.npz --metric log_loss
     lossfit compare photos/ --splits 5 --max-rows 5000
@@ -192,7 +204,7 @@ def compare(
     plan = engine.Plan(
         source,
         targets if len(targets) > 1 else next(iter(targets), None),
-        text,
+        tuple(text) if text and len(text) > 1 else next(iter(text or ()), None),
         tuple(drop or ()),
         impute,
         embedding,
@@ -213,6 +225,7 @@ def compare(
         max_rows=max_rows,
         search=search,
         device=device,
+        text_features=text_features,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
     try:

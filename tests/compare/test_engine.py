@@ -183,7 +183,10 @@ class TestFolders:
         ({"label_noise": -0.1}, r"--label-noise in \[0, 1\), but got -0.1"),
         ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
         ({"losses": "focal,fokal"}, r"`losses` .* got 'fokal'. Did you mean 'focal'\?"),
-        ({"model": "resnet"}, r"`model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got"),
+        (
+            {"model": "resnet"},
+            r"`model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_run(tmp_path: Path, settings: dict[str, object], match: str) -> None:

@@ -387,7 +387,7 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
     whole = task(metric=metric, settings=[setting()] * 2, hidden=6)
     original, calls = train._AdamW.step, []
 
-    def step(self: train._AdamW, grads: tuple[Tensor, ...]) -> None:
+    def step(self: train._AdamW, grads: list[Tensor]) -> None:
         original(self, grads)
         calls.append(0)
         if len(calls) == 15:

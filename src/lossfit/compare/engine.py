@@ -41,7 +41,7 @@ class Plan:
 
     source: str
     target: str | tuple[str, ...] | None = None
-    text: str | None = None
+    text: str | tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     impute: bool = False
     embedding: str | None = None
@@ -61,6 +61,7 @@ class Plan:
     test_column: str | None = None
     max_rows: int = MAX_ROWS
     device: str = "auto"
+    text_features: str = "auto"
     search: str = search.SEARCHES[0]
 
     @property
@@ -146,16 +147,16 @@ def run(
     """
     plan.check()
     data = plan.load()
-    features.check(data, plan.embedding)
     drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise, plan.max_rows or None)
     if data.groups is not None:
         drawn = splits.equalised(data, drawn, plan.seed)
     store.check_folder(out, plan, data.fingerprint, resume)
+    read, of_text = features.reader(data, plan.text_features, plan.embedding)
     kind, told = models.resolve(plan.model, data.image, steps_for(len(drawn[0].train)))
-    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *([told] if told else [])])
+    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
     show(data)
     start, before = time.perf_counter(), _seconds(out)
-    matrices = features.make(data, drawn, plan.embedding)
+    matrices = features.make(data, drawn, read)
     store.make_folder(out, plan, data.fingerprint)
     model, where = _model(kind, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
