@@ -399,7 +399,7 @@ def test_probabilities_are_those_that_the_loss_trains() -> None:
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
 def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
     plain = task(count=2, metric=metric)
-    free = search.FREE[metric]
+    free = search.FREE["single_label"][metric]
     records = train.train(replace(plain, free=[free]))
     trained, tuned = records[:6], records[6:]
     for found, expected in zip(trained, train.train(plain), strict=True):
@@ -417,7 +417,7 @@ def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
 
 
 def test_a_failed_training_is_failed_when_tuned_too() -> None:
-    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["log_loss"]]))
+    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["single_label"]["log_loss"]]))
     assert [r["failed"] for r in found] == [True, True]
 
 
