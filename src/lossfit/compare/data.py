@@ -177,10 +177,10 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         notes.append(f"Rows count by {roles.weight!r}, in training and in the metrics.")
     if roles.test_column is not None:
         types[roles.test_column] = "rows to test on"
-    for name in roles.text:
-        if frame[name].dtype != pl.String:
-            raise InputError(f"Expected the column {name!r} to hold text, but it is {frame[name].dtype}.")
-    text = frame.select(pl.col(name).fill_null("") for name in roles.text)
+    for column in roles.text:
+        if frame[column].dtype != pl.String:
+            raise InputError(f"Expected the column {column!r} to hold text, but it is {frame[column].dtype}.")
+    text = frame.select(pl.col(column).fill_null("") for column in roles.text)
     types |= dict.fromkeys(roles.text, "text")
     found = columns.features(frame.drop(types), roles, raw.arrays, raw.test)
     if not found.numeric.width and not found.categorical.width and not text.width and raw.images is None:

@@ -16,6 +16,7 @@ from lossfit.compare import data as sources
 from lossfit.compare import device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
+from lossfit.compare.search import Candidate
 from lossfit.compare.train import PATIENCE, Task, steps_for
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
@@ -70,7 +71,7 @@ class Plan:
         return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
 
     @property
-    def candidates(self) -> list[search.Candidate]:
+    def candidates(self) -> list[Candidate]:
         """What takes part, the reference first."""
         return search.choose(self.losses, self.metric, self.kind.family)
 
@@ -80,7 +81,7 @@ class Plan:
         return sources.load(self.source, self.target, test=self.test, **roles)
 
     @property
-    def trained(self) -> list[search.Candidate]:
+    def trained(self) -> list[Candidate]:
         """Those that need trainings of their own."""
         return [candidate for candidate in self.candidates if not candidate.tuned]
 
