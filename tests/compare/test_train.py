@@ -11,15 +11,13 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
-from lossfit.compare import metrics, search, splits, train
-from lossfit.compare.data import Dataset
-from lossfit.compare.models import Architecture, Stacked
+from lossfit.compare import metrics, search, train
+from lossfit.compare.models import Stacked
 from lossfit.compare.search import Setting
 from lossfit.compare.train import Task
+from trainings import CLASSES, FEATURES, ROWS, agree, setting, task
 
 STEPS = 24
-ROWS, FEATURES, CLASSES = 165, 5, 3
-COUNTS = [80, 50, 35]  # 99 rows to train on: batches of 32 leave some over
 
 
 @pytest.fixture(autouse=True)
@@ -40,56 +38,6 @@ def _double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def setting(rate: float = 0.02, decay: float = 0.3, **own: float) -> Setting:
-    return {"learning_rate": rate, "weight_decay": decay, **own}
-
-
-def task(
-    name: str = "cross_entropy",
-    settings: list[Setting] | None = None,
-    *,
-    count: int = 1,
-    hidden: int = 0,
-    metric: str = "log_loss",
-    features: int = FEATURES,
-    noise: float = 0.2,
-) -> Task:
-    """Three overlapping classes; noise is on training and validation labels."""
-    rng = np.random.default_rng(3)
-    labels = rng.permutation(np.repeat(np.arange(CLASSES), COUNTS))
-    x = rng.normal(size=(CLASSES, features))[labels] + rng.normal(size=(ROWS, features))
-    data = Dataset("test", labels, list("abc"), "")
-    drawn = []
-    for split in splits.draw(data, count, 0):
-        flips = rng.random(ROWS) < noise
-        drawn.append(replace(split, seen=np.where(flips, (labels + 1) % CLASSES, labels)))
-    x = x.astype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
-    matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
-    candidate = search.candidates()[name]
-    return Task(
-        candidate,
-        settings or search.settings(candidate, 3, 0),
-        drawn,
-        matrices,
-        labels,
-        CLASSES,
-        Architecture("mlp" if hidden else "linear", features, CLASSES, hidden),
-        metric,
-        [100 + s for s in range(count)],
-    )
-
-
-def agree(found: dict[str, Any], expected: dict[str, Any], rel: float = 1e-5, leave: tuple[str, ...] = ()) -> None:
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        if key in leave:
-            continue
-        if isinstance(value, float | list):
-            assert np.array(found[key]) == pytest.approx(np.array(value), rel=rel, abs=1e-6, nan_ok=True), key
-        else:
-            assert found[key] == value, key
 
 
 def alone(whole: Task, s: int, t: int) -> dict[str, Any]:
@@ -387,7 +335,7 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
     whole = task(metric=metric, settings=[setting()] * 2, hidden=6)
     original, calls = train._AdamW.step, []
 
-    def step(self: train._AdamW, grads: tuple[Tensor, ...]) -> None:
+    def step(self: train._AdamW, grads: list[Tensor]) -> None:
         original(self, grads)
         calls.append(0)
         if len(calls) == 15:
@@ -451,7 +399,7 @@ def test_probabilities_are_those_that_the_loss_trains() -> None:
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
 def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
     plain = task(count=2, metric=metric)
-    free = search.FREE[metric]
+    free = search.FREE["single_label"][metric]
     records = train.train(replace(plain, free=[free]))
     trained, tuned = records[:6], records[6:]
     for found, expected in zip(trained, train.train(plain), strict=True):
@@ -469,7 +417,7 @@ def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
 
 
 def test_a_failed_training_is_failed_when_tuned_too() -> None:
-    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["log_loss"]]))
+    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["single_label"]["log_loss"]]))
     assert [r["failed"] for r in found] == [True, True]
 
 

@@ -31,7 +31,7 @@ class Roles:
     Attributes:
         target: the column of the classes, or several, each with whether that class is right.
         votes: a column for each class, with votes or probabilities; then there is no target.
-        text: a column to read as text.
+        text: columns to read as text.
         drop: columns to leave out.
         numeric, categorical: columns to read so, whatever they look like.
         group: rows of the same value stay together in every split.
@@ -43,7 +43,7 @@ class Roles:
 
     target: tuple[str, ...] = ()
     votes: tuple[str, ...] = ()
-    text: str | None = None
+    text: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
@@ -58,8 +58,9 @@ class Roles:
         lists = {"--target": self.target, "--votes": self.votes, "--drop": tuple(dict.fromkeys(self.drop))}
         lists |= {"--numeric": tuple(dict.fromkeys(self.numeric))}
         lists |= {"--categorical": tuple(dict.fromkeys(self.categorical))}
-        ones = {"--text": self.text, "--group": self.group, "--weight": self.weight, "--test-column": self.test_column}
+        ones = {"--group": self.group, "--weight": self.weight, "--test-column": self.test_column}
         found = [("--target", column) for column in lists.pop("--target")]
+        found += [("--text", column) for column in self.text]
         found += [(option, column) for option, column in ones.items() if column is not None]
         return found + [(option, column) for option, columns in lists.items() for column in columns]
 

@@ -29,7 +29,7 @@ class Dataset:
         classes: their names.
         numeric: columns of numbers, (N, .).
         categorical: columns of strings, (N, .).
-        text: a column of texts.
+        text: columns of texts, (N, .).
         images: (N, height, width, channels).
         votes: how many raters chose each class, or its probability, (N, C). Then ``labels`` is the majority.
         groups: numbers (N,); rows of the same number stay together.
@@ -47,7 +47,7 @@ class Dataset:
     fingerprint: str
     numeric: pl.DataFrame = field(default_factory=pl.DataFrame)
     categorical: pl.DataFrame = field(default_factory=pl.DataFrame)
-    text: list[str] | None = None
+    text: pl.DataFrame = field(default_factory=pl.DataFrame)
     votes: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     images: np.ndarray | None = None
@@ -117,7 +117,9 @@ def table(
 
 
 def _roles(target: str | tuple[str, ...] | None, roles: dict[str, Any]) -> Roles:
-    return Roles((target,) if isinstance(target, str) else target or (), **roles)
+    text = roles.pop("text", None) or ()
+    target = (target,) if isinstance(target, str) else target or ()
+    return Roles(target, text=(text,) if isinstance(text, str) else tuple(text), **roles)
 
 
 def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
@@ -175,14 +177,13 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         notes.append(f"Rows count by {roles.weight!r}, in training and in the metrics.")
     if roles.test_column is not None:
         types[roles.test_column] = "rows to test on"
-    text = None
-    if roles.text is not None:
-        if frame[roles.text].dtype != pl.String:
-            raise InputError(f"Expected the column {roles.text!r} to hold text, but it is {frame[roles.text].dtype}.")
-        text = frame[roles.text].fill_null("").to_list()
-        types[roles.text] = "text"
+    for column in roles.text:
+        if frame[column].dtype != pl.String:
+            raise InputError(f"Expected the column {column!r} to hold text, but it is {frame[column].dtype}.")
+    text = frame.select(pl.col(column).fill_null("") for column in roles.text)
+    types |= dict.fromkeys(roles.text, "text")
     found = columns.features(frame.drop(types), roles, raw.arrays, raw.test)
-    if not found.numeric.width and not found.categorical.width and text is None and raw.images is None:
+    if not found.numeric.width and not found.categorical.width and not text.width and raw.images is None:
         told = ", ".join(map(repr, roles.target or roles.votes))
         left = " ".join(found.notes)
         raise InputError(

@@ -16,6 +16,7 @@ from lossfit.compare import data as sources
 from lossfit.compare import device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
+from lossfit.compare.search import Candidate
 from lossfit.compare.train import PATIENCE, Task, steps_for
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
@@ -41,7 +42,7 @@ class Plan:
 
     source: str
     target: str | tuple[str, ...] | None = None
-    text: str | None = None
+    text: str | tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     impute: bool = False
     embedding: str | None = None
@@ -61,6 +62,7 @@ class Plan:
     test_column: str | None = None
     max_rows: int = MAX_ROWS
     device: str = "auto"
+    text_features: str = "auto"
     search: str = search.SEARCHES[0]
 
     @property
@@ -69,7 +71,7 @@ class Plan:
         return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
 
     @property
-    def candidates(self) -> list[search.Candidate]:
+    def candidates(self) -> list[Candidate]:
         """What takes part, the reference first."""
         return search.choose(self.losses, self.metric, self.kind.family)
 
@@ -79,7 +81,7 @@ class Plan:
         return sources.load(self.source, self.target, test=self.test, **roles)
 
     @property
-    def trained(self) -> list[search.Candidate]:
+    def trained(self) -> list[Candidate]:
         """Those that need trainings of their own."""
         return [candidate for candidate in self.candidates if not candidate.tuned]
 
@@ -146,16 +148,16 @@ def run(
     """
     plan.check()
     data = plan.load()
-    features.check(data, plan.embedding)
     drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise, plan.max_rows or None)
     if data.groups is not None:
         drawn = splits.equalised(data, drawn, plan.seed)
     store.check_folder(out, plan, data.fingerprint, resume)
+    read, of_text = features.reader(data, plan.text_features, plan.embedding)
     kind, told = models.resolve(plan.model, data.image, steps_for(len(drawn[0].train)))
-    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *([told] if told else [])])
+    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
     show(data)
     start, before = time.perf_counter(), _seconds(out)
-    matrices = features.make(data, drawn, plan.embedding)
+    matrices = features.make(data, drawn, read)
     store.make_folder(out, plan, data.fingerprint)
     model, where = _model(kind, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1

@@ -69,7 +69,7 @@ def divided(task: Task, together: Together, progress: Callable[[float], None]) -
             gc.collect()
             halves = _halves(task, rows, columns)
             if not halves:
-                raise InputError(_too_large(task, rows[0], told))
+                raise InputError(_too_large(task, rows[0], told)) from None
             waiting[:0] = halves
             continue
         done += size

@@ -6,23 +6,18 @@ scikit-learn fits, and reads texts; the rest of the arithmetic is here, as in sc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder
 
 from lossfit.compare.columns import MANY_VALUES
 from lossfit.compare.errors import InputError
+from lossfit.compare.parts import Numbers, Part, Stored, are_strings, check_shape
+from lossfit.compare.texts import Columns, HashedColumns
 
-TEXT_DIMENSIONS = 256
 # How many standard deviations from the training rows others may be; single precision would overflow.
 FURTHEST = 1e6
-
-Stored = tuple[dict[str, Any], dict[str, np.ndarray]]
-"""What a part consists of: settings for JSON, and arrays."""
 
 
 class Rows(NamedTuple):
@@ -33,7 +28,7 @@ class Rows(NamedTuple):
         numeric: (N, .), missing values as NaN.
         categorical: (N, .), of strings.
         vectors: (N, .), of texts, by an embedding model.
-        text: (N,), of strings.
+        text, hashed: (N, .), of texts to be read by a vocabulary, or by the hashes of their words.
     """
 
     images: np.ndarray | None = None
@@ -41,23 +36,10 @@ class Rows(NamedTuple):
     categorical: np.ndarray | None = None
     vectors: np.ndarray | None = None
     text: np.ndarray | None = None
+    hashed: np.ndarray | None = None
 
     def take(self, rows: np.ndarray | slice) -> Rows:
         return Rows(*(None if part is None else part[rows] for part in self))
-
-
-class Part(Protocol):
-    """One kind of columns to a matrix."""
-
-    @property
-    def width(self) -> int:
-        """Columns of the matrix."""
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The matrix (N, width)."""
-
-    def stored(self) -> Stored:
-        """Settings and arrays, from which ``restore`` makes it again."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +64,9 @@ class Preparation:
             InputError: texts hold too few words.
         """
         found: dict[str, tuple[Part, np.ndarray]] = {}
-        if rows.images is not None:
-            found["images"] = Pixels.fit(rows.images)
-        if rows.numeric is not None:
-            found["numeric"] = Numbers.fit(rows.numeric, missing=missing)
-        if rows.categorical is not None:
-            found["categorical"] = Categories.fit(rows.categorical)
-        if rows.vectors is not None:
-            found["vectors"] = Numbers.fit(rows.vectors)
-        if rows.text is not None:
-            found["text"] = Texts.fit(rows.text)
+        for name, values in rows._asdict().items():
+            if values is not None:
+                found[name] = KINDS[name].fit(values, **({"missing": missing} if name == "numeric" else {}))
         return cls({name: part for name, (part, _) in found.items()}), _joined([matrix for _, matrix in found.values()])
 
     @property
@@ -127,53 +102,6 @@ class Preparation:
                 told = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 raise InputError(f"The preparation of {name} cannot be rebuilt: {told}") from error
         return cls(parts)
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Missing numbers become the median, then (x - mean) / scale.
-
-    Attributes:
-        mean, scale: (D,).
-        median: (D,), if numbers may be missing.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    median: np.ndarray | None = None
-
-    @classmethod
-    def fit(cls, values: np.ndarray, *, missing: bool = False) -> tuple[Numbers, np.ndarray]:
-        median = None
-        if missing:
-            imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-            values, median = imputer.fit_transform(values), imputer.statistics_
-        scaler = StandardScaler().fit(values)
-        found = cls(scaler.mean_, scaler.scale_, median)
-        return found, found(values)
-
-    @property
-    def width(self) -> int:
-        return len(self.mean)
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        if self.median is not None:
-            values = np.where(np.isnan(values), self.median.astype(values.dtype), values)
-        found: np.ndarray = (values - self.mean.astype(values.dtype)) / self.scale.astype(values.dtype)
-        return found
-
-    def stored(self) -> Stored:
-        arrays = {"mean": self.mean, "scale": self.scale}
-        return {}, arrays if self.median is None else {**arrays, "median": self.median}
-
-    @classmethod
-    def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Numbers:
-        found = cls(arrays["mean"], arrays["scale"], arrays.get("median"))
-        _check_shape("scale", found.scale, found.mean.shape)
-        _check_shape("mean", found.mean, (found.mean.size,))
-        if found.median is not None:
-            _check_shape("median", found.median, found.mean.shape)
-        return found
 
 
 @dataclass(frozen=True)
@@ -218,75 +146,11 @@ class Categories:
     @classmethod
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Categories:
         for lists in (settings["common"], settings["rare"]):
-            if not isinstance(lists, list) or not all(_are_strings(found) for found in lists):
+            if not isinstance(lists, list) or not all(are_strings(found) for found in lists):
                 raise ValueError("expected lists of strings for the columns.")
         if len(settings["common"]) != len(settings["rare"]):
             raise ValueError("expected as many columns of rare categories as of common ones.")
         return cls(settings["common"], settings["rare"])
-
-
-@dataclass(frozen=True)
-class Texts:
-    """TF-IDF of words and pairs of words, reduced to at most 256 dimensions, and scaled.
-
-    Attributes:
-        vocabulary: words and pairs, in the order of ``idf``.
-        idf: (V,).
-        scaling: of what comes out.
-        components: (dimensions, V), if V is above 256.
-    """
-
-    vocabulary: list[str]
-    idf: np.ndarray
-    scaling: Numbers
-    components: np.ndarray | None = None
-
-    @classmethod
-    def fit(cls, text: np.ndarray) -> tuple[Texts, np.ndarray]:
-        tfidf = TfidfVectorizer(**_TFIDF, min_df=2, max_features=50_000)
-        try:
-            found = tfidf.fit_transform(text)
-        except ValueError as error:
-            raise InputError(f"The text column holds too few words to learn from: {error}") from error
-        words, idf = tfidf.get_feature_names_out().tolist(), tfidf.idf_
-        if found.shape[1] <= TEXT_DIMENSIONS:
-            scaling, matrix = Numbers.fit(found.toarray())
-            return cls(words, idf, scaling), matrix
-        reduce = TruncatedSVD(min(TEXT_DIMENSIONS, found.shape[0] - 1), random_state=0).fit(found)
-        scaling, matrix = Numbers.fit(found @ reduce.components_.T)
-        return cls(words, idf, scaling, reduce.components_), matrix
-
-    @property
-    def width(self) -> int:
-        return self.scaling.width
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        tfidf = TfidfVectorizer(**_TFIDF, vocabulary=self.vocabulary)
-        tfidf.idf_ = self.idf
-        found = tfidf.transform(values)
-        return self.scaling(found.toarray() if self.components is None else found @ self.components.T)
-
-    def stored(self) -> Stored:
-        arrays = {"idf": self.idf, **self.scaling.stored()[1]}
-        if self.components is not None:
-            arrays["components"] = self.components
-        return {"vocabulary": self.vocabulary}, arrays
-
-    @classmethod
-    def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Texts:
-        words, scaling = settings["vocabulary"], Numbers.restore({}, arrays)
-        if not _are_strings(words) or len(set(words)) < len(words) or not words:
-            raise ValueError("expected a vocabulary of distinct strings.")
-        found = cls(words, arrays["idf"], scaling, arrays.get("components"))
-        _check_shape("idf", found.idf, (len(words),))
-        if found.components is not None:
-            _check_shape("components", found.components, (scaling.width, len(words)))
-        elif scaling.width != len(words):
-            raise ValueError(f"expected {len(words)} means, but got {scaling.width}.")
-        return found
-
-
-_TFIDF: dict[str, Any] = {"sublinear_tf": True, "ngram_range": (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -329,8 +193,8 @@ class Pixels:
     def restore(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Pixels:
         height, width = (int(n) for n in settings["size"])
         found = cls(arrays["mean"], arrays["spread"], (height, width))
-        _check_shape("mean", found.mean, (found.mean.size,))
-        _check_shape("spread", found.spread, found.mean.shape)
+        check_shape("mean", found.mean, (found.mean.size,))
+        check_shape("spread", found.spread, found.mean.shape)
         return found
 
 
@@ -339,21 +203,11 @@ KINDS: dict[str, Any] = {
     "numeric": Numbers,
     "categorical": Categories,
     "vectors": Numbers,
-    "text": Texts,
+    "text": Columns,
+    "hashed": HashedColumns,
 }
 """The class of each part."""
 
 
 def _joined(matrices: list[np.ndarray]) -> np.ndarray:
     return np.hstack(matrices).clip(-FURTHEST, FURTHEST).astype(np.float32)
-
-
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError(
-            f"expected finite numbers of shape {shape} in {name!r}, but got {array.dtype} of shape {array.shape}."
-        )
-
-
-def _are_strings(found: object) -> bool:
-    return isinstance(found, list) and all(isinstance(entry, str) for entry in found)

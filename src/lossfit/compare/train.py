@@ -336,7 +336,7 @@ class _AdamW:
             )
 
     @torch.no_grad()
-    def step(self, grads: tuple[Tensor, ...]) -> None:
+    def step(self, grads: list[Tensor]) -> None:
         rate = self.rate * (1 - self.taken / self.steps)
         self.taken += 1
         for i, (parameter, grad) in enumerate(zip(self.model.parameters, grads, strict=True)):

@@ -67,7 +67,8 @@ def fit(
     if data.test is None:
         split = replace(split, train=np.concatenate([split.train, split.test]))
     split = replace(split, test=split.test[:0])
-    rows = features.rows_of(data, plan.embedding)
+    read, _ = features.reader(data, plan.text_features, plan.embedding)
+    rows = features.rows_of(data, read)
     # The medians too, so that the model can fill in what is missing in other rows.
     preparation, matrix = Preparation.fit(rows.take(split.train), missing=rows.numeric is not None)
     architecture = models.choose(network, preparation.width, len(data.classes), data.image)
@@ -98,7 +99,7 @@ def fit(
         list(data.target),
         [] if data.votes is None else data.classes,
         plan.weight,
-        Reading.of(data, plan.text, plan.embedding, plan.impute),
+        Reading.of(data, read, plan.impute),
         preparation,
         architecture,
         module,

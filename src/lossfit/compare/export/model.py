@@ -326,7 +326,7 @@ def _restored(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
 
 def _check_widths(reading: Reading, preparation: Preparation) -> None:
     """Whether the columns that are read are as many as are prepared."""
-    text = None if reading.text is None else "text" if reading.embedding is None else "vectors"
+    text = {"tfidf": "text", "hashing": "hashed", "sentence": "vectors"}[reading.reader] if reading.text else None
     wanted = {"images": reading.images, "numeric": reading.numeric, "categorical": reading.categorical}
     names = [name for name, columns in wanted.items() if columns] + ([text] if text else [])
     if names != list(preparation.parts):
@@ -336,6 +336,8 @@ def _check_widths(reading: Reading, preparation: Preparation) -> None:
     stored = preparation.stored()[0]
     if reading.categorical and len(stored["categorical"]["common"]) != len(reading.categorical):
         raise ValueError("Expected categories for each column of strings.")
+    if text in ("text", "hashed") and len(stored[text]["columns"]) != len(reading.text):
+        raise ValueError("Expected words for each column of texts.")
     if reading.images is not None and [*stored["images"]["size"]] != reading.images[:2]:
         raise ValueError("Expected images of one size.")
 

@@ -40,8 +40,9 @@ class Reading:
 
     Attributes:
         numeric, categorical: columns, in the order of the model's features.
-        text: a column of texts.
-        embedding: the model of sentence-transformers that reads them.
+        text: columns of texts.
+        reader: how they are read, "tfidf", "hashing" or "sentence".
+        embedding: the model of sentence-transformers that reads them, if it is "sentence".
         images: height, width and channels.
         impute: whether missing values are filled in.
         single: whether numbers are read in single precision.
@@ -50,22 +51,24 @@ class Reading:
 
     numeric: list[str] = field(default_factory=list)
     categorical: list[str] = field(default_factory=list)
-    text: str | None = None
-    embedding: str | None = None
+    text: list[str] = field(default_factory=list)
+    reader: str = "tfidf"
+    embedding: str = ""
     images: list[int] | None = None
     impute: bool = False
     single: bool = False
     dtypes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Dataset, text: str | None, embedding: str | None, impute: bool) -> Reading:
+    def of(cls, data: Dataset, reader: features.Reader, impute: bool) -> Reading:
         """As the data was read."""
         names = [*data.numeric.columns, *data.categorical.columns]
         return cls(
             data.numeric.columns,
             data.categorical.columns,
-            text,
-            embedding,
+            data.text.columns,
+            reader.kind,
+            reader.model,
             None if data.images is None else [int(n) for n in data.images.shape[1:]],
             impute,
             bool(data.numeric.width) and all(dtype == pl.Float32 for dtype in data.numeric.dtypes),
@@ -83,7 +86,7 @@ class Reading:
             KeyError, TypeError, ValueError: it is none.
         """
         made = cls(**{name: found[name] for name in cls.__dataclass_fields__})
-        if not all(isinstance(name, str) for names in (made.numeric, made.categorical) for name in names):
+        if not all(isinstance(name, str) for names in (made.numeric, made.categorical, made.text) for name in names):
             raise TypeError("the names of columns are strings.")
         if made.images is not None and (len(made.images) != 3 or not all(isinstance(n, int) for n in made.images)):
             raise TypeError("images have height, width and channels.")
@@ -92,7 +95,7 @@ class Reading:
     @property
     def names(self) -> list[str]:
         """The columns that must be there."""
-        return [*self.numeric, *self.categorical, *([] if self.text is None else [self.text])]
+        return [*self.numeric, *self.categorical, *self.text]
 
     def read(self, source: Any, preparation: Preparation, impute: bool | None = None) -> Found:
         """Rows of a file, a folder, a table or an array.
@@ -131,17 +134,15 @@ class Reading:
         known = preparation.parts.get("categorical")
         if isinstance(known, Categories):
             notes += _unseen(strings, known)
-        text = vectors = None
-        if self.text is not None and self.embedding is not None:
-            vectors = features.embed(self._text(raw.frame[self.text]), self.embedding)
-        elif self.text is not None:
-            text = np.array(self._text(raw.frame[self.text]), dtype=object)
+        text: dict[str, np.ndarray] = {}
+        if self.text:
+            frame = pl.DataFrame([self._text(raw.frame[name]) for name in self.text])
+            text = features.texts(frame.to_numpy(), features.Reader(self.reader, self.embedding))
         rows = Rows(
             None if self.images is None else raw.images,
             numbers.to_numpy() if self.numeric else None,
             strings.to_numpy() if self.categorical else None,
-            vectors,
-            text,
+            **text,
         )
         return Found(rows, raw.frame, notes)
 
@@ -174,7 +175,7 @@ class Reading:
         if path.suffix not in (".csv", ".parquet"):
             raise InputError(f"Expected rows in {KINDS}, or an image, but got {str(path)!r}.")
         strings = [name for name, dtype in self.dtypes.items() if _is_string(dtype)]
-        return Raw(tables.read_file(path, [*strings, *([] if self.text is None else [self.text])]), "")
+        return Raw(tables.read_file(path, [*strings, *self.text]), "")
 
     def _pictures(self, path: Path) -> Raw:
         if self.images is None:
@@ -215,10 +216,10 @@ class Reading:
             column = whole if "Int" in trained and (whole == column).all() else column.cast(pl.Float64)
         return column.cast(pl.String)
 
-    def _text(self, column: pl.Series) -> list[str]:
+    def _text(self, column: pl.Series) -> pl.Series:
         if column.dtype not in columns.STRINGS and column.null_count() < len(column):
             raise InputError(f"Expected the column {column.name!r} to hold text, but it is {column.dtype}.")
-        return column.cast(pl.String).fill_null("").to_list()
+        return column.cast(pl.String).fill_null("")
 
 
 def _is_string(dtype: str) -> bool:

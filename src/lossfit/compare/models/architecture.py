@@ -35,8 +35,9 @@ class Architecture:
         folder: where the user's own module is looked for first; the current folder if empty.
 
     A factory is called with those of these arguments that it takes: ``features``, the length of a row; ``classes``;
-    ``shape``, (channels, height, width) of images or (features,). Its module is called with (B, channels, height,
-    width) if rows are images and nothing else, or with (B, features), in float32, and returns scores (B, classes).
+    ``shape``, (channels, height, width) of images or (features,). Its module is called with (B, features) in float32,
+    and returns scores (B, classes). Where rows are images and nothing else, it is called with (B, channels, height,
+    width), unless the factory takes ``features`` and not ``shape``.
     """
 
     kind: str
@@ -66,17 +67,15 @@ class Architecture:
         if self.kind == "linear":
             return nn.Sequential(nn.Linear(self.features, self.classes))
         if self.kind == "mlp":
-            return nn.Sequential(
-                nn.Linear(self.features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.classes)
-            )
+            return nn.Sequential(nn.Linear(self.features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.classes))
         if self.kind == "cnn":
             assert self.image is not None
             others = self.features - self.image[0] * self.image[1] * self.image[2]
             return ResidualCNN(self.image, others, self.classes)
         shape = self.image if self._only_image else (self.features,)
         offered = {"features": self.features, "classes": self.classes, "shape": shape}
-        made = own.make(self.kind, self.folder or str(Path.cwd()), offered)
-        module = OfImages(made, self.image) if self._only_image and self.image else made
+        made, plain = own.make(self.kind, self.folder or str(Path.cwd()), offered)
+        module = OfImages(made, self.image) if self._only_image and self.image and not plain else made
         if any(nn.parameter.is_lazy(p) for p in module.parameters()):
             own.output(self.kind, module, torch.zeros(2, self.features))
         return module

@@ -37,7 +37,7 @@ class Models:
         return list(torch.autograd.grad(loss, self.parameters))
 
     def per_model(self, tensor: Tensor, index: int) -> Tensor:
-        """The numbers of a tensor of the state by split and setting, (S, T, ...), and back: applied twice it is none."""
+        """A tensor of the state by split and setting, (S, T, ...); applied to that, the tensor again."""
         return tensor
 
     def by_setting(self, values: Tensor, index: int) -> Tensor:

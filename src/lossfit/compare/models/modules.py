@@ -57,7 +57,10 @@ class Modules(Models):
 
     def _gathered(self, name: str) -> Tensor:
         """A tensor of all modules, (S, T, ...)."""
-        return torch.stack([_named(m, name).detach() for m in self._modules]).unflatten(0, (self.splits, self.settings))
+        found: Tensor = torch.stack([_named(m, name).detach() for m in self._modules]).unflatten(
+            0, (self.splits, self.settings)
+        )
+        return found
 
     @property
     def state(self) -> list[Tensor]:
@@ -78,7 +81,8 @@ class Modules(Models):
                 with drawing(seed * 1_000_003 + self._taken, self.device):
                     found = [module(rows) for rows in ([x[s]] if learning else x[s].split(EVALUATED))]
                 each.append(torch.cat(found).to(x.dtype))
-        return torch.stack(each).unflatten(0, (len(self._seeds), settings)).transpose(1, 2)
+        z: Tensor = torch.stack(each).unflatten(0, (len(self._seeds), settings)).transpose(1, 2)
+        return z
 
     def _loaded(self, module: nn.Module, split: int, setting: int, state: list[Tensor]) -> nn.Module:
         with torch.no_grad():

@@ -49,8 +49,10 @@ def load(name: str, folder: str) -> Callable[..., Any]:
     return function
 
 
-def make(name: str, folder: str, offered: dict[str, Any]) -> nn.Module:
+def make(name: str, folder: str, offered: dict[str, Any]) -> tuple[nn.Module, bool]:
     """A network, from the factory called with those of the offered arguments that its signature has.
+
+    Whether it wants plain rows comes too: it is called with the number of features and not with the shape.
 
     Raises:
         InputError: the factory needs other arguments, raises, or returns no module.
@@ -67,7 +69,7 @@ def make(name: str, folder: str, offered: dict[str, Any]) -> nn.Module:
             raise InputError(f"--model {name}: {told} raised {_told(error)}") from error
     if not isinstance(found, nn.Module):
         raise InputError(f"--model {name}: expected {told} to return a torch.nn.Module, but got {_kind(found)}.")
-    return found
+    return found, "features" in arguments and "shape" not in arguments
 
 
 def check(name: str, new: Callable[[], nn.Module], rows: Tensor, classes: int) -> None:
@@ -133,8 +135,8 @@ def _accepted(name: str, function: Callable[..., Any], offered: dict[str, Any]) 
     unknown = [n for n in needed if n not in named or n not in offered]
     if unknown:
         raise InputError(
-            f"--model {name}: it needs {', '.join(map(repr, unknown))}, but is called with those of {', '.join(OFFERED)} "
-            "that it takes by name."
+            f"--model {name}: it needs {', '.join(map(repr, unknown))}, but is called with those of "
+            f"{', '.join(OFFERED)} that it takes by name."
         )
     return {k: v for k, v in offered.items() if k in named}
 
@@ -145,7 +147,13 @@ def _told(error: BaseException) -> str:
 
 def _kind(value: object) -> str:
     kind = type(value)
-    return "None" if value is None else kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return (
+        "None"
+        if value is None
+        else kind.__name__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__name__}"
+    )
 
 
 @contextmanager
