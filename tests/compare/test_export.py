@@ -325,17 +325,22 @@ def _logits(model: Model, frame: pl.DataFrame) -> torch.Tensor:
     return found
 
 
-def test_any_number_of_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bce", "bce+tuned_thresholds"])
+def test_any_number_of_classes(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, 3))
     labels = (x[:, :2] + rng.normal(0, 0.3, (ROWS, 2)) > 0).astype(int)
     frame = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "drama": labels[:, 0], "crime": labels[:, 1]})
     plan = engine.Plan("t", ("drama", "crime"), metric="micro_f1")
-    before = fitted(data.table(frame, "t", ("drama", "crime")), "bce", plan)
+    before = fitted(data.table(frame, "t", ("drama", "crime")), name, plan)
     before.save(tmp_path / "m")
     found = load_model(tmp_path / "m").predictions(frame)
     assert found.table.columns == ["drama", "crime", "p_drama", "p_crime"]
     scores = _logits(before, frame)
+    if name != "bce":
+        assert before.offset is not None
+        assert any(before.offset)
+        scores = scores + torch.tensor(before.offset)
     assert found.table.select("p_drama", "p_crime").to_numpy() == pytest.approx(scores.sigmoid().numpy(), abs=1e-6)
     assert np.array_equal(found.table.select("drama", "crime").to_numpy(), (scores > 0).numpy())
     predicted = found.table.select("drama", "crime").to_numpy()

@@ -10,9 +10,10 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from lossfit.compare import preparation
+from lossfit.compare import columns
+from lossfit.compare import texts as reading
 from lossfit.compare.errors import InputError
 from lossfit.compare.preparation import Preparation, Rows
 
@@ -35,7 +36,8 @@ def strings(rows: int, seed: int, spread: float = 9) -> np.ndarray:
 
 def texts(rows: int, seed: int, words: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return np.array([" ".join(f"Wort{k}é" for k in rng.integers(0, words, 7)) for _ in range(rows)], dtype=object)
+    found = [[" ".join(f"Wort{k}é" for k in rng.integers(0, words, 7))] for _ in range(rows)]
+    return np.array(found, dtype=object)
 
 
 def both(rows: Rows, *, missing: bool = False) -> tuple[Preparation, Preparation, np.ndarray]:
@@ -70,22 +72,23 @@ def test_numbers_are_standardised_as_by_scikit_learn(kind: type, missing: bool) 
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 def test_categories_are_those_of_scikit_learn() -> None:
     rows, new = strings(ROWS, 0), strings(NEW, 1)
-    assert len(set(rows[:, 1])) < preparation.MANY_VALUES
+    assert len(set(rows[:, 1])) < columns.MANY_VALUES
     steps = OneHotEncoder(max_categories=50, handle_unknown="infrequent_if_exist", sparse_output=False)
     check(Rows(categorical=rows), Rows(categorical=new), steps, "categorical")
     assert "d" in new[:, 0]
     many, new = strings(6 * ROWS, 0, 40), strings(6 * NEW, 1, 40)
-    assert len(set(many[:, 1])) > preparation.MANY_VALUES
+    assert len(set(many[:, 1])) > columns.MANY_VALUES
     check(Rows(categorical=many), Rows(categorical=new), steps, "categorical")
 
 
 @pytest.mark.parametrize("words", [20, 60])
 def test_texts_are_those_of_scikit_learn(words: int) -> None:
     rows, new = texts(ROWS, 0, words), texts(NEW, 1, 2 * words)
+    ravel = FunctionTransformer(lambda column: column[:, 0])
     tfidf = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=50_000)
-    steps = [tfidf, TruncatedSVD(12, random_state=0), StandardScaler()]
+    steps = [ravel, tfidf, TruncatedSVD(12, random_state=0), StandardScaler()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "TEXT_DIMENSIONS", 12)
+        patch.setattr(reading, "DIMENSIONS", 12)
         check(Rows(text=rows), Rows(text=new), make_pipeline(*steps), "text")
 
 
@@ -101,9 +104,10 @@ def test_pixels_are_scaled_by_channel(kind: type) -> None:
 
 
 def test_all_kinds_come_back_side_by_side() -> None:
-    rows = Rows(None, numbers(ROWS, 0, float), strings(ROWS, 0), numbers(ROWS, 2, np.float32), texts(ROWS, 0, 9))
+    words, vectors = texts(ROWS, 0, 9), numbers(ROWS, 2, np.float32)
+    rows = Rows(None, numbers(ROWS, 0, float), strings(ROWS, 0), vectors, np.hstack([words, words]), words)
     fitted, restored, _ = both(rows)
-    assert list(restored.parts) == ["numeric", "categorical", "vectors", "text"]
+    assert list(restored.parts) == ["numeric", "categorical", "vectors", "text", "hashed"]
     assert np.array_equal(restored(rows), fitted(rows))
 
 
@@ -120,9 +124,9 @@ def test_all_kinds_come_back_side_by_side() -> None:
         (lambda s, a: s["categorical"].pop("rare"), "'rare' is missing"),
         (lambda s, a: s["categorical"].update(common=[["a"], [1]]), "lists of strings"),
         (lambda s, a: s["categorical"]["rare"].pop(), "as many columns of rare categories"),
-        (lambda s, a: s["text"]["vocabulary"].pop(), r"shape \(\d+,\) in 'idf'"),
-        (lambda s, a: s["text"].update(vocabulary=["a", "a"]), "distinct strings"),
-        (lambda s, a: a.update({"text.mean": np.ones(2), "text.scale": np.ones(2)}), "expected .* means, but got 2"),
+        (lambda s, a: s["text"]["columns"][0]["vocabulary"].pop(), r"shape \(\d+,\) in 'idf'"),
+        (lambda s, a: s["text"]["columns"][0].update(vocabulary=["a", "a"]), "distinct strings"),
+        (lambda s, a: a.update({"text.0.mean": np.ones(2), "text.0.scale": np.ones(2)}), "expected .* means, but got 2"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change: Any, told: str) -> None:

@@ -124,6 +124,8 @@ def _tuned(task: train.Task, found: train.Trained) -> dict[str, Any]:
         return {"offset": posthoc.prior_offsets(found.log_p, found.labels, task.metric, weight)[0].tolist()}
     if task.candidate.tuned == "temperature":
         return {"temperature": posthoc.temperatures(found.log_p, found.labels, weight).item()}
+    if task.candidate.tuned == "thresholds":
+        return {"offset": posthoc.threshold_offsets(found.log_p, found.labels, task.metric, weight)[0].tolist()}
     return {}
 
 

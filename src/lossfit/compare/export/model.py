@@ -69,7 +69,7 @@ class Model:
         preparation: rows to features.
         architecture: what the network is made from.
         network: features to logits.
-        offset: added to the log-probabilities (C,), where a prior was tuned.
+        offset: added to the log-probabilities or logits (C,), where a prior or thresholds were tuned.
         temperature: that log-probabilities are divided by, where it was tuned.
         trained: how it came about, to be read by people.
     """
@@ -144,7 +144,7 @@ class Model:
     def adjusted(self, logits: Tensor) -> Tensor:
         """Logits to log-probabilities, by the rule of the loss and what was tuned after training."""
         if self.family == "multi_label":
-            return logits
+            return logits if self.offset is None else logits + logits.new_tensor(self.offset)
         log_p = _log_probabilities(self.loss, self.params, logits)
         if self.offset is not None:
             log_p = (log_p + log_p.new_tensor(self.offset)).log_softmax(1)

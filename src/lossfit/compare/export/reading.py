@@ -86,8 +86,10 @@ class Reading:
             KeyError, TypeError, ValueError: it is none.
         """
         made = cls(**{name: found[name] for name in cls.__dataclass_fields__})
-        if not all(isinstance(name, str) for names in (made.numeric, made.categorical, made.text) for name in names):
+        if not all(isinstance(name, str) for name in made.names):
             raise TypeError("the names of columns are strings.")
+        if made.reader not in features.TEXT_FEATURES[1:]:
+            raise TypeError(f"texts are not read by {made.reader!r}.")
         if made.images is not None and (len(made.images) != 3 or not all(isinstance(n, int) for n in made.images)):
             raise TypeError("images have height, width and channels.")
         return made
