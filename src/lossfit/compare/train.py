@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossfit import gap, registry
-from lossfit.compare import metrics, posthoc, proposals
+from lossfit.compare import given, metrics, posthoc, proposals
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Stacked, per_model, pick
@@ -50,6 +50,7 @@ class Task:
         prune: whether, at the checkpoints in :data:`RUNGS`, the worse half of each split's settings is given up.
         patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
         proposed: how many settings are tried besides, proposed for each split by its validation rows.
+        given: whether the test rows are the same in all splits.
     """
 
     candidate: Candidate
@@ -66,6 +67,7 @@ class Task:
     prune: bool = False
     patience: int = 0
     proposed: int = 0
+    given: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -359,6 +361,14 @@ class _Best:
         pairs = enumerate(zip(self.parameters, other.parameters, strict=True))
         self.parameters = [torch.cat(pair, 1 if i == 2 else 2) for i, pair in pairs]
 
+    def chosen(self, values: Tensor) -> Tensor:
+        """The setting of each split that is best by these values (S, T), the first if they tie; of the pruned ones only
+        if all others failed (S,).
+        """
+        whole = torch.where(self.pruned, -torch.inf, values)
+        ranked = torch.where((whole == -torch.inf).all(1, keepdim=True), values, whole)
+        return torch.from_numpy(np.argmax(ranked.numpy(), 1))
+
     def going_on(self, checkpoint: int, splits: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the models in training go on: rows (S'',) of ``splits``, and of each columns (S'', T'') of
         ``trials``.
@@ -424,7 +434,8 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
 
     ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
     the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
-    free, the curves are those of the models before they were tuned.
+    free, the curves are those of the models before they were tuned. Where the test rows are given, ``left_out_...`` are
+    the metrics without a tenth of them at a time, of the model that is chosen in each split.
     """
     weight, curves = task.weights("test"), {}
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
@@ -460,7 +471,22 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
                 **course,
             }
         )
+    if task.given:
+        _leave_out(task, records, best, values, log_p, target)
     return records
+
+
+def _leave_out(
+    task: Task, records: list[dict[str, Any]], best: _Best, values: Tensor, log_p: Tensor, target: Tensor
+) -> None:
+    trials = values.shape[1]
+    models = torch.arange(len(values)) * trials + best.chosen(values)
+    weight = task.weights("test")
+    tenths = given.groups(task.labels[task.splits[0].test])
+    found = given.left_out(task.kind.metrics, log_p[models], target[models], weight, tenths)
+    for m, record in enumerate(records):
+        chosen = m == models[m // trials]
+        record |= {f"left_out_{name}": of[m // trials] if chosen else None for name, of in found.items()}
 
 
 def _curves(log_p: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, list[Any]]:
