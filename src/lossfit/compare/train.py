@@ -121,7 +121,8 @@ class _Data:
 
     def __init__(self, task: Task) -> None:
         train, validation, test = zip(*task.matrices, strict=True)
-        self.x = [torch.from_numpy(part) for part in train]
+        # What another process shares may not be written to, of which torch warns.
+        self.x = [torch.from_numpy(part if part.flags.writeable else part.copy()) for part in train]
         self.x_validation, self.x_test = (torch.from_numpy(np.stack(parts)) for parts in (validation, test))
         self.y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
         self.y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
@@ -357,7 +358,7 @@ class _Best:
         self.settings = [[*a, *b] for a, b in zip(self.settings, other.settings, strict=True)]
         for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
             setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
-        self.steps = max(self.steps, other.steps)
+        self.steps = max(self.steps, other.steps, key=len)
         pairs = enumerate(zip(self.parameters, other.parameters, strict=True))
         self.parameters = [torch.cat(pair, 1 if i == 2 else 2) for i, pair in pairs]
 
