@@ -77,7 +77,8 @@ class Architecture:
         made, plain = own.make(self.kind, self.folder or str(Path.cwd()), offered)
         module = OfImages(made, self.image) if self._only_image and self.image and not plain else made
         if any(nn.parameter.is_lazy(p) for p in module.parameters()):
-            own.output(self.kind, module, torch.zeros(2, self.features))
+            own.output(self.kind, module.eval(), torch.zeros(2, self.features))
+            module.train()
         return module
 
     def check(self, rows: Tensor) -> None:
