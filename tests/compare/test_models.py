@@ -320,7 +320,7 @@ def test_trainings_are_divided_as_memory_needs_without_changing() -> None:
     assert int(parts) > 2
     assert same == "True"
     assert re.fullmatch(
-        r"There is not enough memory for a single training, on 165 rows of 3,000 features with 3 classes. Let it have "
+        r"There is not enough memory for a single training, on 165 rows of 3,000 features with 3 classes. Let there be "
         r"less by --max-rows, --workers 1 or a smaller --model. \(.*allocate memory.*\)",
         told,
     )

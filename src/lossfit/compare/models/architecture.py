@@ -148,7 +148,8 @@ def resolve(model: str, image: tuple[int, int, int] | None, steps: int) -> tuple
     """The kind of network for --model, and a note of the choice where it was "auto" on images.
 
     Then the convolutional network is taken if the images are of 8 x 8 pixels or more and a training is expected to
-    take 3 s at most: by ``benchmarks/compare.py`` on one thread, a step takes about 3 ms and 0.018 ms a pixel.
+    take 3 s at most: on an idle core a step was seen to take about 3 ms and 0.018 ms a pixel. What it takes on a busy
+    one is in ``benchmarks/results/compare-cpu.json``.
 
     Args:
         model: one of "auto", "linear", "mlp", "cnn" or ``package.module:factory``.
