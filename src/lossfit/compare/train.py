@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -343,14 +344,17 @@ class _AdamW:
     def step(self, grads: list[Tensor]) -> None:
         rate = self.rate * (1 - self.taken / self.steps)
         self.taken += 1
+        # m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), with the corrections taken out of the passes over all weights.
+        correction = math.sqrt(1 - 0.999**self.taken)
+        scale = correction / (1 - 0.9**self.taken)
         for i, (parameter, grad) in enumerate(zip(self.model.parameters, grads, strict=True)):
             first, second = self.moments[i]
             first.lerp_(grad, 0.1)
-            second.lerp_(grad.square(), 0.001)
-            update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
+            second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+            below = second.sqrt().add_(1e-8 * correction)
             if self.model.decays[i]:
                 parameter.mul_(self.model.by_setting(1 - rate * self.decay, i))
-            parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
+            parameter.addcmul_(torch.div(first, below, out=below), self.model.by_setting(rate, i), value=-scale)
 
 
 class _Best:
