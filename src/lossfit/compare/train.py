@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossfit import registry
-from lossfit.compare import metrics, posthoc
+from lossfit.compare import detail, metrics, posthoc
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Stacked
@@ -253,10 +253,13 @@ def _all_records(best: _Best, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
 
 
 def _records(task: Task, values: Tensor, steps: Tensor, log_p: Tensor, target: Tensor) -> list[dict[str, Any]]:
-    weight, curves = task.weights("test"), {}
+    weight = task.weights("test")
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
+    each = None if weight is None else metrics.by_model(weight, len(log_p))
     if task.kind is SINGLE_LABEL:
-        curves = _curves(log_p, target, None if weight is None else metrics.by_model(weight, len(log_p)))
+        curves = _curves(log_p, target, each) | detail.of_confusions(log_p, target, each, detail.chosen(values))
+    else:
+        curves = detail.of_classes(log_p > 0, target, each, detail.chosen(values))
     sign = 1 if task.kind.metrics[task.metric].higher else -1
     records = []
     for m in range(len(log_p)):
