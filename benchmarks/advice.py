@@ -73,10 +73,10 @@ def measure(half: data.Dataset) -> dict[str, Values]:
         added = free if candidate.name == SINGLE_LABEL.reference else []
         seeds = list(range(SPLITS))
         task = train.Task(
-            candidate, settings, drawn, matrices, half.labels, len(half.classes), HIDDEN, METRICS[0], seeds, added
+            candidate, settings, drawn, matrices, half.labels, len(half.classes), HIDDEN, METRICS[0], seeds, free=added
         )
         for metric, found in train.train_for(task, list(METRICS)).items():
-            keys = ("loss", "split", "trial", "failed", "validation", f"test_{metric}")
+            keys = ("loss", "split", "trial", "failed", "pruned", "validation", f"test_{metric}")
             records[metric] += [{k: record[k] for k in keys} for record in found]
     found = {}
     for metric in METRICS:

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import lossfit
 from lossfit import registry
-from lossfit.compare import search
+from lossfit.compare import proposals, search
 from lossfit.compare.metrics import METRICS
 from lossfit.compare.search import Candidate
 from lossfit.compare.splits import Split
@@ -46,7 +46,7 @@ def test_all_have_the_same_learning_rates_and_weight_decays(trials: int) -> None
 @pytest.mark.parametrize("seed", range(5))
 def test_rates_and_decays_cover_their_ranges_evenly(seed: int) -> None:
     found = search.settings(CANDIDATES["cross_entropy"], 16, seed)
-    for name, (low, high) in (("learning_rate", search.LEARNING_RATES), ("weight_decay", search.WEIGHT_DECAYS)):
+    for name, (low, high) in proposals.RANGES.items():
         values = np.array([s[name] for s in found])
         assert values.min() >= low
         assert values.max() <= high

@@ -38,6 +38,8 @@ def records() -> list[dict[str, object]]:
                         "learning_rate": settings[trial]["learning_rate"],
                         "weight_decay": settings[trial]["weight_decay"],
                         "failed": False,
+                        "pruned": False,
+                        "stopped": False,
                         "validation": 0.7 if right else 0.6,
                         # The other setting would do better on the test rows, which may not matter.
                         **{f"test_{metric}": value if right else 0.99 for metric in metrics.METRICS},

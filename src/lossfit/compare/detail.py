@@ -69,14 +69,19 @@ def of_confusions(log_p: Tensor, target: Tensor, weight: Tensor | None, models: 
     return out
 
 
-def chosen(values: Tensor) -> list[int]:
-    """For each split the number of its model that is best on the validation rows, the first if they tie.
+def chosen(values: Tensor, pruned: Tensor) -> list[int]:
+    """For each split the number of its model that :func:`lossfit.compare.summary.chosen` takes: the best on the
+    validation rows, the first if they tie, and a pruned one only where all others failed.
 
     Args:
-        values: higher is better, (S, T).
+        values: higher is better, -inf is failed (S, T).
+        pruned: which were given up (S, T).
     """
     trials = values.shape[1]
-    return [s * trials + int(t) for s, t in enumerate(np.argmax(values.numpy(), 1))]
+    open_ones = values.masked_fill(pruned, -torch.inf)
+    ranked = torch.where(open_ones.amax(1, keepdim=True) == -torch.inf, values, open_ones)
+    # NumPy's argmax takes the first of equal ones.
+    return [s * trials + int(t) for s, t in enumerate(np.argmax(ranked.numpy(), 1))]
 
 
 def _empty(names: tuple[str, ...], count: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lossfit.compare import duplicates, features, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import HIDDEN
-from lossfit.compare.train import Task
+from lossfit.compare.train import PATIENCE, Task
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
 _TASK_NUMBERS = 1 << 27
@@ -61,6 +61,7 @@ class Plan:
     test: str | None = None
     test_column: str | None = None
     max_rows: int = MAX_ROWS
+    search: str = search.SEARCHES[0]
 
     @property
     def kind(self) -> Kind:
@@ -82,10 +83,16 @@ class Plan:
         """Those that need trainings of their own."""
         return [candidate for candidate in self.candidates if not candidate.tuned]
 
+    @property
+    def proposed(self) -> int:
+        """How many of a split's settings are proposed by what the others reach."""
+        return self.trials // 2 if self.search == "tpe" else 0
+
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
         lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
+        lossfit.inputs.check_choice("search", self.search, search.SEARCHES)
         search.choose(self.losses, self.metric, self.kind.family)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
@@ -156,7 +163,7 @@ def run(
     def job(candidate: search.Candidate, chunk: range) -> pool.Job:
         task = Task(
             candidate,
-            search.settings(candidate, plan.trials, plan.seed),
+            search.settings(candidate, plan.trials - plan.proposed, plan.seed),
             [drawn[s] for s in chunk],
             [matrices[s] for s in chunk],
             data.labels,
@@ -166,6 +173,9 @@ def run(
             [plan.seed * 1_000_003 + s for s in chunk],
             weight=data.weight,
             free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
+            prune=True,
+            patience=PATIENCE,
+            proposed=plan.proposed,
         )
         return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from lossfit import inputs, registry
+from lossfit.compare import proposals
 from lossfit.compare.kinds import KINDS
 from lossfit.losses.base import Loss
 
-LEARNING_RATES = (2e-3, 5e-2)
-WEIGHT_DECAYS = (1e-2, 1e1)
+SEARCHES = ("quasi-random", "tpe")
+"""All settings spread evenly and the same in each split; or half of them, and the rest proposed by what these reach."""
 
 Setting = dict[str, float]
 """learning_rate, weight_decay, and a value for each of the candidate's hyper-parameters."""
@@ -161,14 +161,11 @@ def choose(names: str, metric: str = "accuracy", family: str = "single_label") -
 def settings(candidate: Candidate, trials: int, seed: int) -> list[Setting]:
     """The settings a candidate is tried with: as many for each, with the same learning rates and weight decays.
 
-    These two spread evenly over their (logarithmic) ranges by a Halton sequence. The values of a hyper-parameter are
-    gone through evenly too, in an order of its own.
+    These two spread evenly over their (logarithmic) ranges. The values of a hyper-parameter are gone through evenly
+    too, in an order of its own.
     """
-    points = qmc.Halton(2, seed=np.random.default_rng(seed)).random(trials)
-    rates, decays = (
-        low * (high / low) ** points[:, i] for i, (low, high) in enumerate((LEARNING_RATES, WEIGHT_DECAYS))
-    )
-    columns = {"learning_rate": rates, "weight_decay": decays}
+    pairs = proposals.spread(trials, seed)
+    columns = {name: np.array([pair[name] for pair in pairs]) for name in proposals.RANGES}
     rng = np.random.default_rng(seed)
     for name, values in candidate.search.items():
         if trials < len(values):

@@ -99,6 +99,10 @@ def finished(
     return chart.properties(description=description, usermeta=meta).configure(**plot.STYLE)
 
 
-def rounded(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Records with five digits of each number, which no chart shows more of."""
-    return [{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in r.items()} for r in records]
+def data(records: Iterable[Mapping[str, Any]]) -> Any:
+    """Records for a chart, with five digits of each number, which no chart shows more of."""
+    import altair as alt
+
+    return alt.InlineData(
+        values=[{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in r.items()} for r in records]
+    )

@@ -67,7 +67,7 @@ function fitted(spec, narrow, used) {
   const done = walk(spec);
   const field = spec.usermeta?.rows;
   if (field) {
-    const all = Object.values(done.datasets ?? {}).flat().concat(done.data?.values ?? []);
+    const all = Object.values(done.datasets ?? {}).flat();
     done.height = Math.max(120, spec.usermeta.step * new Set(all.map(row => row[field]).filter(each => each !== undefined)).size);
   }
   return done;
@@ -81,7 +81,7 @@ function plain(value) {
 function tabulate(name, spec, used) {
   const details = document.querySelector(`details[data-of="${name}"]`);
   if (!details?.open) return;
-  const all = Object.values(spec.datasets ?? {}).flat().concat(spec.data?.values ?? []);
+  const all = Object.values(spec.datasets ?? {}).flat();
   const columns = Object.entries(spec.usermeta?.columns ?? {}).map(([field, heading]) => [placed(field, used), heading]);
   const table = document.createElement("table");
   const heading = table.createTHead().insertRow();

@@ -120,7 +120,7 @@ def interval_plot(
 ) -> alt.LayerChart:
     """Dots with intervals, one row for each ``of``, in the order of the records."""
     tips = [alt.Tooltip(f"{name}:Q", format="+.3g") for name in ("difference", "low", "high")]
-    base = alt.Chart(_data(records)).encode(
+    base = alt.Chart(page.data(records)).encode(
         y=rows(of),
         color=alt.Color(
             "verdict:N",
@@ -131,7 +131,7 @@ def interval_plot(
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, axis=AT_END), x2="high:Q")
     dots = base.mark_circle(size=80, opacity=1).encode(x="difference:Q")
-    zero = alt.Chart(_data([{}])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x=alt.datum(0))
+    zero = alt.Chart(page.data([{}])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x=alt.datum(0))
     found: alt.LayerChart = alt.layer(zero, bars, dots).properties(width=width)
     return found
 
@@ -144,7 +144,7 @@ def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
         values = {name: (100 if CARDS[name].percent else 1) * row[f"test_{name}"] for name in names}
         there[row["loss"]].append({"loss": words.title(row["loss"]), "split": row["split"] + 1, **values})
     records = [r for e in summary["losses"] for r in there[e["loss"]]]
-    base = alt.Chart(_data(records)).encode(y=rows("loss"))
+    base = alt.Chart(page.data(records)).encode(y=rows("loss"))
     axis = alt.X("@metric:Q", title="@metric.test", axis=AT_END)
     dots = base.mark_circle(size=34, opacity=0.4, color="#5f6b7a").encode(
         x=axis.scale(zero=False), tooltip=["loss:N", "split:Q", alt.Tooltip("@metric:Q", format=".4g")]
@@ -197,7 +197,7 @@ def _dots(
     ]
     tips = [alt.Tooltip(f"{axis.to_dict()['field']}:Q", format=".4g", title=axis.to_dict()["title"]) for axis in (x, y)]
     chart = (
-        alt.Chart(_data(records), width="container", height=320)
+        alt.Chart(page.data(records), width="container", height=320)
         .mark_circle(size=110, opacity=0.9)
         .encode(x=x, y=y, color=colours(summary), tooltip=["loss:N", *tips])
     )
@@ -220,7 +220,7 @@ def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixi
         ]
     share = alt.Axis(format="%")
     lines = (
-        alt.Chart(_data(records))
+        alt.Chart(page.data(records))
         .mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
         .encode(
             x=alt.X("confidence:Q", title="Confidence", axis=share, scale=alt.Scale(domain=[0, 1])),
@@ -235,7 +235,7 @@ def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixi
         )
     )
     diagonal = (
-        alt.Chart(_data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        alt.Chart(page.data([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
         .mark_line(color="#9aa0a6", strokeDash=[4, 4])
         .encode(x="x:Q", y="y:Q")
     )
@@ -258,7 +258,7 @@ def risk_coverage(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMi
             for c, r in zip(metrics.COVERAGES, risks.tolist(), strict=True)
         ]
     chart = (
-        alt.Chart(_data(records), width="container", height=320)
+        alt.Chart(page.data(records), width="container", height=320)
         .mark_line(strokeWidth=2)
         .encode(
             x=alt.X("coverage:Q", title="Share of rows answered, most confident first", axis=alt.Axis(format="%")),
@@ -283,7 +283,7 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
     shows: dict[str, Literal["loss", "sensitivity"]] = {"loss_curves": "loss", "sensitivities": "sensitivity"}
     for name, show in shows.items():
         lines = plot.chart(drawn, show, colors=[INK] * len(drawn), width="container", height=300)
-        lines.data = _data(lines.data.to_dict()["values"])
+        lines.data = page.data(lines.data.to_dict()["values"])
         found[name] = page.finished(
             lines,
             f"For each loss that is a function of one row, a line of its {show} over the probability of the target.",
@@ -311,10 +311,6 @@ def _make(entry: dict[str, Any]) -> SingleLabelLoss:
     loss = search.make_loss(search.candidate(entry["loss"]), **entry["params"])
     assert isinstance(loss, SingleLabelLoss)
     return loss
-
-
-def _data(records: list[dict[str, Any]]) -> Any:
-    return alt.Data(values=page.rounded(records))
 
 
 def rows(field: str) -> alt.Y:

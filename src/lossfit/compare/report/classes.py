@@ -235,7 +235,7 @@ def _matrix(confusions: dict[str, list[Pair]], names: list[str]) -> Any:
         record["at"], record["told"] = order[record["actual"]], order[record["predicted"]]
     step = 26 if len(names) > _LABELLED else 34
     labels = alt.Axis(labelAngle=-45 if len(names) > 4 else 0, labelLimit=110, ticks=False, domain=False)
-    base = alt.Chart(alt.Data(values=page.rounded(records))).encode(
+    base = alt.Chart(page.data(records)).encode(
         x=alt.X("predicted:N", sort=alt.EncodingSortField("told", op="min"), title="Predicted", axis=labels),
         y=alt.Y(
             "actual:N",

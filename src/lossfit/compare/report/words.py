@@ -165,6 +165,31 @@ def _list(entries: list[dict[str, Any]], metric: str) -> str:
     return ", ".join(f"{inline(e['loss'])} ({change(e['vs_cross_entropy']['difference'], metric)})" for e in entries)
 
 
+def searched(summary: dict[str, Any]) -> str:
+    """How the settings were tried and chosen, and what was given up early."""
+    search = summary["search"]
+    tried = f"{summary['trials']} for each loss: the same learning rates and weight decays, and values of its own"
+    if search["proposed"]:
+        tried += (
+            f"; {search['proposed']} of them proposed by what the others reach on the validation rows of their split"
+        )
+    found = (
+        f"{tried}. In each split the one that is best by {phrase(summary['metric'])} on the validation rows is tested, "
+        f"at the best of {search['checkpoints']} checkpoints."
+    )
+    if search["pruned"]:
+        found += (
+            f" After a quarter and after half of the steps the worse half of a split's settings was given up: "
+            f"{search['pruned']:,} of {summary['trainings']:,} trainings."
+        )
+    if search["stopped"]:
+        found += (
+            f" {search['stopped']:,} ended early: no training of their split had improved at {search['patience']} "
+            "checkpoints."
+        )
+    return found
+
+
 def other_metrics(summary: dict[str, Any]) -> list[str]:
     """For each metric not asked for, which losses are better or worse than the reference."""
     found = []
