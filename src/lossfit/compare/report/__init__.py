@@ -8,7 +8,7 @@ from lossfit import page
 from lossfit.compare import rule
 from lossfit.compare.engine import Outcome
 from lossfit.compare.kinds import KINDS
-from lossfit.compare.report import charts, classes, words
+from lossfit.compare.report import charts, classes, learning, words
 from lossfit.compare.summary import chosen, verdict
 
 _AGAINST = {"single_label": ("calibration_error", "accuracy"), "multi_label": ("ranking_loss", "micro_f1")}
@@ -22,7 +22,7 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
     by_class = classes.view(best, summary)
     return page.render(
         "report.html.j2",
-        {**charts.build(best, summary), **by_class.charts},
+        {**charts.build(best, summary), **learning.build(best, summary), **by_class.charts},
         losses=[words.title(e["loss"]) for e in summary["losses"]],
         suggested=[words.title(name) for name in charts.suggested(summary)],
         options={"metric": about, "against": about, "measure": classes.MEASURES},
@@ -32,6 +32,7 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
         metric_choices=[(name, card.title) for name, card in metrics.items()],
         against=next(name for name in _AGAINST[summary["labels"]] if name != summary["metric"]),
         by_class=by_class,
+        trained=[words.title(e["loss"]) for e in summary["losses"] if not e["free"]],
         verdict=verdict,
         rule=rule,
         words=words,

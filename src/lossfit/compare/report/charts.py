@@ -73,7 +73,7 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
     return interval_plot(records, title, width=width, legend=legend).properties(height=max(120, 24 * len(records)))
 
 
-def all_differences(summary: dict[str, Any]) -> alt.TopLevelMixin:
+def all_differences(summary: dict[str, Any]) -> Any:
     """The same in the metric that is picked."""
     records = [r for metric in KINDS[summary["labels"]].metrics for r in _differences(summary, metric)]
     return page.finished(
@@ -136,14 +136,16 @@ def interval_plot(
     return found
 
 
-def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
+def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     """The test metric of every split, and the mean."""
     names = KINDS[summary["labels"]].metrics
-    there = {row["loss"]: [] for row in best.iter_rows(named=True)} | {e["loss"]: [] for e in summary["losses"]}
-    for row in best.iter_rows(named=True):
-        values = {name: (100 if CARDS[name].percent else 1) * row[f"test_{name}"] for name in names}
-        there[row["loss"]].append({"loss": words.title(row["loss"]), "split": row["split"] + 1, **values})
-    records = [r for e in summary["losses"] for r in there[e["loss"]]]
+    order = {e["loss"]: i for i, e in enumerate(summary["losses"])}
+    factors = {name: 100 if CARDS[name].percent else 1 for name in names}
+    records = [
+        {"loss": words.title(row["loss"]), "split": row["split"] + 1}
+        | {name: factor * row[f"test_{name}"] for name, factor in factors.items()}
+        for row in sorted(best.iter_rows(named=True), key=lambda row: order[row["loss"]])
+    ]
     base = alt.Chart(page.data(records)).encode(y=rows("loss"))
     axis = alt.X("@metric:Q", title="@metric.test", axis=AT_END)
     dots = base.mark_circle(size=34, opacity=0.4, color="#5f6b7a").encode(
@@ -159,7 +161,7 @@ def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
     )
 
 
-def trade_off(summary: dict[str, Any]) -> alt.TopLevelMixin:
+def trade_off(summary: dict[str, Any]) -> Any:
     """One metric against another."""
     return _dots(
         summary,
@@ -170,7 +172,7 @@ def trade_off(summary: dict[str, Any]) -> alt.TopLevelMixin:
     )
 
 
-def cost(summary: dict[str, Any]) -> alt.TopLevelMixin:
+def cost(summary: dict[str, Any]) -> Any:
     """What a training takes, against the metric; what is free is left out, as it trains nothing."""
     return _dots(
         summary,
@@ -184,7 +186,7 @@ def cost(summary: dict[str, Any]) -> alt.TopLevelMixin:
 
 def _dots(
     summary: dict[str, Any], x: alt.X, y: alt.Y, description: str, columns: dict[str, str], *, free: bool = True
-) -> alt.TopLevelMixin:
+) -> Any:
     names = KINDS[summary["labels"]].metrics
     records = [
         {
@@ -195,7 +197,7 @@ def _dots(
         for e in summary["losses"]
         if e["test"][summary["metric"]]["mean"] is not None and (free or not e["free"])
     ]
-    tips = [alt.Tooltip(f"{axis.to_dict()['field']}:Q", format=".4g", title=axis.to_dict()["title"]) for axis in (x, y)]
+    tips = [alt.Tooltip(f"{field}:Q", format=".4g") for field in columns if field != "loss"]
     chart = (
         alt.Chart(page.data(records), width="container", height=320)
         .mark_circle(size=110, opacity=0.9)
@@ -204,7 +206,7 @@ def _dots(
     return page.finished(chart, description, columns, filters={"loss": "picked"}, colours=True)
 
 
-def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
+def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     """Accuracy against confidence, the test rows of all splits pooled in 15 bins."""
     records = []
     for name in _whole(best, summary):
@@ -248,7 +250,7 @@ def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixi
     )
 
 
-def risk_coverage(best: pl.DataFrame, summary: dict[str, Any]) -> alt.TopLevelMixin:
+def risk_coverage(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     """The error rate among the most confident rows, mean over splits."""
     records = []
     for name in _whole(best, summary):

@@ -221,18 +221,14 @@ def _confusions(best: pl.DataFrame, summary: dict[str, Any]) -> dict[str, list[P
 def _matrix(confusions: dict[str, list[Pair]], names: list[str]) -> Any:
     """Rows are the actual classes, normalised; both axes in the order of the classes."""
     # Which classes there are, and in which order, is in the data: names are not for the specification.
-    records = [
-        {"loss": loss, "actual": a, "predicted": p, "share": 0.0, "rows": 0.0, "right": a == p}
-        for loss in confusions
-        for a, p in zip(names, names, strict=True)
-        if not any(pair.actual == pair.predicted == a for pair in confusions[loss])
-    ]
-    for loss, pairs in confusions.items():
-        records += [{"loss": loss, **pair._asdict(), "right": pair.actual == pair.predicted} for pair in pairs]
     order = {name: i for i, name in enumerate(names)}
-    records.sort(key=lambda r: (order[r["actual"]], order[r["predicted"]]))
-    for record in records:
-        record["at"], record["told"] = order[record["actual"]], order[record["predicted"]]
+    records = []
+    for loss, pairs in confusions.items():
+        right = {pair.actual for pair in pairs if pair.actual == pair.predicted}
+        every = [*pairs, *(Pair(name, name, 0.0, 0.0) for name in names if name not in right)]
+        for pair in sorted(every, key=lambda pair: (order[pair.actual], order[pair.predicted])):
+            places = {"at": order[pair.actual], "told": order[pair.predicted]}
+            records.append({"loss": loss, **pair._asdict(), "right": pair.actual == pair.predicted, **places})
     step = 26 if len(names) > _LABELLED else 34
     labels = alt.Axis(labelAngle=-45 if len(names) > 4 else 0, labelLimit=110, ticks=False, domain=False)
     base = alt.Chart(page.data(records)).encode(
@@ -243,11 +239,17 @@ def _matrix(confusions: dict[str, list[Pair]], names: list[str]) -> Any:
             title="Actual",
             axis=alt.Axis(ticks=False, domain=False, labelLimit=110),
         ),
-        tooltip=["actual:N", "predicted:N", alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("rows:Q", format=",.4~g")],
+        tooltip=[
+            "actual:N",
+            "predicted:N",
+            alt.Tooltip("share:Q", format=".1%"),
+            alt.Tooltip("rows:Q", format=",.4~g"),
+        ],
     )
     cells = base.mark_rect().encode(
         color=alt.Color(
-            "right:N", scale=alt.Scale(domain=[True, False], range=[charts.VERDICTS["better"], charts.VERDICTS["worse"]])
+            "right:N",
+            scale=alt.Scale(domain=[True, False], range=[charts.VERDICTS["better"], charts.VERDICTS["worse"]]),
         ).legend(None),
         opacity=alt.Opacity("share:Q", scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0, 0.5]), legend=None),
     )
