@@ -161,6 +161,7 @@ def test_controls_change_the_charts(browser: Any, address: str) -> None:
 
     page.locator("details[data-of=differences] summary").click()
     rows = page.locator("details[data-of=differences] tbody tr")
+    rows.first.wait_for()
     assert sorted(rows.nth(i).locator("td").first.inner_text() for i in range(rows.count())) == [
         *("EXACT", "Focal loss", "Label smoothing"),
     ]
@@ -209,7 +210,7 @@ def test_keyboard_theme_and_print(browser: Any, address: str) -> None:
 
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(colours)[1] == light[1]
-    assert page.locator(".controls:visible, details.behind:visible, .theme:visible").count() == 0
+    assert page.locator(".picker:visible, details.behind:visible, .theme:visible, button:visible").count() == 0
     assert page.locator(".chart svg:visible").count() == CHARTS
     page.emulate_media(media="screen")
     assert page.evaluate(colours) == dark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -44,7 +45,6 @@ def render(
         context: what the template shows.
     """
     import jinja2
-    import vl_convert
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lossfit", "page"),
@@ -68,7 +68,7 @@ def render(
         charts=charts,
         # "<" could end the script element; escaped, it reads the same as JSON.
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        library=vl_convert.javascript_bundle(_SNIPPET).replace("</script", "<\\/script") if charts else "",
+        library=_library() if charts else "",
     )
 
 
@@ -99,10 +99,14 @@ def finished(
     return chart.properties(description=description, usermeta=meta).configure(**plot.STYLE)
 
 
-def data(records: Iterable[Mapping[str, Any]]) -> Any:
+def data(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Records for a chart, with five digits of each number, which no chart shows more of."""
-    import altair as alt
+    return {"values": [{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in r.items()} for r in records]}
 
-    return alt.InlineData(
-        values=[{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in r.items()} for r in records]
-    )
+
+@cache
+def _library() -> str:
+    """The code that draws charts, as it may stand in a script element; it takes seconds to gather."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", "<\\/script")

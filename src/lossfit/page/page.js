@@ -57,7 +57,8 @@ function fitted(spec, narrow, used) {
     const found = Object.fromEntries(Object.entries(value).map(([name, each]) => [name, walk(each, name)]));
     if (key === "legend" && narrow) found.columns = 1;
     if (key === "color" && spec.usermeta?.colours && value.field === "loss") {
-      const named = [...colour].filter(([, shade]) => shade !== "var(--rest)").map(([loss]) => loss);
+      const there = new Set(Object.values(spec.datasets ?? {}).flat().map(row => row.loss));
+      const named = [...colour].filter(([loss, shade]) => shade !== "var(--rest)" && there.has(loss)).map(([loss]) => loss);
       found.scale = {domain: [...colour.keys()], range: [...colour.values()]};
       if (found.legend) found.legend = {...found.legend, values: named};
       used.add("picked");

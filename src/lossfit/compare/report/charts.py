@@ -285,7 +285,7 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
     shows: dict[str, Literal["loss", "sensitivity"]] = {"loss_curves": "loss", "sensitivities": "sensitivity"}
     for name, show in shows.items():
         lines = plot.chart(drawn, show, colors=[INK] * len(drawn), width="container", height=300)
-        lines.data = page.data(lines.data.to_dict()["values"])
+        lines.data = page.data(lines.data["values"])
         found[name] = page.finished(
             lines,
             f"For each loss that is a function of one row, a line of its {show} over the probability of the target.",

@@ -70,7 +70,7 @@ def view(best: pl.DataFrame, summary: dict[str, Any]) -> View:
     records, wins, cut = [], [], len(names) > MOST_ROWS
     for loss in compared:
         for measure in MEASURES:
-            rows = list(_differences(loss, measure, found, reference, names))
+            rows = list(_differences(loss, measure, found, reference, summary["data"]["classes"]))
             if measure == "f1":
                 wins.append((words.title(loss), _side(rows, "better"), _side(rows, "worse")))
             if cut:
@@ -140,20 +140,21 @@ def differences(values: np.ndarray) -> Differences:
 
 
 def _differences(
-    loss: str, measure: str, found: dict[str, dict[str, np.ndarray]], reference: str, names: list[str]
+    loss: str, measure: str, found: dict[str, dict[str, np.ndarray]], reference: str, classes: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """A record for each class, the largest class first."""
     own, base = found[loss][measure], found[reference][measure]
+    names, counts = list(classes), list(classes.values())
     both = np.isfinite(own) & np.isfinite(base)
     tested = differences(100 * (own - base))
-    for c, name in enumerate(names):
+    for c in sorted(range(len(names)), key=lambda c: -counts[c]):
         if not np.isfinite(tested.mean[c]):
             continue
         sure = tested.p_value[c] <= rule.LEVEL
         yield {
             "loss": words.title(loss),
             "measure": measure,
-            "class": name,
+            "class": names[c],
             "difference": float(tested.mean[c]),
             "low": float(tested.low[c]),
             "high": float(tested.high[c]),

@@ -14,6 +14,8 @@ from lossfit.compare.kinds import CARDS, KINDS
 from lossfit.compare.report import charts, words
 from lossfit.compare.summary import verdict
 
+_APART = 0.03
+
 
 def render(summaries: list[dict[str, Any]], folders: list[str]) -> str:
     """From the summaries of the levels, in ascending order, and where their reports are, as relative addresses."""
@@ -86,12 +88,11 @@ def _changes(summaries: list[dict[str, Any]], ranked: list[str]) -> Any:
     records = []
     for summary, name, entry in _entries(summaries, ranked):
         for metric, difference in entry["differences"].items():
-            if name != summary["reference"]:
-                factor = 100 if CARDS[metric].percent else 1
-                numbers = {"difference": difference["difference"], "low": difference["ci95"][0]}
-                numbers |= {"high": difference["ci95"][1]}
-                told = {k: factor * v for k, v in numbers.items()} | {"verdict": verdict(difference, metric)}
-                records.append(_record(name, summary, metric) | told)
+            factor = 100 if CARDS[metric].percent else 1
+            numbers = {"difference": difference["difference"], "low": difference["ci95"][0]}
+            numbers |= {"high": difference["ci95"][1]}
+            told = {k: factor * v for k, v in numbers.items()} | {"verdict": verdict(difference, metric)}
+            records.append(_record(name, summary, metric) | told)
     return _lines(
         records,
         "difference",
@@ -127,20 +128,25 @@ def _lines(
 ) -> Any:
     tips = [alt.Tooltip(f"{name}:Q", format=".4g") for name in (y, "low", "high")]
     names = [words.title(name) for name in ranked]
+    levels = sorted({r["noise"] for r in records})
+    # Side by side, so that intervals do not cover each other.
+    reach = _APART * (levels[-1] - levels[0])
+    for record in records:
+        record["at"] = record["noise"] + reach * (names.index(record["loss"]) / max(len(names) - 1, 1) - 0.5)
     base = alt.Chart(page.data(records)).encode(
         x=alt.X(
-            "noise:Q",
+            "at:Q",
             title="Share of training labels that are wrong",
-            axis=alt.Axis(format="%"),
-            scale=alt.Scale(padding=12),
+            axis=alt.Axis(format=".3~%", values=levels),
+            scale=alt.Scale(nice=False, zero=False, padding=16),
         ),
         color=alt.Color(
             "loss:N",
             sort=names,
             scale=alt.Scale(domain=names, range=[charts.INK] * len(names)),
-            legend=alt.Legend(title=None, orient="bottom", columns=4, labelLimit=220),
+            legend=alt.Legend(title=None, orient="bottom", columns=4, labelLimit=220, symbolOpacity=1),
         ),
-        tooltip=["loss:N", alt.Tooltip("noise:Q", format="%"), *tips],
+        tooltip=["loss:N", alt.Tooltip("noise:Q", format=".3~%"), *tips],
     )
     bars = base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q")
     lines = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=50)).encode(y=f"{y}:Q")
