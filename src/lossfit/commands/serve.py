@@ -23,8 +23,8 @@ def serve(
     Only this machine can see it. Ctrl-C ends it.
     """
     running = server.make(folder, port)
-    typer.echo(f"Serving {folder} on http://{server.HOST}:{running.server_port}/ - Ctrl-C ends it.")
     try:
+        typer.echo(f"Serving {folder} on http://{server.HOST}:{running.server_port}/ - Ctrl-C ends it.")
         running.serve_forever()
     except KeyboardInterrupt:
         typer.echo("\nStopped.")
