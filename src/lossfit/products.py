@@ -70,7 +70,7 @@ class Products:
         self.inverse = inverse_norm(weight.detach().to(self.accumulated)) if layer.unit else None
         self.peak: Tensor | None = None
         self.numbers: list[Tensor | None] = []
-        self.to_x = torch.empty_like(self.x) if self.needed[0] else None
+        self.to_x = self.x.new_empty(self.x.shape) if self.needed[0] else None
         self.to_weight: Tensor | None = None
         self.summed = self.accumulated if exact else self.dtype
         self.to_bias = self.accumulator(len(weight)) if self.needed[2] else None
