@@ -365,7 +365,11 @@ X, WEIGHT, BIAS, TARGET = (t.detach() for t in layer())
         ({"target": TARGET[:3]}, ValueError, r"`target` of shape \(11,\).*, but got \(3,\)"),
         ({"target": TARGET + 7}, IndexError, r"class indices in \[0, 7\)"),
         ({"target": torch.rand(N, 3)}, ValueError, r"`target` of shape \(11, 7\)"),
-        ({"backend": "cuda"}, ValueError, "`backend` to be one of 'auto', 'dense', 'chunked', 'triton', but got 'cuda'"),
+        (
+            {"backend": "cuda"},
+            ValueError,
+            "`backend` to be one of 'auto', 'dense', 'chunked', 'triton', but got 'cuda'",
+        ),
         ({"x": X[0], "target": TARGET[0], "shift": 1}, ValueError, r"`x` \(..., T, D\) and `target` \(..., T\)"),
         ({"shift": -1}, ValueError, "`shift` to be a whole number of at least 0"),
         ({"softcap": 0.0}, ValueError, "`softcap` to be positive"),

@@ -243,9 +243,7 @@ def _pass(
 class _Pass:
     """Once through the chunks."""
 
-    def __init__(
-        self, job: Job, layer: Layer, tensors: Any, needed: Any, upstream: list[Tensor | None] | None
-    ) -> None:
+    def __init__(self, job: Job, layer: Layer, tensors: Any, needed: Any, upstream: list[Tensor | None] | None) -> None:
         x, weight, bias, *values = tensors
         self.job, self.graded = job, upstream is not None
         values, self.hidden = values[: len(job.tensors)], values[len(job.tensors) :]

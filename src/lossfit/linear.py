@@ -200,7 +200,9 @@ def linear_gap(
     there = (True, True, mean, hit, entropy)
 
     def results(z: Tensor, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
-        return of_gap(gaps.rows(rows.batch.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _)
+        return of_gap(
+            gaps.rows(rows.batch.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _
+        )
 
     def of_gap(found: Gap, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
         return tuple(v.clone() for v in found if v is not None)

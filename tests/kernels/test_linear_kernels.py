@@ -75,7 +75,9 @@ def test_rows_in_parts(kind: str, entropy: bool, device: str, monkeypatch: pytes
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_scores_are_made_of_logits_on_the_way(dtype: torch.dtype, device: str) -> None:
     """Capped, divided and shifted, as near to the truth as the same in plain PyTorch; also where the cap is flat."""
-    logits = torch.randn(6, 40, device=device) * torch.tensor([1e-4, 1e-2, 1.0, 10.0, 300.0, 1.0], device=device)[:, None]
+    logits = (
+        torch.randn(6, 40, device=device) * torch.tensor([1e-4, 1e-2, 1.0, 10.0, 300.0, 1.0], device=device)[:, None]
+    )
     logits = logits.to(dtype)
     y, shift = torch.arange(6, device=device), torch.randn(40, device=device, dtype=torch.float64)
     divisor = torch.linspace(0.5, 2, 6, device=device, dtype=torch.float64)
@@ -174,7 +176,11 @@ def test_negligible_blocks_are_skipped(dtype: torch.dtype, device: str, monkeypa
 def test_nothing_is_skipped_that_counts(device: str) -> None:
     """Smoothed labels pull at every class, a hidden number of them lets a tile go; NaN stays."""
     *of, target = layer(5, 8, 300, torch.float32, device, sure=20.0)
-    for loss in (lossfit.CrossEntropyLoss(label_smoothing=0.1), lossfit.HingeLoss(), lossfit.FocalLoss(reduction="none")):
+    for loss in (
+        lossfit.CrossEntropyLoss(label_smoothing=0.1),
+        lossfit.HingeLoss(),
+        lossfit.FocalLoss(reduction="none"),
+    ):
         values = [loss.linear(*of[:2], target, of[2], backend="triton", skip_blocks=skip) for skip in (False, True)]
         grads = [torch.autograd.grad(v.sum(), of) for v in values]
         assert torch.equal(*values)
@@ -222,7 +228,9 @@ def test_operators_keep_their_promises(device: str, monkeypatch: pytest.MonkeyPa
     valid, per_class, per_row = target > 0, torch.rand(5, device=device), torch.rand(3, device=device) + 0.5
     settings = 3.0, False, True, True, True, 1, False
     torch.library.opcheck(traced._forward, (x, weight, bias, target, valid, per_class, per_row, per_class, *settings))
-    torch.library.opcheck(traced._forward, (x, weight, None, target, *(None,) * 4, 0.0, True, *(False,) * 3, None, False))
+    torch.library.opcheck(
+        traced._forward, (x, weight, None, target, *(None,) * 4, 0.0, True, *(False,) * 3, None, False)
+    )
     g = [torch.rand(3, device=device) for _ in range(7)]
     given = (t.detach() for t in (x, weight, bias))
     rest = (target, valid, per_class, per_row, per_class, *g, 3.0, False, 1, False)
@@ -230,7 +238,20 @@ def test_operators_keep_their_promises(device: str, monkeypatch: pytest.MonkeyPa
     kept = launch.tiles(x)
     torch.library.opcheck(
         launch._backward_into,
-        (x.detach().clone(), None, target, valid, None, *g, None, False, 3.0, per_row, torch.rand(4, device=device), kept),
+        (
+            x.detach().clone(),
+            None,
+            target,
+            valid,
+            None,
+            *g,
+            None,
+            False,
+            3.0,
+            per_row,
+            torch.rand(4, device=device),
+            kept,
+        ),
     )
 
 
@@ -311,7 +332,7 @@ def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_inside_of_a_transformation_it_is_refused() -> None:
     loss = lossfit.CrossEntropyLoss()
-    with pytest.raises(ValueError, match="'auto' or 'dense' inside of torch.func, but got 'triton'"):
+    with pytest.raises(ValueError, match=r"'auto' or 'dense' inside of torch\.func, but got 'triton'"):
         torch.func.grad(lambda w: loss.linear(X, w, TARGET, backend="triton"))(WEIGHT)
 
 

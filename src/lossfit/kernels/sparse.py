@@ -104,7 +104,7 @@ class Sparse:
         if out.numel():
             grid = triton.cdiv(rows, _ROWS), triton.cdiv(features, _FEATURES)
             sizes = grad.stride(0), rows, grad.shape[1], features, self.kept.shape[1]
-            times_weight[grid](grad, self.kept, weight.contiguous(), out, *sizes, **self._options())
+            times_weight[grid](grad, self.kept, weight.contiguous(), out, *sizes, **_options(grad))
 
     def to_weight(self, grad: Tensor, x: Tensor, out: Tensor) -> None:
         """``grad.t() @ x`` added to ``out`` (C, D)."""
@@ -112,14 +112,20 @@ class Sparse:
         if x.numel() and classes:
             grid = triton.cdiv(classes, TILE.value), triton.cdiv(features, _FEATURES)
             sizes = grad.stride(0), rows, classes, features, self.kept.shape[1], triton.cdiv(rows, _ROWS)
-            times_features[grid](grad, self.kept, x.contiguous(), out, *sizes, **self._options())
+            times_features[grid](grad, self.kept, x.contiguous(), out, *sizes, **_options(grad))
 
     def sum(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
         """``grad.sum(0)``."""
         stored = self.kept.repeat_interleave(TILE.value, 1)[:, : grad.shape[1]]
         return torch.where(stored, grad, 0.0).sum(0, dtype=dtype)
 
-    def _options(self) -> dict[str, Any]:
-        # In the interpreter the product of bfloat16 is wrong, unless it is one of float32.
-        widen = not self.kept.is_cuda and kernels._interpreted()
-        return {"WIDEN": widen, "ROWS": _ROWS, "FEATURES": _FEATURES, "num_warps": 4, "num_stages": 2}
+
+def _options(grad: Tensor) -> dict[str, Any]:
+    # In the interpreter the product of bfloat16 is wrong, unless it is one of float32.
+    widen = not grad.is_cuda and kernels._interpreted()
+    return {"WIDEN": widen, "ROWS": _ROWS, "FEATURES": _FEATURES, "num_warps": warps(grad.dtype), "num_stages": 2}
+
+
+def warps(dtype: torch.dtype) -> int:
+    """How many of them keep a tile in their registers."""
+    return 8 if dtype == torch.float32 else 4

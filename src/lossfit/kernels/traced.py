@@ -142,8 +142,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, *given: Any) -> tuple[Tens
 
 def _like(x: Tensor, weight: Tensor, bias: Tensor | None, needed: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
     to_x, to_weight, to_bias = (
-        x.new_empty(v.shape if need and v is not None else 0)
-        for v, need in zip((x, weight, bias), needed, strict=True)
+        x.new_empty(v.shape if need and v is not None else 0) for v, need in zip((x, weight, bias), needed, strict=True)
     )
     return to_x, to_weight, to_bias
 
