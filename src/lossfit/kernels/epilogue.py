@@ -131,4 +131,4 @@ class _Meeting:
         joined = launch.join(rivals, entropy)
         own, mean = own.sum(0), None if mean is None else mean.sum(0)
         found = own, joined.rivals, mean, None, joined.of_row(own)
-        return Gap(*(v if v is None or valid is None else v.masked_fill(~valid, 0) for v in found))
+        return Gap._make(v if v is None or valid is None else v.masked_fill(~valid, 0) for v in found)

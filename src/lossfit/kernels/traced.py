@@ -31,7 +31,7 @@ def results(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     given = batch.target, batch.valid, form.mean_weight, how.divisor, how.shift
     found = _forward(x, weight, bias, *given, how.cap, *wanted, job.plan.memory, job.plan.skip_blocks)
     there = (True, True, *wanted[1:])
-    gap = Gap(*(v if want else None for v, want in zip(found, there, strict=True)))
+    gap = Gap._make(v if want else None for v, want in zip(found, there, strict=True))
     return form.results(gap, slice(None), job.numbers)
 
 
@@ -125,7 +125,8 @@ def _backward(
         y, some, by, *numbers = _cut(at, target, valid, divisor, own, rivals, entropy, *upstream)
         sparse = multiplied_in_part(z) if skip_blocks else None
         kept = None if sparse is None else sparse.kept
-        launch.backward(z, y, some, mean_weight, *numbers, hard, None, z, Scoring(cap, by, shift), kept)
+        into: Any = {"out": z, "scoring": Scoring(cap, by, shift), "kept": kept}
+        launch.backward(z, y, some, mean_weight, *numbers, hard, **into)
         products.pull(at, features, z, z, sparse)
         products.release(products.last)
     found = products.finish(None)
