@@ -26,9 +26,10 @@ from lossfit.commands.claims import claims
 from lossfit.commands.columns import print_columns
 from lossfit.commands.export import export
 from lossfit.commands.predict import predict
+from lossfit.commands.stop import stopping
 from lossfit.compare import data as sources
-from lossfit.compare import engine, features, kinds
-from lossfit.compare.errors import InputError
+from lossfit.compare import engine, features, kinds, store
+from lossfit.compare.errors import InputError, NotWritten
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
 from lossfit.compare.summary import summarise, verdict
@@ -65,7 +66,11 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def told(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with stopping():
+                command(*args, **kwargs)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("\nStopped.")
+            raise typer.Exit(130) from None
         except (InputError, OSError, ValueError, TypeError) as error:
             if not isinstance(error, InputError | OSError) and not str(error).startswith("Expected "):
                 raise
@@ -237,13 +242,18 @@ def compare(
                 workers=workers,
                 progress=progress,
                 show=lambda data: print_columns(console, data),
+                say=lambda text: console.print(Text(text), soft_wrap=True),
             )
+        summary = summarise(outcome)
+        contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
+        store.replace(out / "summary.json", lambda path: path.write_text(contents, encoding="utf-8"))
+        page = render(outcome, summary)
+        store.replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None
-    summary = summarise(outcome)
-    (out / "summary.json").write_text(json.dumps(_finite(summary), indent=2, allow_nan=False), encoding="utf-8")
-    (out / "report.html").write_text(render(outcome, summary), encoding="utf-8")
+    except NotWritten as error:
+        raise InputError(f"{error} What is finished is kept; the same command with --resume goes on.") from error
     _print(console, summary, out)
 
 
