@@ -14,7 +14,7 @@ from gpu_parts import problems
 from gpu_parts.device import MIB, Device, spread
 from gpu_parts.problems import Loss, Problem, Truth
 
-LIMITS = {"loss": 0.01, "gradient": 0.05}
+LIMITS = {"loss": 0.02, "gradient": 0.05}
 """Relative errors beyond which a contender is wrong: they tell another function, not another rounding."""
 
 Run = Callable[[Problem], Tensor | None]

@@ -36,7 +36,7 @@ class Device:
     def __init__(self, smoke: bool) -> None:
         self.smoke = smoke
         self.name = "cpu" if smoke else "cuda"
-        self.dtype = torch.float32 if smoke else torch.bfloat16
+        self.dtype = torch.bfloat16
         # Many times the cache. Written before each timed run; meanwhile the host runs ahead of the device.
         self._cold = None if smoke else torch.empty(1 << 28, device="cuda")
         self._look: subprocess.Popen[str] | None = None

@@ -16,6 +16,8 @@ from gpu_parts.device import MIB, Device, spread
 
 Head = Callable[[Tensor, Tensor, Tensor], Tensor]
 LEARNING_RATE = 1e-3
+CONTROL = "plain, jittered"
+"""The plain head again, from weights that differ by the rounding of bfloat16: how far apart curves are for nothing."""
 
 
 class Block(nn.Module):
@@ -65,7 +67,7 @@ def made_up(text: dict[str, int], sequences: int) -> tuple[Tensor, float]:
     groups, size = text["groups"], text["vocabulary"] // text["groups"]
     followers = torch.stack([torch.randperm(groups, generator=generator)[:4] for _ in range(groups)])
     chances = torch.tensor([0.6, 0.2, 0.15, 0.05])
-    zipf = 1 / torch.arange(1, size + 1, dtype=torch.float64) ** 1.2
+    zipf = 1 / torch.arange(1, size + 1, dtype=torch.float64) ** 1.5
     zipf /= zipf.sum()
     length = text["positions"] + 1
     group = torch.randint(groups, (sequences,), generator=generator)
@@ -89,7 +91,8 @@ def language_model(part: Part, sizes: dict[str, Any]) -> None:
         "lossfit": peers.fused(lossfit.CrossEntropyLoss()),
     }
     runs = {name: Training(device, text, head) for name, head in heads.items()}
-    entries: dict[str, dict[str, Any]] = {name: {"status": "waiting"} for name in heads}
+    runs[CONTROL] = Training(device, text, peers.plain_linear, jitter=2.0**-9)
+    entries: dict[str, dict[str, Any]] = {name: {"status": "waiting"} for name in runs}
     part.found |= {"text": text, "least_possible": round(least, 4), "lossfit_backend": peers.LINEAR_BACKEND}
     part.found["contenders"] = entries
     for at, batch in enumerate(batches):
@@ -119,10 +122,14 @@ def language_model(part: Part, sizes: dict[str, Any]) -> None:
 class Training:
     """A model, its optimiser, and what its steps gave."""
 
-    def __init__(self, device: Device, text: dict[str, int], head: Head) -> None:
+    def __init__(self, device: Device, text: dict[str, int], head: Head, jitter: float = 0.0) -> None:
         torch.manual_seed(0)
         self.device, self.head = device, head
         self.model = Model(text).to(device.name)
+        if jitter:
+            with torch.no_grad():
+                for parameter in self.model.parameters():
+                    parameter.mul_(1 + jitter * torch.randn_like(parameter))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, fused=not device.smoke)
         self.losses: list[Tensor] = []
         self.ms: list[float] = []
@@ -137,7 +144,7 @@ class Training:
             self.peaks.append(self.device.above(before))
 
     def _step(self, tokens: Tensor) -> None:
-        with torch.autocast(self.device.name, torch.bfloat16, enabled=not self.device.smoke):
+        with torch.autocast(self.device.name, torch.bfloat16):
             hidden = self.model(tokens[:, :-1]).flatten(0, 1)
             loss = self.head(hidden, self.model.head.weight, tokens[:, 1:].flatten())
         loss.backward()

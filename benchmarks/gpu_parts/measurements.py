@@ -74,7 +74,7 @@ def links(part: Part, sizes: Sizes) -> None:
     """Every other link against cross-entropy, from scores and from features."""
     part.found["lossfit_backend"] = peers.LINEAR_BACKEND
     every = links_of_the_catalogue()
-    names = ["cross_entropy", *(name for name in every if name != "cross_entropy")]
+    names = sizes["links"] or ["cross_entropy", *(name for name in every if name != "cross_entropy")]
 
     @cache
     def truth(name: str, check: Problem) -> Truth:
@@ -123,8 +123,8 @@ def exact(part: Part, sizes: Sizes) -> None:
             Contender("32 Gauss-Hermite nodes, compiled", peers.compiled(part.device, gauss_hermite)),
             Contender("lossfit, plain PyTorch", lambda: plain_pytorch),
         ]
-        problem = problems.dense(part.device, shape)
-        check = problems.dense(part.device, (sizes["exact_check_rows"], shape[1]), seed=1)
+        problem = problems.dense(part.device, shape, led=True)
+        check = problems.dense(part.device, (sizes["exact_check_rows"], shape[1]), seed=1, led=True)
         where: dict[str, Any] = {"nodes": nodes}
         part.found["by_shape"].append(where)
         contest(part, where, contenders, problem, check, truth, sizes["links_rounds"], 8.0)

@@ -31,8 +31,10 @@ FULL: dict[str, Any] = {
     "linear": (16384, 4096, VOCABULARY),
     "linear_check": (1031, 512, VOCABULARY),
     # How far the scores are spread: at random, and as in a trained model, where few classes have most probability.
-    "spreads": (2.0, 6.0),
+    "spreads": (2.0, 5.0),
+    "links": None,
     "links_check": (67, 96, 8191),
+    # Rows and classes.
     "exact": ((8192, 1000), (1024, 32000)),
     "exact_check_rows": 65,
     "sweep_features": 2048,
@@ -44,7 +46,7 @@ FULL: dict[str, Any] = {
     "rows_classes": VOCABULARY,
     "text": {
         "vocabulary": VOCABULARY,
-        "groups": 64,
+        "groups": 16,
         "features": 1024,
         "layers": 4,
         "heads": 8,
@@ -64,7 +66,8 @@ SMOKE: dict[str, Any] = {
     "dense_check": (2, 300),
     "linear": (3, 8, 50),
     "linear_check": (2, 8, 50),
-    "spreads": (2.0, 6.0),
+    "spreads": (2.0, 5.0),
+    "links": ("cross_entropy", "focal", "hinge", "sensitivity"),
     "links_check": (1, 6, 21),
     "exact": ((1, 5), (1, 9)),
     "exact_check_rows": 1,
