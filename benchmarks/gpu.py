@@ -1,6 +1,7 @@
 """The library on one GPU against its ceilings and its peers, in one run of under ten minutes.
 
     python benchmarks/gpu.py --out results/gpu.json --peers wheels/   # measure, then judge
+    python benchmarks/gpu.py --parts linear --profile linear.txt      # also where the library's time goes
     python benchmarks/gpu.py --judge results/gpu.json                 # the targets: pass, miss or not run
     python benchmarks/gpu.py --plot results/gpu.json                  # pictures beside it, where Altair is installed
     python benchmarks/gpu.py --smoke --out /tmp/smoke.json            # everything, tiny, on a CPU: no evidence
@@ -78,6 +79,7 @@ def run(
     command += ["--smoke"] if options.smoke else []
     command += ["--peers", peers] if peers is not None else []
     command += ["--without", *without] if without else []
+    command += ["--profile", options.profile] if options.profile is not None else []
     environment = dict(os.environ)
     if options.smoke:
         environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -122,6 +124,7 @@ def main() -> int:
     parser.add_argument("--peers", type=Path, help="a folder of wheels, or of installed packages, to measure against")
     parser.add_argument("--judge", type=Path, metavar="JSON", help="judge a file that is there, and measure nothing")
     parser.add_argument("--plot", type=Path, metavar="JSON", help="draw a file that is there, and measure nothing")
+    parser.add_argument("--profile", type=Path, metavar="TXT", help="also profile the library, and append tables here")
     parser.add_argument("--smoke", action="store_true", help="tiny, on a CPU, in Triton's interpreter: no evidence")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -140,6 +143,8 @@ def main() -> int:
         if options.peers is not None and not options.peers.is_dir():
             parser.error(f"Expected `--peers` to be a folder, but got {options.peers}.")
         options.out.parent.mkdir(parents=True, exist_ok=True)
+        if options.profile is not None:
+            options.profile.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             found = measure(options, Path(folder))
         print(f"\nwritten to {options.out}\n")

@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
             save(found, options.out)
 
         print(f"\n== {name}", flush=True)
-        part = Part(device, left, write, set(options.without))
+        part = Part(device, left, write, set(options.without), options.profile)
         try:
             measurements[name](part, sizes)
             part.found["status"] = "ok"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,9 +34,14 @@ class Part:
     """The results of a part, written down whenever there is something new."""
 
     def __init__(
-        self, device: Device, seconds: float, write: Callable[[dict[str, Any]], None], without: set[str]
+        self,
+        device: Device,
+        seconds: float,
+        write: Callable[[dict[str, Any]], None],
+        without: set[str],
+        profile: Path | None = None,
     ) -> None:
-        self.device, self.without = device, without
+        self.device, self.without, self.profile = device, without, profile
         self.begun = time.monotonic()
         self.end = self.begun + seconds
         self.found: dict[str, Any] = {"status": "running"}
@@ -95,6 +102,8 @@ def contest(
                 flush=True,
             )
     where["clocks_while_timed"] = part.device.seen()
+    for name in [name for name in runs if where["contenders"][name]["status"] == "ok"][:1]:
+        _profile(part, f"{name}, {problem.shape}", problem, runs[name])
     for p in (problem, check):
         p.refill()
         p.scratch.clear()
@@ -180,6 +189,26 @@ def _rounds(
     return times
 
 
+def _profile(part: Part, title: str, problem: Problem, run: Run) -> None:
+    """Append a table of where three runs spend their time, if it was asked for."""
+    if part.profile is None:
+        return
+    try:
+        with torch.profiler.profile() as profiler:
+            for _ in range(3):
+                problem.refill()
+                run(problem)
+            part.device.synchronize()
+    except Exception as error:  # the times are there: they must not be lost
+        print(f"    no profile of {title}: {error}")
+        return
+    key = "self_cpu_time_total" if part.device.smoke else "self_device_time_total"
+    with part.profile.open("a", encoding="utf-8") as file:
+        file.write(
+            f"{title}: three runs and their refills\n{profiler.key_averages().table(sort_by=key, row_limit=25)}\n"
+        )
+
+
 def beyond(errors: dict[str, float]) -> str:
     """The first error that is too large, NaN among them; empty where there is none."""
     for name, error in errors.items():
@@ -199,6 +228,10 @@ def tell(part: Part, entry: dict[str, Any], error: Exception) -> None:
     else:
         entry["status"] = "failed"
     entry["why"] = f"{type(error).__name__}: {text.splitlines()[0][:300]}"
+    if part.device.broken():
+        entry["status"] = "running"  # told by the parent, which goes on without it
+        part.flush()
+        os._exit(1)
     error.__traceback__ = None  # it holds the tensors of its frames
     gc.collect()
     part.device.free()

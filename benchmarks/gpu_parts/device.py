@@ -27,7 +27,7 @@ ABOUT = (
     "clocks.max.sm",
     "clocks.max.mem",
 )
-NOW = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
+NOW = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.active")
 
 
 class Device:
@@ -91,6 +91,14 @@ class Device:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
+    def broken(self) -> bool:
+        """Whether an error has ended this process's use of the device, as an illegal access does."""
+        try:
+            self.synchronize()
+        except Exception:
+            return True
+        return False
+
     def look(self) -> None:
         """Begin to read the clocks, while the device is at work."""
         if not self.smoke and self._look is None and shutil.which("nvidia-smi"):
@@ -100,9 +108,12 @@ class Device:
         """The clocks, power and temperature last read."""
         if self._look is None:
             return None
-        out, _ = self._look.communicate(timeout=20)
-        self._look = None
-        return _fields(NOW, out)
+        look, self._look = self._look, None
+        try:
+            return _fields(NOW, look.communicate(timeout=20)[0])
+        except subprocess.TimeoutExpired:
+            look.kill()
+            return None
 
     def about(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -133,7 +144,8 @@ def _query(fields: tuple[str, ...]) -> list[str]:
 
 
 def _fields(names: tuple[str, ...], line: str) -> dict[str, str]:
-    return dict(zip(names, map(str.strip, line.strip().split(",")), strict=False))
+    values = [value.strip() for value in line.split(",")]
+    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {"said": line.strip()}
 
 
 def _version(package: str) -> str | None:

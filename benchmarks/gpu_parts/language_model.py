@@ -92,7 +92,12 @@ def language_model(part: Part, sizes: dict[str, Any]) -> None:
     }
     runs = {name: Training(device, text, head) for name, head in heads.items()}
     runs[CONTROL] = Training(device, text, peers.plain_linear, jitter=2.0**-9)
-    entries: dict[str, dict[str, Any]] = {name: {"status": "waiting"} for name in runs}
+    entries: dict[str, dict[str, Any]] = {
+        name: {"status": "crashed", "why": "the process ended while it ran"}
+        if name in part.without
+        else {"status": "waiting"}
+        for name in runs
+    }
     part.found |= {"text": text, "least_possible": round(least, 4), "lossfit_backend": peers.LINEAR_BACKEND}
     part.found["contenders"] = entries
     for at, batch in enumerate(batches):
@@ -125,7 +130,8 @@ class Training:
     def __init__(self, device: Device, text: dict[str, int], head: Head, jitter: float = 0.0) -> None:
         torch.manual_seed(0)
         self.device, self.head = device, head
-        self.model = Model(text).to(device.name)
+        with torch.device(device.name):
+            self.model = Model(text)
         if jitter:
             with torch.no_grad():
                 for parameter in self.model.parameters():

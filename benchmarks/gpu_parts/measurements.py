@@ -14,7 +14,7 @@ from torch import Tensor
 
 import lossfit
 from gpu_parts import peers, problems
-from gpu_parts.contest import Contender, Part, contest
+from gpu_parts.contest import Contender, Part, contest, tell
 from gpu_parts.device import spread
 from gpu_parts.problems import Problem, Truth
 from lossfit import gaussian, kernels
@@ -158,47 +158,39 @@ def classes(part: Part, sizes: Sizes) -> None:
     """As many scores, of ever more classes; and rows of features, for ever more classes."""
     part.found |= {"dense": [], "linear": []}
     for count in sizes["classes"]:
-        shape = max(1, sizes["classes_scores"] // count), count
-        _sweep_dense(part, sizes, shape)
-        _sweep_linear(part, sizes, (sizes["classes_rows"], sizes["sweep_features"], count))
+        _size(part, sizes, "dense", (max(1, sizes["classes_scores"] // count), count))
+        _size(part, sizes, "linear", (sizes["classes_rows"], sizes["sweep_features"], count))
 
 
 def rows(part: Part, sizes: Sizes) -> None:
     part.found |= {"dense": [], "linear": []}
     for count in sizes["rows"]:
-        _sweep_dense(part, sizes, (count, sizes["rows_classes"]))
-        _sweep_linear(part, sizes, (count, sizes["sweep_features"], sizes["rows_classes"]))
+        _size(part, sizes, "dense", (count, sizes["rows_classes"]))
+        _size(part, sizes, "linear", (count, sizes["sweep_features"], sizes["rows_classes"]))
 
 
-def _sweep_dense(part: Part, sizes: Sizes, shape: tuple[int, int]) -> None:
-    where = _next(part, "dense", shape)
-    if where is not None:
-        problem = problems.dense(part.device, shape)
-        check = problems.dense(part.device, (sizes["sweep_check"][0], shape[1]), seed=1)
-        contenders = peers.dense(part.device, others=False)
-        _cross_entropy(part, where, contenders, problem, check, sizes["sweep_rounds"], 1.5)
-
-
-def _sweep_linear(part: Part, sizes: Sizes, shape: tuple[int, int, int]) -> None:
-    where = _next(part, "linear", shape)
-    if where is not None:
-        check_rows, features = sizes["sweep_check"]
-        problem = problems.linear(part.device, shape, sizes["spreads"][0])
-        check = problems.linear(part.device, (check_rows, features, shape[2]), 4.0, seed=1)
-        contenders = peers.linear(part.device, others=False)
-        _cross_entropy(part, where, contenders, problem, check, sizes["sweep_rounds"], 2.0)
-
-
-def _next(part: Part, kind: str, shape: tuple[int, ...]) -> dict[str, Any] | None:
-    """Where the results of the next size go; None where no time is left for it."""
+def _size(part: Part, sizes: Sizes, kind: str, shape: tuple[int, ...]) -> None:
+    """One size of a sweep: without what compiles for each, and unless no time is left."""
     where: dict[str, Any] = {"shape": list(shape)}
     part.found[kind].append(where)
     part.device.free()
     print(f"  {kind} {shape}", flush=True)
     if part.left() < 5:
-        where |= {"contenders": {}, "status": "skipped", "why": "out of time"}
-        return None
-    return where
+        where |= {"contenders": {}, "status": "skipped", "why": "no time was left"}
+        return
+    check_rows, features = sizes["sweep_check"]
+    try:
+        if kind == "dense":
+            problem = problems.dense(part.device, (shape[0], shape[1]))
+            check = problems.dense(part.device, (check_rows, shape[1]), seed=1)
+            contenders = peers.dense(part.device, others=False)
+        else:
+            problem = problems.linear(part.device, (shape[0], shape[1], shape[2]), sizes["spreads"][0])
+            check = problems.linear(part.device, (check_rows, features, shape[2]), 4.0, seed=1)
+            contenders = peers.linear(part.device, others=False)
+        _cross_entropy(part, where, contenders, problem, check, sizes["sweep_rounds"], 2.0)
+    except Exception as error:  # of the problem itself, as where it does not fit
+        tell(part, where, error)
 
 
 def _cross_entropy(

@@ -32,7 +32,7 @@ FULL: dict[str, Any] = {
     "linear_check": (1031, 512, VOCABULARY),
     # How far the scores are spread: at random, and as in a trained model, where few classes have most probability.
     "spreads": (2.0, 5.0),
-    "links": None,
+    "links": None,  # all
     "links_check": (67, 96, 8191),
     # Rows and classes.
     "exact": ((8192, 1000), (1024, 32000)),
@@ -86,7 +86,7 @@ SMOKE: dict[str, Any] = {
         "heads": 2,
         "positions": 4,
         "batch": 1,
-        "steps": 12,
+        "steps": 8,
     },
     "rounds": (2, 2),
     "links_rounds": (1, 1),

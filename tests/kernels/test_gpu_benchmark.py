@@ -93,7 +93,7 @@ def test_every_part_runs(smoke: tuple[Path, Any]) -> None:
         assert 0 < dense[name]["low_ms"] <= dense[name]["median_ms"] <= dense[name]["high_ms"]
         assert max(dense[name]["errors"].values()) < 0.02
     assert set(found["parts"]["links"]["linear"]["contenders"]) == {"cross_entropy", "focal", "hinge", "sensitivity"}
-    assert len(found["parts"]["language_model"]["contenders"]["lossfit"]["loss"]) == 12
+    assert len(found["parts"]["language_model"]["contenders"]["lossfit"]["loss"]) == 8
 
 
 def test_peers_are_checked_before_they_are_timed(smoke: tuple[Path, Any]) -> None:
@@ -110,20 +110,33 @@ def test_peers_are_checked_before_they_are_timed(smoke: tuple[Path, Any]) -> Non
     assert dense["torch.compile"]["errors_at_full_size"]["loss"] < 0.01
 
 
-def test_a_smoke_run_is_no_evidence(smoke: tuple[Path, Any]) -> None:
+def called(monkeypatch: pytest.MonkeyPatch, gpu: ModuleType, *arguments: object) -> int:
+    """The script's status, without a process of its own."""
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
+    status: int = gpu.main()
+    return status
+
+
+def test_a_smoke_run_is_no_evidence(
+    smoke: tuple[Path, Any],
+    modules: tuple[ModuleType, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path, done = smoke
-    judged = run("--judge", path)
-    assert judged.returncode == 2
-    for text in (done.stdout, judged.stdout):
+    assert called(monkeypatch, modules[0], "--judge", path) == 2
+    for text in (done.stdout, capsys.readouterr().out):
         assert "SMOKE RUN on a CPU" in text
         assert "no evidence" in text
         assert "pass" not in text
         assert "MISS" not in text
 
 
-def test_pictures(smoke: tuple[Path, Any]) -> None:
-    done = run("--plot", smoke[0])
-    assert done.returncode == 0, done.stderr
+def test_pictures(
+    smoke: tuple[Path, Any], modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vl_convert")
+    assert called(monkeypatch, modules[0], "--plot", smoke[0]) == 0
     for name in ("times", "sweeps", "training"):
         assert "no evidence" in smoke[0].with_name(f"smoke-{name}.svg").read_text()
 
@@ -252,6 +265,27 @@ def test_a_part_that_crashes_is_run_again_without_the_one_that_was_at_work(
         "rows": "ok",
     }
     assert json.loads(options.out.read_text()) == json.loads(json.dumps(found))
+
+
+def test_a_contender_that_breaks_the_device_ends_its_process(
+    modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contest = importlib.import_module("gpu_parts.contest")
+    device = importlib.import_module("gpu_parts.device").Device(smoke=True)
+    written: list[dict[str, Any]] = []
+    part = contest.Part(device, 60.0, lambda found: written.append(copy.deepcopy(found)), set())
+    part.found["contenders"] = {"liger": {"status": "ok"}, "plain": {"status": "ok"}}
+
+    def ended(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(contest.os, "_exit", ended)
+    contest.tell(part, part.found["contenders"]["plain"], RuntimeError("a value was bad\nand more"))
+    assert part.found["contenders"]["plain"] == {"status": "failed", "why": "RuntimeError: a value was bad"}
+    monkeypatch.setattr(device, "broken", lambda: True)
+    with pytest.raises(SystemExit):
+        contest.tell(part, part.found["contenders"]["liger"], RuntimeError("CUDA error: an illegal memory access"))
+    assert modules[0].running(written[-1]) == ["liger"]
 
 
 def test_without_a_gpu_nothing_is_measured(tmp_path: Path) -> None:
