@@ -9,6 +9,7 @@ The types are those of the scores; all of them unless told. It ends with status 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -27,9 +28,10 @@ from lossfit.kernels import exact, gap, launch
 
 TARGET = GPUTarget("cuda", 90, 32)
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-SCORES, FLAGS = ("scores", "out"), ("valid", "here", "hit_out")
+SCORES, FLAGS = ("scores", "out"), ("valid", "here", "hit_out", "kept_out")
 NUMBERS = ("stride", "out_stride", "classes", "blocks", "places")
-OPTIONAL = ("valid", "here", "weight", "mean_out", "hit_out", "entropy_out", "entropy", "g_mean", "g_entropy")
+SCORING = ("divisor", "shift", "kept_out")
+OPTIONAL = ("valid", "here", "weight", "mean_out", "hit_out", "entropy_out", "entropy", "g_mean", "g_entropy", *SCORING)
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 
 
@@ -76,17 +78,18 @@ def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]
         dtype = TYPES[scores]
         many = torch.empty(1, 1 << 17, dtype=dtype, device="meta")
         deep = gaps._DEEP[gaps.accumulation_dtype(many)]
-        for hard in (False, True):
-            for least in (True, False):
-                name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
-                absent = OPTIONAL if least else ("entropy_out", "g_entropy") if hard else ()
-                for kernel, more in ((gap.forward, {}), (gap.backward, {"DEEP": deep})):
-                    entropy = kernel is gap.forward and "entropy_out" not in absent
-                    _, options = launch.plan(many, entropy=entropy)
-                    warps = options.pop("num_warps")
-                    constants = {**options, **more, "HARD": hard}
-                    constants |= {key: None for key in absent if key in kernel.arg_names}
-                    found.append((f"gap {kernel.__name__}: {name}", kernel, scores, constants, warps))
+        for hard, least, cap in itertools.product((False, True), (True, False), (0.0, 30.0)):
+            name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
+            name += ", capped" if cap else ""
+            absent = OPTIONAL if least else (*(("entropy_out", "g_entropy") if hard else ()), *(() if cap else SCORING))
+            eps = torch.finfo(dtype).eps / 2
+            for kernel, more in ((gap.forward, {"WHOLE": True}), (gap.backward, {"DEEP": deep, "NEGLIGIBLE": eps})):
+                entropy = kernel is gap.forward and "entropy_out" not in absent
+                _, options = launch.plan(many, entropy=entropy)
+                warps = options.pop("num_warps")
+                constants = {**options, **more, "HARD": hard, "CAP": cap}
+                constants |= {key: None for key in absent if key in kernel.arg_names}
+                found.append((f"gap {kernel.__name__}: {name}", kernel, scores, constants, warps))
     for numbers, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
         if numbers not in types:
             continue
@@ -105,10 +108,10 @@ def main() -> int:
     if unknown:
         parser.error(f"Expected types among {', '.join(TYPES)}, but got {', '.join(sorted(unknown))}.")
     spilled = 0
-    print(f"{'kernel':45} {'type':5} {'warps':>5} {'registers':>9} {'spilled bytes':>13}")
+    print(f"{'kernel':50} {'type':5} {'warps':>5} {'registers':>9} {'spilled bytes':>13}")
     for name, kernel, scores, constants, warps in variants(types):
         registers, spills = usage(compiled(kernel, scores, constants, warps))
-        print(f"{name:45} {scores:5} {warps:5} {registers:9} {spills:13}")
+        print(f"{name:50} {scores:5} {warps:5} {registers:9} {spills:13}")
         spilled += spills
     return 1 if spilled else 0
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import lossfit
 from families import EXAMPLES
 from helpers import build, case_id, every_case
-from lossfit import chunked
+from lossfit import budget
 
 CASES = every_case()
 N, D, C = 11, 5, 7
@@ -26,8 +26,8 @@ COMMON: list[dict[str, object]] = [
 
 @pytest.fixture(autouse=True)
 def several_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(chunked, "_LEAST_ROWS", 4)
-    monkeypatch.setattr(chunked, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(budget, "LEAST_ROWS", 4)
+    monkeypatch.setattr(budget, "CHUNK_BYTES", 1)
     return
 
 
@@ -51,7 +51,7 @@ def close(found: list[Tensor], expected: list[Tensor], case: str = "") -> None:
         assert_close(a, b, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense", "auto"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "auto", "triton"])
 @pytest.mark.parametrize("common", COMMON, ids=lambda c: "-".join(c) or "plain")
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_linear_is_the_loss_of_the_scores(
@@ -68,7 +68,7 @@ def test_linear_is_the_loss_of_the_scores(
         close(gradients(value, [x, weight, bias], retain_graph=True), expected, name)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "triton"])
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_probabilities_as_targets(case: tuple[str, dict[str, object]], backend: str) -> None:
     name, settings = case
@@ -158,7 +158,7 @@ def test_rows_that_do_not_count_are_not_multiplied(monkeypatch: pytest.MonkeyPat
     assert seen[0] == 2
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "triton"])
 def test_no_rows_and_none_that_count(backend: str) -> None:
     x, weight, bias, target = layer()
     for rows, labels in ((x[:0], target[:0]), (x, torch.full_like(target, -100))):
@@ -177,7 +177,7 @@ def test_shifted_targets_are_those_of_later_positions() -> None:
     assert loss.linear(x, weight, target, shift=6) == 0
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "triton"])
 @pytest.mark.parametrize("name", ["cross_entropy", "smooth_accuracy", "exact"])
 def test_extras_caps_and_the_z_loss(name: str, backend: str) -> None:
     x, weight, bias, target = layer()
@@ -229,7 +229,7 @@ def test_half_precision_is_as_exact_as_without_chunks(dtype: torch.dtype) -> Non
     truth = [t.detach().double().requires_grad_() for t in (x, weight)]
     F.cross_entropy(truth[0] @ truth[1].T, target).backward()
     plain = torch.autograd.grad(F.cross_entropy(x @ weight.T, target), [x, weight])
-    chunked._LEAST_ROWS = 64
+    budget.LEAST_ROWS = 64
     value = lossfit.CrossEntropyLoss().linear(x, weight, target, backend="chunked")
     found = torch.autograd.grad(value, [x, weight])
     assert all(g.dtype == dtype for g in found)
@@ -340,7 +340,7 @@ def test_info_nce_does_not_make_its_similarities(monkeypatch: pytest.MonkeyPatch
     of = [first.requires_grad_(), second.requires_grad_()]
     loss = lossfit.InfoNCELoss(0.4, symmetric=True)
     found = gradients(loss(first, second), of)
-    monkeypatch.setattr(chunked, "_LEAST_ROWS", 1000)
+    monkeypatch.setattr(budget, "LEAST_ROWS", 1000)
     close(found, gradients(loss(first, second), of))
 
 

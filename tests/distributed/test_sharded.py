@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import lossfit
-from lossfit import chunked
+from lossfit import budget
 
 sys.path.append(str(Path(__file__).parents[1]))
 from helpers import build, case_id, every_case, join, run_ranks
@@ -199,7 +199,7 @@ def load(head: lossfit.CosineHead, weight: Tensor) -> None:
 def run_rank(rank: int, world: int, folder: Path) -> None:
     join(rank, world, folder, timeout=60)
     mesh = distributed.init_device_mesh("cpu", (world,))
-    chunked._LEAST_ROWS, chunked._CHUNK_BYTES = 4, 1  # several chunks
+    budget.LEAST_ROWS, budget.CHUNK_BYTES = 4, 1  # several chunks
     classes = CLASSES[world]
     found: dict[str, object] = {
         **linear(mesh, classes, torch.float64, "chunked", fast=world != 3),
