@@ -151,16 +151,9 @@ def _language_model(parts: dict[str, Any]) -> Iterator[Verdict]:
     if not (_ok(ours) and _ok(plain)):
         yield from (_without(t, found, plain if _ok(ours) else ours) for t in (curve, time, memory))
         return
-    mine, theirs = ours["loss"], plain["loss"]
-    gap, steps = curve_gap(mine, theirs), min(len(mine), len(theirs))
-    control = _entry(found, "plain, jittered")
-    allowed = max(CURVE, 2 * curve_gap(control["loss"], theirs)) if _ok(control) else CURVE
-    measured = f"{steps} steps, from {theirs[0]:.2f} to {theirs[-1]:.2f}, apart by {gap:.2%} of {allowed:.2%} allowed"
-    if steps < STEPS:
-        yield Verdict(curve, NOT_RUN, f"too few steps: {measured}")
-    else:
-        learnt = theirs[-1] < theirs[0] - 1
-        yield _verdict(curve, gap <= allowed and learnt, measured)
+    yield _same_curve(curve, found, ours, plain)
+    skipping, target = _entry(found, "lossfit, skip_blocks"), "language model: same loss curve with skip_blocks"
+    yield _same_curve(target, found, skipping, plain) if _ok(skipping) else _without(target, found, skipping)
     for target, key, unit in ((time, "median_ms", "ms"), (memory, "peak_mib", "MiB")):
         if ours[key] is None or plain[key] is None:
             yield Verdict(target, NOT_RUN, "the device does not tell")
@@ -169,6 +162,18 @@ def _language_model(parts: dict[str, Any]) -> Iterator[Verdict]:
             beside = "" if compiled is None else f", compiled {compiled:.1f}"
             measured = f"{ours[key]:.1f} {unit}, plain {plain[key]:.1f}{beside}"
             yield _verdict(target, ours[key] < plain[key], measured)
+
+
+def _same_curve(target: str, found: dict[str, Any], ours: dict[str, Any], plain: dict[str, Any]) -> Verdict:
+    mine, theirs = ours["loss"], plain["loss"]
+    gap, steps = curve_gap(mine, theirs), min(len(mine), len(theirs))
+    control = _entry(found, "plain, jittered")
+    allowed = max(CURVE, 2 * curve_gap(control["loss"], theirs)) if _ok(control) else CURVE
+    measured = f"{steps} steps, from {theirs[0]:.2f} to {theirs[-1]:.2f}, apart by {gap:.2%} of {allowed:.2%} allowed"
+    if steps < STEPS:
+        return Verdict(target, NOT_RUN, f"too few steps: {measured}")
+    learnt = theirs[-1] < theirs[0] - 1
+    return _verdict(target, gap <= allowed and learnt, measured)
 
 
 def curve_gap(ours: list[float], theirs: list[float], window: int = 10) -> float:

@@ -89,6 +89,7 @@ def language_model(part: Part, sizes: dict[str, Any]) -> None:
         "plain": peers.plain_linear,
         "torch.compile": peers.compiled(device, lambda x, w, y: peers.plain_linear(x, w, y))(),
         "lossfit": peers.fused(lossfit.CrossEntropyLoss()),
+        "lossfit, skip_blocks": peers.fused(lossfit.CrossEntropyLoss(), skip_blocks=True),
     }
     runs = {name: Training(device, text, head) for name, head in heads.items()}
     runs[CONTROL] = Training(device, text, peers.plain_linear, jitter=2.0**-9)
@@ -98,7 +99,7 @@ def language_model(part: Part, sizes: dict[str, Any]) -> None:
         else {"status": "waiting"}
         for name in runs
     }
-    part.found |= {"text": text, "least_possible": round(least, 4), "lossfit_backend": peers.LINEAR_BACKEND}
+    part.found |= {"text": text, "least_possible": round(least, 4)}
     part.found["contenders"] = entries
     for at, batch in enumerate(batches):
         if part.left() < 5:

@@ -56,7 +56,6 @@ def dense(part: Part, sizes: Sizes) -> None:
 
 
 def linear(part: Part, sizes: Sizes) -> None:
-    part.found["lossfit_backend"] = peers.LINEAR_BACKEND
     part.found["by_spread"] = []
     for wide in sizes["spreads"]:
         print(f"  scores of standard deviation {wide:g}")
@@ -72,7 +71,6 @@ def linear(part: Part, sizes: Sizes) -> None:
 
 def links(part: Part, sizes: Sizes) -> None:
     """Every other link against cross-entropy, from scores and from features."""
-    part.found["lossfit_backend"] = peers.LINEAR_BACKEND
     every = links_of_the_catalogue()
     names = sizes["links"] or ["cross_entropy", *(name for name in every if name != "cross_entropy")]
 

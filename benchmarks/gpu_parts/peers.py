@@ -15,10 +15,6 @@ from gpu_parts.contest import Contender
 from gpu_parts.device import Device
 from gpu_parts.problems import Loss, Problem
 from lossfit import kernels
-from lossfit.linear import BACKENDS
-
-LINEAR_BACKEND: Any = "triton" if "triton" in BACKENDS else "auto"
-"""The one that works on chunks with kernels of its own, where this version has it."""
 
 
 def on_kernels(loss: Loss) -> Loss:
@@ -31,9 +27,9 @@ def on_kernels(loss: Loss) -> Loss:
     return run
 
 
-def fused(loss: Any) -> Loss:
+def fused(loss: lossfit.SingleLabelLoss, **options: Any) -> Loss:
     """From features and weights."""
-    return on_kernels(lambda x, weight, target: loss.linear(x, weight, target, backend=LINEAR_BACKEND))
+    return lambda x, weight, target: loss.linear(x, weight, target, backend="triton", **options)
 
 
 def compiled(device: Device, function: Loss) -> Callable[[], Loss]:
@@ -123,6 +119,8 @@ def linear(device: Device, *, others: bool = True) -> list[Contender]:
             Contender("three products", lambda: plain_linear, alone=products),
             Contender("torch.compile", compiled(device, lambda x, w, y: plain_linear(x, w, y))),
             Contender("torch", torch_linear),
+            Contender("lossfit, 4 GiB", lambda: fused(loss, memory=4 << 30)),
+            Contender("lossfit, skip_blocks", lambda: fused(loss, skip_blocks=True)),
             Contender("lossfit, chunked", lambda: lambda x, w, y: loss.linear(x, w, y, backend="chunked")),
         ]
     return found

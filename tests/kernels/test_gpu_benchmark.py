@@ -166,7 +166,10 @@ def met(modules: tuple[ModuleType, ModuleType]) -> dict[str, Any]:
         "exact": {"status": "ok", "by_shape": [{"nodes": 32, "contenders": every} for _ in sizes["exact"]]},
         "language_model": {
             "status": "ok",
-            "contenders": {"lossfit": ok(10, **trained), "plain": ok(12, **trained | {"peak_mib": 5000.0})},
+            "contenders": {
+                **{name: ok(10, **trained) for name in ("lossfit", "lossfit, skip_blocks")},
+                "plain": ok(12, **trained | {"peak_mib": 5000.0}),
+            },
         },
     }
     for name in ("classes", "rows"):
@@ -206,6 +209,7 @@ CHANGES = [
         [10 - 0.022 * i for i in range(300)],
     ),
     ("same loss curve", "MISS", ("language_model", "contenders", "plain", "loss"), [10.0] * 300),
+    ("with skip_blocks", "MISS", ("language_model", "contenders", "lossfit, skip_blocks", "loss"), [9.8] * 300),
     ("same loss curve", "not run", ("language_model", "contenders", "plain", "loss"), [9.0] * 100),
     ("step time", "MISS", ("language_model", "contenders", "lossfit", "median_ms"), 12.5),
     ("peak memory", "not run", ("language_model", "contenders", "lossfit", "peak_mib"), None),
@@ -227,7 +231,7 @@ def test_a_target(
         inside = inside[key]
     inside[place[-1]] = value
     found = verdicts(modules[1], changed)
-    (name,) = (name for name in found if target in name)
+    name = next(name for name in found if target in name)
     assert found[name] == result
     assert modules[1].report(changed) == (1 if "MISS" in found.values() else 3)
 
