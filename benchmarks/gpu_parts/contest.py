@@ -85,6 +85,9 @@ def contest(
         if contender.name in part.without:
             entry |= {"status": "crashed", "why": "the process ended while it ran"}
             continue
+        if part.left() < min(seconds, 15):  # what was admitted must still be timed
+            entry |= {"status": "skipped", "why": "no time was left"}
+            continue
         part.flush()
         run = _admitted(part, entry, contender, problem, check, truths, whole)
         if run is not None:
