@@ -96,10 +96,6 @@ class Job(NamedTuple):
     def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.numbers.items() if isinstance(value, Tensor)}
 
-    def part(self, at: slice) -> Batch:
-        valid = None if self.batch.valid is None else self.batch.valid[at]
-        return self.batch._replace(target=self.batch.target[at], valid=valid)
-
     def cut(self, name: str, value: Tensor, at: slice) -> Tensor:
         return value[at] if value.ndim and name not in self.whole else value
 
@@ -343,7 +339,7 @@ class _Chunk:
         self.job, self.at, self.z, self.hidden = job, at, z, hidden
         self.numbers: dict[str, Number] = {**job.numbers, **numbers}
         self.learnt = {name: value for name, value in numbers.items() if value.requires_grad}
-        self.part = job.part(at)
+        self.part = job.batch.part(at)
         self.place = self.part.place()
 
     def start(self) -> None:

@@ -114,13 +114,12 @@ def read(
         targets = target.reshape(-1, classes)
         targets = targets if shard is None else targets[:, shard.start : shard.start + shard.count]
     kept = None
-    if valid is not None and takes_kernels(x, backend):
-        pass
-    elif valid is not None and (transformed() or torch.compiler.is_compiling()):
-        flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
-    elif valid is not None:
-        kept = valid.nonzero().squeeze(1)
-        flat, targets, valid = flat[kept], targets[kept], None
+    if valid is not None and not takes_kernels(x, backend):
+        if transformed() or torch.compiler.is_compiling():
+            flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
+        else:
+            kept = valid.nonzero().squeeze(1)
+            flat, targets, valid = flat[kept], targets[kept], None
     batch = Batch(flat, targets, valid, soft, shard=shard)
     return Rows(Layer(flat, weight, bias, centers=centers), batch, shape, whole, kept)
 
@@ -201,7 +200,7 @@ def linear_gap(
     there = (True, True, mean, hit, entropy)
 
     def results(z: Tensor, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
-        return of_gap(gaps.rows(job.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _)
+        return of_gap(gaps.rows(rows.batch.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _)
 
     def of_gap(found: Gap, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
         return tuple(v.clone() for v in found if v is not None)

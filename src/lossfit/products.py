@@ -132,7 +132,9 @@ class Products:
         if self.along is not None:
             self.along += (dz * (z if self.bias is None else z - self.bias)).sum(0)
         if self.to_bias is not None:
-            self.to_bias += dz.sum(0, dtype=self.accumulated)
+            self.to_bias += (
+                dz.sum(0, dtype=self.accumulated) if sparse is None else sparse.sum(dz, self.accumulated)
+            )
         if self.inverse is not None:
             dz = dz * self.inverse
         dz = dz.to(self.dtype)

@@ -6,6 +6,8 @@ twice and written once.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, distributed
 
@@ -16,6 +18,9 @@ from lossfit.inputs import Batch
 from lossfit.kernels import launch
 from lossfit.kernels.launch import Scoring
 from lossfit.shards import Shard
+
+if TYPE_CHECKING:
+    from lossfit.kernels.sparse import Sparse
 
 
 class Epilogue(_Chunk):
@@ -56,13 +61,10 @@ class Epilogue(_Chunk):
         upstream = by_name["target"], by_name["rivals"], g_mean, by_name.get("entropy")
         fields = self.gap.target, self.gap.rivals, self.gap.entropy
         given = self.columns, self.part.valid, self.mean_weight, *fields, *upstream
-        out, kept = self.z if self.overwrites else torch.empty_like(self.z), None
-        whole = self.job.margin is not None or not self.overwrites or self.z.dtype == torch.float64
-        if self.job.plan.skip_blocks and not whole:
-            from lossfit.kernels.sparse import Sparse
-
-            kept = launch.tiles(self.z)
-            self.sparse = Sparse(kept)
+        out = self.z if self.overwrites else torch.empty_like(self.z)
+        if self.job.plan.skip_blocks and self.overwrites and self.job.margin is None:
+            self.sparse = multiplied_in_part(self.z)
+        kept = None if self.sparse is None else self.sparse.kept
         hard = self.form.kind == "hard"
         return launch.backward(self.z, *given, hard, self.here, out, self.scoring, kept)
 
@@ -73,6 +75,15 @@ class Epilogue(_Chunk):
 
     def _fields(self, found: Gap) -> dict[str, Tensor]:
         return {n: v for n, v in found._asdict().items() if v is not None and n != "hit"}
+
+
+def multiplied_in_part(z: Tensor) -> Sparse | None:
+    """What skips blocks of the gradient in a chunk's place; float64 is there for its digits, and skips none."""
+    if z.dtype == torch.float64:
+        return None
+    from lossfit.kernels.sparse import Sparse
+
+    return Sparse(launch.tiles(z))
 
 
 def scoring(form: Form, numbers: dict[str, float | Tensor], part: Batch, z: Tensor) -> Scoring:

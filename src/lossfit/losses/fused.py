@@ -93,11 +93,11 @@ def evaluate(
         numbers |= margin.numbers
 
     def results(z: Tensor, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
-        part = job.part(at)._replace(input=_capped(z, options.softcap))
+        part = batch.part(at)._replace(input=_capped(z, options.softcap))
         return _results(loss, part, {n: numbers[n] for n in names}, options)
 
     def of_gap(found: Gap, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
-        part = job.part(at)
+        part = batch.part(at)
         settings = {n: numbers[n] for n in names}
         return _completed(loss, loss.of_fields(found, part, settings), found, part, settings, options)
 
@@ -183,6 +183,9 @@ def _completed(
         weight = loss.weight_within(batch, settings)
         losses = losses + (penalty if weight is None else weight * penalty)
     extras = (_extra(name, found, lse) for name in options.extras)
+    if batch.valid is not None:
+        counts = batch.valid
+        extras = (v.masked_fill(~counts, 0) for v in extras)
     return losses, *extras
 
 
