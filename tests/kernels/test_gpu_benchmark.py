@@ -76,6 +76,16 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
     return importlib.import_module("gpu"), importlib.import_module("gpu_parts.judge")
 
 
+def ours(found: Any) -> list[dict[str, Any]]:
+    """All entries of the library's own, wherever they stand."""
+    if isinstance(found, list):
+        return [entry for item in found for entry in ours(item)]
+    if not isinstance(found, dict):
+        return []
+    own = [entry for name, entry in found.get("contenders", {}).items() if name.startswith("lossfit")]
+    return own + [entry for key, value in found.items() if key != "contenders" for entry in ours(value)]
+
+
 def test_every_part_runs(smoke: tuple[Path, Any]) -> None:
     path, done = smoke
     assert done.returncode == 2, done.stderr
@@ -92,6 +102,7 @@ def test_every_part_runs(smoke: tuple[Path, Any]) -> None:
         assert len(dense[name]["ms"]) == 2
         assert 0 < dense[name]["low_ms"] <= dense[name]["median_ms"] <= dense[name]["high_ms"]
         assert max(dense[name]["errors"].values()) < 0.02
+    assert not [entry for entry in ours(found["parts"]) if entry["status"] != "ok"]
     assert set(found["parts"]["links"]["linear"]["contenders"]) == {"cross_entropy", "focal", "hinge", "sensitivity"}
     assert len(found["parts"]["language_model"]["contenders"]["lossfit"]["loss"]) == 8
 
