@@ -116,6 +116,14 @@ def unpacked(folder: Path, to: Path) -> Path:
     return to
 
 
+def read(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        parser.error(f"Expected a file of results, but {path} is none: {error}")
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
@@ -135,10 +143,10 @@ def main() -> int:
     if options.plot is not None:
         from gpu_parts import picture
 
-        picture.draw(json.loads(options.plot.read_text()), options.plot)
+        picture.draw(read(parser, options.plot), options.plot)
         return 0
     if options.judge is not None:
-        found = json.loads(options.judge.read_text())
+        found = read(parser, options.judge)
     else:
         if options.peers is not None and not options.peers.is_dir():
             parser.error(f"Expected `--peers` to be a folder, but got {options.peers}.")

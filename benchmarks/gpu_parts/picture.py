@@ -14,7 +14,9 @@ Row = dict[str, Any]
 
 def draw(found: dict[str, Any], beside: Path) -> list[Path]:
     """The charts that there are results for, as NAME-times.svg, NAME-sweeps.svg and NAME-training.svg."""
-    subject = "smoke run on a CPU: no evidence" if found["smoke"] else found["hardware"]["device"]
+    subject = (
+        "smoke run on a CPU: no evidence" if found["smoke"] else (found["hardware"] or {}).get("device", "no device")
+    )
     charts = {"times": _times(found["parts"]), "sweeps": _sweeps(found["parts"]), "training": _training(found["parts"])}
     written = []
     for name, parts in charts.items():

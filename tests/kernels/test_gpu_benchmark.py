@@ -253,6 +253,19 @@ def test_other_sizes_are_not_judged(modules: tuple[ModuleType, ModuleType], met:
     assert modules[1].report({"schema": 0}) == 2
 
 
+def test_a_file_that_is_none_is_refused(
+    modules: tuple[ModuleType, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    for name in ("bad.json", "absent.json"):
+        with pytest.raises(SystemExit):
+            called(monkeypatch, modules[0], "--judge", tmp_path / name)
+        assert "Expected a file of results" in capsys.readouterr().err
+
+
 def test_a_part_that_crashes_is_run_again_without_the_one_that_was_at_work(
     modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
