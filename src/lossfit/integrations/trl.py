@@ -11,7 +11,7 @@ from typing import Any
 if find_spec("trl") is None:
     raise ImportError("lossfit.integrations.trl needs an extra: pip install 'lossfit[trl]'.")
 
-import trl
+from trl.trainer.sft_trainer import SFTTrainer as Base
 
 from lossfit.integrations.transformers import checks
 from lossfit.integrations.transformers.fuse import fuse
@@ -19,7 +19,7 @@ from lossfit.losses.sequence import TokenLoss
 from lossfit.losses.single import SingleLabelLoss
 
 
-class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
+class SFTTrainer(Base):
     r"""TRL's ``SFTTrainer`` with one argument more: the loss.
 
     The model is fused (see :func:`lossfit.integrations.transformers.fuse`) after TRL has prepared it, with any
@@ -41,20 +41,23 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, loss: SingleLabelLoss | TokenLoss, **kwargs: Any) -> None:
         checks.check_loss(loss)
-        settings = kwargs.get("args", args[1] if len(args) > 1 else None)
-        if getattr(settings, "loss_type", None) == "dft":
+        given: Any = kwargs.get("args", args[1] if len(args) > 1 else None)
+        if getattr(given, "loss_type", None) == "dft":
             raise ValueError(
-                "Expected one loss, but got `loss_type='dft'` beside `loss`. GammaCrossEntropyLoss(1.0) has its gradients."
+                "Expected one loss, but got `loss_type='dft'` beside `loss`; its gradients are those of "
+                "GammaCrossEntropyLoss(1.0)."
             )
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("Expected one loss, but got `compute_loss_func` beside `loss`.")
         for name in ("use_liger_kernel", "label_smoothing_factor"):
-            if getattr(settings, name, 0):
-                raise ValueError(f"Expected one loss, but got `{name}={getattr(settings, name)}` beside `loss`.")
+            if getattr(given, name, 0):
+                raise ValueError(f"Expected one loss, but got `{name}={getattr(given, name)}` beside `loss`.")
         super().__init__(*args, **kwargs)
-        base = checks.base_of(self.model)
+        model: Any = self.model
+        settings: Any = self.args
+        base = checks.base_of(model)
         # TRL's own forward, where it has one, stays for evaluation.
-        chunked = base.__dict__.pop("forward", None) if self.args.loss_type == "chunked_nll" else None
-        fuse(self.model, loss)
+        chunked = base.__dict__.pop("forward", None) if settings.loss_type == "chunked_nll" else None
+        fuse(model, loss)
         fusion = base.__dict__["_lossfit_fusion"]
         base.__dict__["_lossfit_fusion"] = fusion._replace(otherwise=chunked, measured=chunked is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -19,31 +21,37 @@ IGNORED = -100
 AnyLoss = TypeVar("AnyLoss", bound=nn.Module)
 
 
-def check_loss(loss: SingleLabelLoss | TokenLoss) -> SingleLabelLoss:
-    """The loss of a row that counts as Trainer counts."""
+def check_loss(loss: SingleLabelLoss | TokenLoss) -> None:
+    """Raise unless the loss counts as Trainer counts."""
     if not isinstance(loss, SingleLabelLoss | TokenLoss):
         raise TypeError(f"Expected `loss` to be a SingleLabelLoss or a TokenLoss, but got {type(loss).__name__}.")
     if loss.reduction != "mean":
         raise ValueError(f"Expected `loss` with reduction='mean', but got {loss.reduction!r}.")
-    inner = loss
-    if isinstance(loss, TokenLoss):
-        if loss.normalise != "token":
-            raise ValueError(
-                f"Expected `loss` with normalise='token', since Trainer counts the tokens of a step and not its "
-                f"sequences, but got {loss.normalise!r}."
-            )
-        inner = loss.loss
-    assert isinstance(inner, SingleLabelLoss)
+    if isinstance(loss, TokenLoss) and loss.normalise != "token":
+        raise ValueError(
+            f"Expected `loss` with normalise='token', since Trainer counts the tokens of a step and not its "
+            f"sequences, but got {loss.normalise!r}."
+        )
+    inner = of_rows(loss)
     if inner.ignore_index != IGNORED:
         raise ValueError(
             f"Expected `loss` with ignore_index={IGNORED}, which Trainer counts by, but got {inner.ignore_index}."
         )
+
+
+def of_rows(loss: SingleLabelLoss | TokenLoss) -> SingleLabelLoss:
+    """The loss of rows, whatever they are rows of, with their mean."""
+    if not isinstance(loss, TokenLoss):
+        return loss
+    inner = copy.copy(loss.loss)
+    inner.reduction = "mean"
     return inner
 
 
 def base_of(model: nn.Module) -> PreTrainedModel:
     """The model, without what peft puts around it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
+    base = model if unwrap is None else unwrap()
     if not isinstance(base, PreTrainedModel):
         raise TypeError(f"Expected `model` to be a model of transformers, but got {type(base).__name__}.")
     return base
@@ -51,14 +59,14 @@ def base_of(model: nn.Module) -> PreTrainedModel:
 
 def shift_of(model: PreTrainedModel) -> int:
     """1 where a position's target is that of the next one, as Trainer tells; 0 where it is its own."""
-    name = type(model).__name__
+    name, kind = type(model).__name__, getattr(model, "loss_type", None)
     if getattr(model.config, "is_encoder_decoder", False):
         return 0
-    if model.loss_type is None and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    if kind is None and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         raise ValueError(
             f"Expected `shift`, 1 for a causal language model or 0: what {name}'s labels stand for is not known."
         )
-    return int(model.loss_type is None or LOSS_MAPPING.get(model.loss_type) is ForCausalLMLoss)
+    return int(kind is None or LOSS_MAPPING.get(kind) is ForCausalLMLoss)
 
 
 def check_problem(model: PreTrainedModel) -> None:

@@ -34,7 +34,7 @@ class Fusion(NamedTuple):
         measured: whether the counts of right tokens and the entropy come with the outputs of training.
     """
 
-    loss: SingleLabelLoss
+    loss: SingleLabelLoss | TokenLoss
     z_loss: float
     before: Callable[..., Any] | None
     otherwise: Callable[..., Any] | None = None
@@ -47,9 +47,9 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
     In training with labels, the model's own forward runs up to the cross-entropy, where ``loss.linear`` takes the
     features and the weight of the head; soft-capping, factors on the scores and the choice of positions stay as the
     model has them. ``outputs.logits`` then are a stand-in, which makes the scores when something is computed from it.
-    Evaluation, also its loss, generation and training without labels are those of the plain model, and so are parameters, state
-    dict, tied weights and ``save_pretrained``. The sum of the losses is divided by ``num_items_in_batch`` where Trainer
-    gives it; where all labels are -100, loss and gradients are 0.
+    Evaluation, its loss too, generation and training without labels are those of the plain model, and so are its
+    parameters, state dict, tied weights and ``save_pretrained``. The sum of the losses is divided by
+    ``num_items_in_batch`` where Trainer gives it; where all labels are -100, loss and gradients are 0.
 
     It works in place, and before or after peft, gradient checkpointing, DDP and ``fully_shard`` of the model. A model
     that is fused already takes the new loss.
@@ -82,18 +82,18 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
         >>> outputs.logits
         Scores(shape=(2, 8, 50), dtype=torch.float32): not made in training
     """
-    inner = checks.check_loss(loss)
+    checks.check_loss(loss)
     base = checks.base_of(model)
     Options(z_loss=z_loss).check(False)
     checks.check_problem(base)
     layers = _head(base, head)
-    inner.check_classes(layers[0].out_features)
+    checks.of_rows(loss).check_classes(layers[0].out_features)
     if "labels" not in inspect.signature(type(base).forward).parameters:
         raise ValueError(f"Expected `model` whose forward takes `labels`, but {type(base).__name__}'s does not.")
     if fusion_of(base) is not None:
         unfuse(base)
     before = base.__dict__.get("forward")
-    base.__dict__["_lossfit_fusion"] = Fusion(inner, z_loss, before)
+    base.__dict__["_lossfit_fusion"] = Fusion(loss, z_loss, before)
     base.__dict__["forward"] = MethodType(_forward_of(type(base)), base)
     for layer in layers:
         layer.__dict__["forward"] = MethodType(head_forward, layer)
@@ -149,8 +149,8 @@ def _head(base: PreTrainedModel, name: str | None) -> list[nn.Linear]:
         )
     if hasattr(found, "base_layer"):
         raise ValueError(
-            f"Expected `model` without an adapter on its head, but {kind} has a {type(found).__name__} there: leave the "
-            f"head out of its `target_modules`, or use `compute_loss_func(loss, model)`."
+            f"Expected `model` without an adapter on its head, but {kind} has a {type(found).__name__} there: leave "
+            f"the head out of its `target_modules`, or use `compute_loss_func(loss, model)`."
         )
     saved = getattr(found, "modules_to_save", None)  # copies that peft trains as a whole
     layers = [found] if saved is None else [found.original_module, *saved.values()]
@@ -204,7 +204,8 @@ def _run(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], 
     items = denominator(items, labels.device)
     if items is not None:
         kwargs["num_items_in_batch"] = items
-    call = Call(fusion.loss, name, items, fusion.z_loss, ("hit", "entropy") if fusion.measured else ())
+    extras = ("hit", "entropy") if fusion.measured else ()
+    call = Call(checks.of_rows(fusion.loss), name, items, fusion.z_loss, extras)
     outer, thread.call = thread.call, call
     try:
         outputs = forward(*args, **kwargs)
@@ -213,8 +214,9 @@ def _run(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], 
     if call.result is None or call.target is None:
         raise call.refuse("takes no cross-entropy of them")
     if fusion.measured:
-        hit, entropy = call.result.hit, call.result.entropy
-        assert hit is not None and entropy is not None
+        _, _, hit, entropy, _ = call.result
+        assert hit is not None
+        assert entropy is not None
         outputs["num_correct_tokens"], outputs["entropy_sum"] = hit.sum().float(), entropy.sum()
         outputs["num_valid_tokens"] = (call.target != checks.IGNORED).sum()
     return outputs
@@ -223,7 +225,7 @@ def _run(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], 
 def _refuse_bypass(body: nn.Module, args: Any) -> None:
     if body.training and torch.is_grad_enabled() and not thread.depth:
         raise ValueError(
-            f"Expected the forward of the fused model around its {type(body).__name__}, but something else runs that in "
-            f"training, such as SFTTrainer with loss_type='chunked_nll' (use "
+            f"Expected the forward of the fused model around its {type(body).__name__}, but something else runs that "
+            f"in training, such as SFTTrainer with loss_type='chunked_nll' (use "
             f"`lossfit.integrations.trl.SFTTrainer`). For features alone, `unfuse` the model."
         )

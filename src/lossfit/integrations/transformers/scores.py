@@ -15,7 +15,7 @@ from lossfit.integrations.transformers.checks import on_device
 from lossfit.losses.fused import Result
 from lossfit.losses.single import SingleLabelLoss
 
-_NUMBERS = (int, float)
+Number = int | float
 
 
 class Call:
@@ -141,7 +141,7 @@ class Scores:
         return self._with(x=self.x[tuple(parts)])
 
     def __mul__(self, other: Any) -> Any:
-        if not isinstance(other, _NUMBERS):
+        if not isinstance(other, Number):
             return self.tensor("multiplies them by a tensor") * other
         if self.cap is not None:
             return self._with(cap=self.cap * other)
@@ -150,7 +150,7 @@ class Scores:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
-        if not isinstance(other, _NUMBERS):
+        if not isinstance(other, Number):
             return self.tensor("divides them by a tensor") / other
         if self.cap is not None:
             return self._with(cap=self.cap / other)
@@ -185,11 +185,11 @@ class Scores:
         ignore_index: int = -100,
         reduce: bool | None = None,
         reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        label_smoothing: Number = 0.0,
     ) -> Tensor:
         """The loss in place of cross-entropy, without the scores."""
         call, x, bias = self.call, self.x, self.bias
-        if weight is not None or label_smoothing or not (size_average is reduce is None) or reduction == "none":
+        if weight is not None or label_smoothing or (size_average, reduce) != (None, None) or reduction == "none":
             raise call.refuse("gives cross-entropy weights, smoothing or a reduction of its own")
         if self.ndim != 2 or target.is_floating_point():
             raise call.refuse(f"takes cross-entropy of scores of shape {tuple(self.shape)}")
@@ -246,10 +246,10 @@ class Scores:
 
     def __add__(self, other: Any) -> Any:
         classes = len(self.weight)
-        if isinstance(other, Tensor) and other.shape[-1:] == (classes,) and other.numel() == classes:
-            if self.cap is None and self.factor == 1:  # a bias
-                other = other.reshape(-1).to(self.weight.dtype)
-                return self._with(bias=other if self.bias is None else self.bias + other)
+        per_class = isinstance(other, Tensor) and other.shape[-1:] == (classes,) and other.numel() == classes
+        if per_class and self.cap is None and self.factor == 1:  # a bias
+            other = other.reshape(-1).to(self.weight.dtype)
+            return self._with(bias=other if self.bias is None else self.bias + other)
         return self.tensor("adds to them") + other
 
     __radd__ = __add__

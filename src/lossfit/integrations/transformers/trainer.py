@@ -77,9 +77,10 @@ def compute_loss_func(
             labels = nn.functional.pad(labels[..., 1:], (0, 1), value=checks.IGNORED)
         items = denominator(num_items_in_batch, logits.device)
         here = checks.on_device(loss, logits.device)
-        if isinstance(here, TokenLoss):
-            return here(logits, labels, denominator=items)
-        return here(logits.flatten(0, -2), labels.flatten(), denominator=items)
+        if not isinstance(here, TokenLoss):
+            logits, labels = logits.flatten(0, -2), labels.flatten()
+        found: Tensor = here(logits, labels, denominator=items)
+        return found
 
     return compute
 
