@@ -361,6 +361,21 @@ def test_unfused_copied_and_fused_again() -> None:
         unfuse(model)
 
 
+def test_in_a_loop_with_accelerate() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    inputs = batch("llama")
+    plain, model = build("llama").train(), fuse(build("llama").train(), lossfit.CrossEntropyLoss())
+    accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    prepared, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
+    outputs = prepared(**inputs)
+    assert isinstance(outputs.logits, Scores)
+    assert outputs.loss.item() == pytest.approx(plain(**inputs).loss.item(), rel=1e-2)
+    accelerator.backward(outputs.loss)
+    optimizer.step()
+    assert isinstance(unfuse(model)(**inputs).logits, Tensor)  # accelerate's wrapper stays
+    assert isinstance(fuse(model, lossfit.CrossEntropyLoss())(**inputs).logits, Scores)
+
+
 def test_with_gradient_checkpointing_it_is_the_same() -> None:
     inputs = batch("llama")
     plain, fused = build("llama"), fuse(build("llama"), lossfit.CrossEntropyLoss())

@@ -29,14 +29,12 @@ class Fusion(NamedTuple):
 
     Attributes:
         loss, z_loss: see :func:`fuse`.
-        before: the forward that the model had as an attribute of its own.
         otherwise: the forward in evaluation and without labels, where it is another one.
         measured: whether the counts of right tokens and the entropy come with the outputs of training.
     """
 
     loss: SingleLabelLoss | TokenLoss
     z_loss: float
-    before: Callable[..., Any] | None
     otherwise: Callable[..., Any] | None = None
     measured: bool = False
 
@@ -92,9 +90,10 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
         raise ValueError(f"Expected `model` whose forward takes `labels`, but {type(base).__name__}'s does not.")
     if fusion_of(base) is not None:
         unfuse(base)
-    before = base.__dict__.get("forward")
-    base.__dict__["_lossfit_fusion"] = Fusion(loss, z_loss, before)
-    base.__dict__["forward"] = MethodType(_forward_of(type(base)), base)
+    base.__dict__["_lossfit_fusion"] = Fusion(loss, z_loss)
+    if "_lossfit_before" not in base.__dict__:  # else our forward is there, under a wrapper
+        base.__dict__["_lossfit_before"] = base.__dict__.get("forward")
+        base.__dict__["forward"] = MethodType(_forward_of(type(base)), base)
     for layer in layers:
         layer.__dict__["forward"] = MethodType(head_forward, layer)
     body = base.base_model
@@ -110,14 +109,14 @@ def unfuse(model: Model) -> Model:
         ValueError: it is not fused.
     """
     base = checks.base_of(model)
-    fusion = fusion_of(base)
-    if fusion is None:
+    if fusion_of(base) is None:
         raise ValueError(f"Expected `model` to be fused, but this {type(base).__name__} is not.")
     del base.__dict__["_lossfit_fusion"]
     if hasattr(base.__dict__["forward"], "is_fused"):  # not under a wrapper, through which it stays as it is
+        before = base.__dict__.pop("_lossfit_before")
         del base.__dict__["forward"]
-        if fusion.before is not None:
-            base.__dict__["forward"] = fusion.before
+        if before is not None:
+            base.__dict__["forward"] = before
     for module in base.modules():
         if _is(module, head_forward):
             del module.__dict__["forward"]
@@ -187,10 +186,10 @@ def _forward_of(kind: type[nn.Module]) -> Callable[..., Any]:
 
 def _run(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], position: int) -> Any:
     """The forward pass, in training with labels such that the loss takes the place of cross-entropy."""
-    fusion, own = fusion_of(model), MethodType(type(model).forward, model)
+    fusion = fusion_of(model)
+    forward = model.__dict__["_lossfit_before"] or MethodType(type(model).forward, model)
     if fusion is None:
-        return own(*args, **kwargs)
-    forward = fusion.before or own
+        return forward(*args, **kwargs)
     labels = args[position] if len(args) > position else kwargs.get("labels")
     items = kwargs.get("num_items_in_batch")
     name = type(model).__name__
