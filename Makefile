@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench claims clean
+.PHONY: demo test check docs bench claims clean
 
 demo: .venv/ready
 	$(BIN)/lossfit compare tweets --metric accuracy --out demo/tweets --resume
@@ -18,6 +18,9 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 claims: .venv/ready
 	$(BIN)/lossfit claims --out docs/claims
 
@@ -30,4 +33,4 @@ bench: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
