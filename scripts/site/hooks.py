@@ -1,7 +1,7 @@
 """Lines ``{{ name arguments }}`` of the pages, filled in when the site is built.
 
 ``{{ figure NAME CAPTION }}`` draws, ``{{ catalogue FAMILY }}``, ``{{ regret }}``, ``{{ claim NAME }}`` and
-``{{ ratios }}`` are tables.
+``{{ ratios }}`` are tables, and ``{{ include FILE }}`` is a page from the root of the repository.
 """
 
 from __future__ import annotations
@@ -30,5 +30,8 @@ def fill(name: str, arguments: str) -> str:
     if name == "figure":
         which, _, caption = arguments.partition(" ")
         return drawing.figure(figures.FIGURES[which](), caption)
+    if name == "include":
+        page = (tables.ROOT / arguments).read_text(encoding="utf-8")
+        return page.replace("](docs/", "](")  # links from the root
     made = {"catalogue": tables.catalogue, "regret": tables.regret, "claim": tables.claim, "ratios": tables.ratios}
     return made[name](*([arguments] if arguments else []))
