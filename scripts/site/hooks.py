@@ -18,11 +18,26 @@ import figures
 import tables
 
 _LINE = re.compile(r"^\{\{ (\w+)((?: [^}]*)?) \}\}$", re.MULTILINE)
+_UP = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)#]+)\)")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Called by MkDocs for every page."""
+    markdown = without_outside(markdown, Path(page.file.src_uri))
     return _LINE.sub(lambda found: fill(found[1], found[2].strip()), markdown)
+
+
+def without_outside(markdown: str, page: Path) -> str:
+    """Links to files of the repository that are no part of the site become their paths."""
+
+    def told(found: re.Match[str]) -> str:
+        place = (tables.ROOT / "docs" / page.parent / found[2]).resolve()
+        if place.is_relative_to(tables.ROOT / "docs") or not place.is_file():
+            return found[0]
+        path = place.relative_to(tables.ROOT).as_posix()
+        return f"`{path}`" if found[1] == place.name else f"{found[1]} (`{path}`)"
+
+    return _UP.sub(told, markdown)
 
 
 def fill(name: str, arguments: str) -> str:

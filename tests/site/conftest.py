@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("mkdocs.yml", "CHANGELOG.md", "docs", "scripts/site", "src", "benchmarks/results")
+SOURCES = ("mkdocs.yml", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "scripts/site", "src", "benchmarks/results")
 
 
 def _is_new(site: Path) -> bool:

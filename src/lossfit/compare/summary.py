@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lossfit.compare import engine, rule, search, stats
+from lossfit.compare import engine, proposals, rule, search, stats, train
 from lossfit.compare.kinds import CARDS
+
+VERSION = 1
+"""Of ``summary.schema.json``, which describes what :func:`summarise` returns."""
 
 
 def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """For each loss and split the training that is best on validation; the first, if they tie."""
+    """For each loss and split the training that is best on validation, the first if they tie.
+
+    A pruned one is taken only where all others failed.
+    """
     return (
         results.filter(~pl.col("failed"))
-        .sort("validation", descending=CARDS[metric].higher, maintain_order=True)
+        .sort("pruned", "validation", descending=[False, CARDS[metric].higher], maintain_order=True)
         .group_by("loss", "split", maintain_order=True)
         .first()
         .sort("loss", "split")
@@ -24,7 +30,7 @@ def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def summarise(outcome: engine.Outcome) -> dict[str, Any]:
-    """The contents of summary.json.
+    """The contents of summary.json, as ``summary.schema.json`` and docs/summary.md describe them.
 
     Losses are ordered by the mean of the asked metric over the test rows of all splits. What is recommended is said by
     :func:`lossfit.compare.rule.advise`. The reference is cross-entropy, or where any number of classes may be right its
@@ -37,7 +43,7 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     names = [c.name for c in plan.candidates if c.name in there]
     values = {name: _by_split(best, name, plan) for name in names}
     whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
-    entries = [_entry(name, results, values, plan, name in whole) for name in names]
+    entries = [_entry(name, results, best, values, plan, name in whole) for name in names]
     _compare(entries, {name: values[name] for name in whole}, plan)
     reference = plan.kind.reference
     for entry in entries:
@@ -48,6 +54,7 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     recommended = next(e for e in entries if e["loss"] == advice["recommended"])
     trained = results.filter(~pl.col("loss").is_in([c.name for c in plan.candidates if c.tuned]))
     return {
+        "version": VERSION,
         "source": plan.source,
         "labels": plan.kind.family,
         "metric": plan.metric,
@@ -66,6 +73,14 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "losses": entries,
         "trainings": trained.height,
         "failed_trainings": int(trained["failed"].sum()),
+        "search": {
+            "by": plan.search,
+            "proposed": plan.proposed,
+            "checkpoints": train.CHECKPOINTS,
+            "patience": train.PATIENCE,
+            "pruned": int(trained["pruned"].sum()),
+            "stopped": int(trained["stopped"].sum()),
+        },
         "seconds": round(outcome.seconds, 1),
         "data": {
             "rows": outcome.data.rows,
@@ -76,7 +91,9 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "trials": plan.trials,
         "seed": plan.seed,
         "label_noise": plan.label_noise,
-        "model": "linear" if outcome.hidden == 0 else f"one hidden layer of {outcome.hidden} units",
+        "model": outcome.model.sentence,
+        "architecture": outcome.model.to_json(),
+        "device": outcome.device,
         "versions": engine.versions(),
     }
 
@@ -92,11 +109,16 @@ def _by_split(best: pl.DataFrame, name: str, plan: engine.Plan) -> dict[str, np.
 
 
 def _entry(
-    name: str, results: pl.DataFrame, values: dict[str, dict[str, np.ndarray]], plan: engine.Plan, whole: bool
+    name: str,
+    results: pl.DataFrame,
+    best: pl.DataFrame,
+    values: dict[str, dict[str, np.ndarray]],
+    plan: engine.Plan,
+    whole: bool,
 ) -> dict[str, Any]:
     candidate = search.candidate(name)
-    own = values[name]
-    setting = _typical_setting(results.filter(pl.col("loss") == name), plan)
+    own, trainings = values[name], results.filter(pl.col("loss") == name)
+    setting = _typical_setting(trainings, best.filter(pl.col("loss") == name), candidate, plan)
     entry: dict[str, Any] = {
         "loss": name,
         "params": candidate.describe(setting),
@@ -107,8 +129,9 @@ def _entry(
         if np.isfinite(own[plan.metric]).sum() > 1
         else {m: {"mean": None, "std": None} for m in own},
         "differences": {},
-        "seconds_per_training": float(results.filter(pl.col("loss") == name)["seconds"].mean() or 0.0),  # type: ignore[arg-type]
-        "failed_trainings": int(results.filter(pl.col("loss") == name)["failed"].sum()),
+        "seconds_per_training": float(trainings["seconds"].mean() or 0.0),  # type: ignore[arg-type]
+        "failed_trainings": int(trainings["failed"].sum()),
+        "pruned_trainings": int(trainings["pruned"].sum()),
     }
     return entry
 
@@ -183,13 +206,40 @@ def _advise(entries: list[dict[str, Any]], values: dict[str, np.ndarray], plan: 
     }
 
 
-def _typical_setting(trainings: pl.DataFrame, plan: engine.Plan) -> search.Setting:
-    """The setting with the best mean over splits on validation: the one to begin with in one's own training."""
+def _typical_setting(
+    trainings: pl.DataFrame, best: pl.DataFrame, candidate: search.Candidate, plan: engine.Plan
+) -> search.Setting:
+    """The setting to begin with in one's own training.
+
+    Where all splits try the same settings, it is the one with the best mean over splits on validation; where one was
+    pruned in a split, by what it had reached. Where each split has settings of its own, it is the middle one of those
+    chosen: the one that is nearest to all others.
+    """
+    if plan.proposed and best.height:
+        return _middle([_setting(row) for row in best.sort("split").iter_rows(named=True)], candidate)
     ranked = (
         trainings.group_by("trial")
         .agg(pl.col("validation").mean(), pl.col("params", "learning_rate", "weight_decay").first())
         .sort("validation", "trial", descending=[CARDS[plan.metric].higher, False])
     )
-    first = ranked.row(0, named=True)
-    rates = {k: first[k] for k in ("learning_rate", "weight_decay")}
-    return {**rates, **json.loads(first["params"])}
+    return _setting(ranked.row(0, named=True))
+
+
+def _setting(row: dict[str, Any]) -> search.Setting:
+    return {**{k: row[k] for k in proposals.RANGES}, **json.loads(row["params"])}
+
+
+def _middle(settings: list[search.Setting], candidate: search.Candidate) -> search.Setting:
+    """The one with the least sum of distances to all, the first if they tie.
+
+    A distance is the sum over the numbers: of learning rate and weight decay in logarithms, of a hyper-parameter in
+    ranks of its values, each as a share of the range searched.
+    """
+    columns = [
+        [np.log(s[name]) / np.log(high / low) for s in settings] for name, (low, high) in proposals.RANGES.items()
+    ]
+    columns += [
+        [values.index(s[name]) / max(len(values) - 1, 1) for s in settings] for name, values in candidate.search.items()
+    ]
+    at = np.array(columns).T
+    return settings[int(np.abs(at[:, None] - at).sum((1, 2)).argmin())]
