@@ -193,7 +193,7 @@ def crowd() -> list[Panel]:
             (grad,) = torch.autograd.grad(loss(s, label), s)
             shares.append(float(grad[0, 0].abs() / grad.abs().sum()))
         found[name] = ([math.log10(c) for c in counts], shares)
-    return [Panel("log10 of the number of wrong classes", "share of the right class in the pull", found, 0.5, 0.0)]
+    return [Panel("log10 of the number of wrong classes", "share of the right class in the pull", found, 1.0, 0.0)]
 
 
 def multi_way() -> list[Panel]:
