@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lossfit import gap, registry
-from lossfit.compare import memory, metrics, posthoc, proposals
+from lossfit.compare import given, memory, metrics, posthoc, proposals
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Architecture, Models
@@ -51,6 +52,7 @@ class Task:
         patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
         proposed: how many settings are tried besides, proposed for each split by its validation rows.
         device: where the models are trained; what is measured of them is measured on the CPU.
+        given: whether the test rows are the same in all splits.
     """
 
     candidate: Candidate
@@ -68,6 +70,7 @@ class Task:
     patience: int = 0
     proposed: int = 0
     device: str = "cpu"
+    given: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -175,7 +178,9 @@ class _Data:
 
     def __init__(self, task: Task) -> None:
         train, validation, test = zip(*task.matrices, strict=True)
-        self.x = [torch.from_numpy(part).to(task.device) for part in train]
+        # What another process shares may not be written to, of which torch warns.
+        copies = (part if part.flags.writeable else part.copy() for part in train)
+        self.x = [torch.from_numpy(part).to(task.device) for part in copies]
         parts = (torch.from_numpy(np.stack(part)) for part in (validation, test))
         self.x_validation, self.x_test = (part.to(task.device) for part in parts)
         self.y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits])).to(task.device)
@@ -339,14 +344,17 @@ class _AdamW:
     def step(self, grads: list[Tensor]) -> None:
         rate = self.rate * (1 - self.taken / self.steps)
         self.taken += 1
+        # m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), with the corrections taken out of the passes over all weights.
+        correction = math.sqrt(1 - 0.999**self.taken)
+        scale = correction / (1 - 0.9**self.taken)
         for i, (parameter, grad) in enumerate(zip(self.model.parameters, grads, strict=True)):
             first, second = self.moments[i]
             first.lerp_(grad, 0.1)
-            second.lerp_(grad.square(), 0.001)
-            update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
+            second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+            below = second.sqrt().add_(1e-8 * correction)
             if self.model.decays[i]:
                 parameter.mul_(self.model.by_setting(1 - rate * self.decay, i))
-            parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
+            parameter.addcmul_(torch.div(first, below, out=below), self.model.by_setting(rate, i), value=-scale)
 
 
 class _Best:
@@ -417,10 +425,18 @@ class _Best:
         self.settings = [[*a, *b] for a, b in zip(self.settings, other.settings, strict=True)]
         for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
             setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
-        self.steps = max(self.steps, other.steps)
+        self.steps = max(self.steps, other.steps, key=len)
         per_model = self.model.per_model
         for i, (own, more) in enumerate(zip(self.state, other.state, strict=True)):
             self.state[i] = per_model(torch.cat([per_model(own, i), per_model(more, i)], 1), i)
+
+    def chosen(self, values: Tensor) -> Tensor:
+        """The setting of each split that is best by these values (S, T), the first if they tie; of the pruned ones only
+        if all others failed (S,).
+        """
+        whole = torch.where(self.pruned, -torch.inf, values)
+        ranked = torch.where((whole == -torch.inf).all(1, keepdim=True), values, whole)
+        return torch.from_numpy(np.argmax(ranked.numpy(), 1))
 
     def going_on(self, checkpoint: int, splits: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the models in training go on: rows (S'',) of ``splits``, and of each columns (S'', T'') of
@@ -487,7 +503,8 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
 
     ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
     the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
-    free, the curves are those of the models before they were tuned.
+    free, the curves are those of the models before they were tuned. Where the test rows are given, ``left_out_...`` are
+    the metrics without a tenth of them at a time, of the model that is chosen in each split.
     """
     weight, curves = task.weights("test"), {}
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
@@ -523,7 +540,22 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
                 **course,
             }
         )
+    if task.given:
+        _leave_out(task, records, best, values, log_p, target)
     return records
+
+
+def _leave_out(
+    task: Task, records: list[dict[str, Any]], best: _Best, values: Tensor, log_p: Tensor, target: Tensor
+) -> None:
+    trials = values.shape[1]
+    models = torch.arange(len(values)) * trials + best.chosen(values)
+    weight = task.weights("test")
+    tenths = given.groups(task.labels[task.splits[0].test])
+    found = given.left_out(task.kind.metrics, log_p[models], target[models], weight, tenths)
+    for m, record in enumerate(records):
+        chosen = m == models[m // trials]
+        record |= {f"left_out_{name}": of[m // trials] if chosen else None for name, of in found.items()}
 
 
 def _curves(log_p: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, list[Any]]:
