@@ -24,10 +24,13 @@ from lossfit import registry
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.commands.columns import print_columns
+from lossfit.commands.diff import diff
 from lossfit.commands.export import export
+from lossfit.commands.noise import print_noise, write_noise
 from lossfit.commands.predict import predict
+from lossfit.commands.serve import serve
 from lossfit.compare import data as sources
-from lossfit.compare import engine, features, kinds
+from lossfit.compare import engine, features, kinds, noise
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
@@ -163,7 +166,13 @@ def compare(
             "proposed for each split by what these reach on its validation rows."
         ),
     ] = SEARCHES[0],
-    label_noise: Annotated[float, typer.Option(help="Share of training labels to replace by another class.")] = 0.0,
+    label_noise: Annotated[
+        str,
+        typer.Option(
+            help="Share of training labels to replace by another class; several, such as 0,0.1,0.2,0.4, run the "
+            "comparison at each, in folders of their own, and draw the losses over the noise."
+        ),
+    ] = "0",
     model: Annotated[
         str,
         typer.Option(
@@ -195,11 +204,13 @@ def compare(
     lossfit compare train.csv --target churned --test test.csv
     lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
+    lossfit compare tweets --label-noise 0,0.1,0.2,0.4 --out robust
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
     """
     console = Console()
     targets = tuple(target or ())
+    levels = noise.levels(label_noise)
     kind = kinds.MULTI_LABEL if len(targets) > 1 else kinds.SINGLE_LABEL
     plan = engine.Plan(
         source,
@@ -212,7 +223,7 @@ def compare(
         losses,
         splits,
         trials,
-        label_noise,
+        levels[0],
         model,
         seed,
         votes=(votes,) if votes else (),
@@ -228,23 +239,40 @@ def compare(
         text_features=text_features,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
+    runs = noise.plans(plan, out, levels, resume=resume) if len(levels) > 1 else [(plan, out)]
+    summaries = []
     try:
         with _progress(console) as progress:
-            outcome = engine.run(
-                plan,
-                out,
-                resume=resume,
-                workers=workers,
-                progress=progress,
-                show=lambda data: print_columns(console, data),
-            )
+            for i, (own, folder) in enumerate(runs):
+                outcome = engine.run(
+                    own,
+                    folder,
+                    resume=resume,
+                    workers=workers,
+                    progress=_part_of(progress, i, len(runs)),
+                    show=(lambda data: print_columns(console, data)) if i == 0 else lambda _: None,
+                )
+                summaries.append(_written(outcome, folder))
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None
+    if len(levels) > 1:
+        print_noise(console, write_noise(summaries, [folder.name for _, folder in runs], out), out)
+    else:
+        _print(console, summaries[0], out)
+
+
+def _part_of(progress: engine.Progress, part: int, parts: int) -> engine.Progress:
+    """The progress of one of several comparisons."""
+    return lambda loss, share, trainings: progress(loss, (part + share) / parts, trainings * parts)
+
+
+def _written(outcome: engine.Outcome, out: Path) -> dict[str, Any]:
+    """The summary, which is written with its report."""
     summary = summarise(outcome)
     (out / "summary.json").write_text(json.dumps(_finite(summary), indent=2, allow_nan=False), encoding="utf-8")
     (out / "report.html").write_text(render(outcome, summary), encoding="utf-8")
-    _print(console, summary, out)
+    return summary
 
 
 @contextmanager
@@ -398,3 +426,5 @@ app.command()(_plainly(export))
 app.command()(_plainly(predict))
 app.command()(_plainly(calibrate))
 app.command()(_plainly(claims))
+app.command()(_plainly(diff))
+app.command()(_plainly(serve))

@@ -66,12 +66,15 @@ def write_part(path: Path, records: list[dict[str, Any]], first_split: int, seco
     rows = [
         {**r, "split": first_split + r["split"], "params": json.dumps(r["params"]), "seconds": seconds} for r in records
     ]
+    # What only some records have, such as the counts by class, must not be missed.
     replace(path, pl.DataFrame(rows, infer_schema_length=None).write_parquet)
 
 
 def gather(out: Path, order: list[str]) -> pl.DataFrame:
     """All parts as one table, in the order of the losses; it becomes results.parquet."""
-    results = pl.concat(pl.read_parquet(path) for path in sorted((out / "parts").glob("*.parquet")))
+    results = pl.concat(
+        (pl.read_parquet(path) for path in sorted((out / "parts").glob("*.parquet"))), how="diagonal_relaxed"
+    )
     ranks = {name: i for i, name in enumerate(order)}
     results = results.sort(pl.col("loss").replace_strict(ranks), "split", "trial")
     replace(out / "results.parquet", results.write_parquet)
