@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench claims vision clean
+.PHONY: demo test check docs bench claims vision clean
 
 demo: .venv/ready
 	$(BIN)/lossfit compare tweets --metric accuracy --out demo/tweets --resume
@@ -17,6 +17,9 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 claims: .venv/ready
 	$(BIN)/lossfit claims --out docs/claims
@@ -39,4 +42,4 @@ bench: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .timm demo
+	rm -rf .venv .timm demo site

@@ -1,6 +1,7 @@
 """What the README shows runs, and names what there is."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from lossfit.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
 
 
 def test_its_python_runs() -> None:
@@ -33,4 +35,25 @@ def test_its_commands_have_these_options() -> None:
 
 def test_its_files_are_there() -> None:
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_the_chinese_one_says_the_same() -> None:
+    """Code and numbers of the README, as often, are in README.zh.md; its lines of Python are the same."""
+    for kind in (r"`[^`\n]+`", r"(?<![\w.])\d[\d,.]*\d|\b\d\b", r"\]\([^)]+\)"):
+        missing = Counter(re.findall(kind, README)) - Counter(re.findall(kind, CHINESE))
+        assert not missing - Counter({"](README.zh.md)": 1}), "not in README.zh.md"
+    lines = [
+        [
+            re.sub(r"\s*#.*", "", line)
+            for block in re.findall(r"```\w+\n(.*?)```", page, re.DOTALL)
+            for line in block.splitlines()
+        ]
+        for page in (README, CHINESE)
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_its_files_are_there_too() -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", CHINESE):
         assert (ROOT / path).is_file(), path

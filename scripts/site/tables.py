@@ -1,0 +1,123 @@
+"""The tables of the pages, from the registry of losses and from the files of results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lossfit
+from lossfit.registry import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error", "mean")
+
+BENCHMARKS = {
+    "dense-cpu": ("python benchmarks/dense.py", "single-label losses, to PyTorch's `F.cross_entropy`"),
+    "linear-cpu": (
+        "python benchmarks/linear.py",
+        "losses from features and weights, to matrix product and cross-entropy",
+    ),
+    "sharded-cpu": ("python benchmarks/sharded.py", "classes spread over ranks"),
+    "margins-cpu": ("python benchmarks/margins.py", "heads with margins, to pytorch-metric-learning"),
+    "contrastive-cpu": ("python benchmarks/contrastive.py", "NT-Xent and SupCon, to pytorch-metric-learning"),
+    "crf-cpu": ("python benchmarks/crf.py", "the linear-chain CRF, to a loop over the steps"),
+    "ranking-cpu": ("python benchmarks/ranking.py", "AUC and average precision, to the matrix of pairs"),
+    "multilabel-cpu": ("python benchmarks/multilabel.py", "multi-label losses, to PyTorch's BCE and plain formulas"),
+}
+"""Files of ratios of times, with what makes them and what they compare."""
+
+
+def table(head: list[str], rows: list[list[str]], right: int = 0) -> str:
+    """A Markdown table, its last ``right`` columns aligned to the right."""
+    marks = ["---"] * (len(head) - right) + ["---:"] * right
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (head, marks, *rows))
+
+
+def catalogue(family: str | None = None) -> str:
+    """The losses of a family, or of all."""
+    if family is None:
+        parts = [f"## [{title}]({name}.md)\n\n{catalogue(name)}" for name, title in FAMILIES.items()]
+        return "\n\n".join(parts)
+    rows = []
+    for name in lossfit.available_losses(family):
+        cls = lossfit.registry.get(name)
+        hypers = "<br>".join(f"`{key}` in {card.range}: {card.meaning}" for key, card in cls.hypers.items())
+        rows.append([f"`{cls.__name__}`", f"`{cls.formula}`", hypers])
+    return table(["Class", "Loss", "Hyper-parameters"], rows)
+
+
+def regret() -> str:
+    """Mean regrets over the data sets of benchmarks/advice.py, the least of each column in bold."""
+    contents = json.loads((RESULTS / "advice.json").read_text(encoding="utf-8"))
+    found: dict[str, dict[str, float]] = {**contents["mean_regret"], "always the metric's own loss": _own(contents)}
+    least = {metric: min(row[metric] for row in found.values() if metric in row) for metric in METRICS}
+
+    def cell(row: dict[str, float], metric: str) -> str:
+        if metric not in row:
+            return ""
+        return f"**{row[metric]:.2f}**" if row[metric] == least[metric] else f"{row[metric]:.2f}"
+
+    by_mean = sorted(found.items(), key=lambda item: item[1].get("mean", 0.0))
+    rows = [[name.replace("_", " "), *(cell(row, metric) for metric in METRICS)] for name, row in by_mean]
+    return table(["", *(metric.replace("_", " ") for metric in METRICS)], rows, right=len(METRICS))
+
+
+def _own(contents: dict[str, Any]) -> dict[str, float]:
+    """The mean regret of ``for_metric``'s losses, for the metrics that have one in the file."""
+    found: dict[str, list[float]] = {}
+    for data_set in contents["sets"]:
+        for metric, halves in data_set["metrics"].items():
+            for half in halves:
+                if f"for_{metric}" in half["regret"]:
+                    found.setdefault(metric, []).append(half["regret"][f"for_{metric}"])
+    return {metric: sum(values) / len(values) for metric, values in found.items()}
+
+
+def claim(name: str) -> str:
+    """The numbers of a claim, from docs/claims/claims.json."""
+    claims = json.loads((ROOT / "docs" / "claims" / "claims.json").read_text(encoding="utf-8"))["claims"]
+    (found,) = [c for c in claims if c["name"] == name]
+    return table(["", "found"], [[what, numbers[-1]] for what, *numbers in found["numbers"]])
+
+
+def ratios() -> str:
+    """Every ratio of every benchmark, a folded table for each file."""
+    parts = []
+    for name, (command, what) in BENCHMARKS.items():
+        contents = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        hardware = contents.pop("hardware")
+        threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+        on = f"{hardware['cpu']}, {threads}, torch {hardware['torch']}"
+        rows = [[where, f"{r['median']:.3g}", f"{r['low']:.3g} to {r['high']:.3g}"] for where, r in _ratios(contents)]
+        lines = [f'??? note "{what[0].upper()}{what[1:].replace("`", "")}"', ""]
+        lines += [f"    `{command}` wrote `benchmarks/results/{name}.json` on {hardware['date']}: {on}.", ""]
+        lines += [f"    {row}" for row in table(["", "median", "range"], rows, right=2).splitlines()]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _ratios(contents: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, float]]]:
+    """Where in the file there is a median with its range, in words."""
+    if isinstance(contents, dict):
+        if {"median", "low", "high"} <= contents.keys():
+            yield ", ".join(w for w in where if w not in ("ratio", "ratios", "rows", "shapes", "losses")), contents
+            return
+        labels = [
+            f"{key} {_told(value)}"
+            for key, value in contents.items()
+            if not isinstance(value, dict | list)
+            and key in ("rows", "features", "classes", "loss", "ranks", "sample_rate")
+        ]
+        labels += [f"({_told(contents['shape'])})"] if "shape" in contents else []
+        for key, value in contents.items():
+            yield from _ratios(value, (*where, *labels, str(key).replace("_", " ")))
+    elif isinstance(contents, list):
+        for value in contents:
+            yield from _ratios(value, where)
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value).replace("_", " ")
