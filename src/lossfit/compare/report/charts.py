@@ -117,7 +117,7 @@ def interval_plot(
     of: str = "loss",
     width: int | str = "container",
     legend: bool = False,
-) -> alt.LayerChart:
+) -> Any:
     """Dots with intervals, one row for each ``of``, in the order of the records."""
     tips = [alt.Tooltip(f"{name}:Q", format="+.3g") for name in ("difference", "low", "high")]
     base = alt.Chart(page.data(records)).encode(
