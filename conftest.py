@@ -12,7 +12,11 @@ if not torch.cuda.is_available():
 
 import lossfit
 
-collect_ignore = [] if find_spec("lightning") else ["src/lossfit/integrations/lightning.py"]
+collect_ignore = [
+    f"src/lossfit/integrations/{path}"
+    for extra, path in (("lightning", "lightning.py"), ("transformers", "transformers"), ("trl", "trl.py"))
+    if not find_spec(extra)
+]
 # They hold no examples, and importing them needs Triton and settles whether it interprets.
 collect_ignore_glob = ["src/lossfit/kernels/[!_]*.py"]
 

@@ -9,6 +9,7 @@ The types are those of the scores; all of them unless told. It ends with status 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -23,13 +24,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lossfit import gaps
-from lossfit.kernels import exact, gap, launch
+from lossfit.kernels import exact, gap, launch, sparse
 
 TARGET = GPUTarget("cuda", 90, 32)
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-SCORES, FLAGS = ("scores", "out"), ("valid", "here", "hit_out")
-NUMBERS = ("stride", "out_stride", "classes", "blocks", "places")
-OPTIONAL = ("valid", "here", "weight", "mean_out", "hit_out", "entropy_out", "entropy", "g_mean", "g_entropy")
+SCORES, FLAGS = ("scores", "out", "grad", "x"), ("valid", "here", "hit_out", "kept_out", "kept")
+NUMBERS = ("stride", "out_stride", "grad_stride", "classes", "features", "rows", "blocks", "tiles", "places")
+SCORING = ("divisor", "shift", "kept_out")
+OPTIONAL = ("valid", "here", "weight", "mean_out", "hit_out", "entropy_out", "entropy", "g_mean", "g_entropy", *SCORING)
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 
 
@@ -47,8 +49,10 @@ def compiled(kernel: Any, scores: str, constants: dict[str, Any], warps: int) ->
         elif name in FLAGS:
             signature[name] = "*i1"
         else:
-            signature[name] = f"*{scores if name in SCORES else numbers}"
-        if signature[name].startswith("*") or name in ("stride", "out_stride", "classes"):
+            # In a product the weight is the layer's, else it is that of classes.
+            of_scores = name in SCORES or (name == "weight" and "grad" in kernel.arg_names)
+            signature[name] = f"*{scores if of_scores else numbers}"
+        if signature[name].startswith("*") or name in ("stride", "out_stride", "grad_stride", "classes", "features"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, constexprs=places, attrs=attributes)
@@ -76,17 +80,23 @@ def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]
         dtype = TYPES[scores]
         many = torch.empty(1, 1 << 17, dtype=dtype, device="meta")
         deep = gaps._DEEP[gaps.accumulation_dtype(many)]
-        for hard in (False, True):
-            for least in (True, False):
-                name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
-                absent = OPTIONAL if least else ("entropy_out", "g_entropy") if hard else ()
-                for kernel, more in ((gap.forward, {}), (gap.backward, {"DEEP": deep})):
-                    entropy = kernel is gap.forward and "entropy_out" not in absent
-                    _, options = launch.plan(many, entropy=entropy)
-                    warps = options.pop("num_warps")
-                    constants = {**options, **more, "HARD": hard}
-                    constants |= {key: None for key in absent if key in kernel.arg_names}
-                    found.append((f"gap {kernel.__name__}: {name}", kernel, scores, constants, warps))
+        for hard, least, cap in itertools.product((False, True), (True, False), (0.0, 30.0)):
+            name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
+            name += ", capped" if cap else ""
+            absent = OPTIONAL if least else (*(("entropy_out", "g_entropy") if hard else ()), *(() if cap else SCORING))
+            eps = torch.finfo(dtype).eps / 2
+            for kernel, more in ((gap.forward, {"WHOLE": True}), (gap.backward, {"DEEP": deep, "NEGLIGIBLE": eps})):
+                forward, tiled = kernel is gap.forward, kernel is gap.backward and "kept_out" not in absent
+                entropy = forward and "entropy_out" not in absent
+                _, options = launch.plan(many, entropy=entropy, heavy=forward and hard and cap > 0, tiled=tiled)
+                warps = options.pop("num_warps")
+                constants = {**options, **more, "HARD": hard, "CAP": cap}
+                constants |= {key: None for key in absent if key in kernel.arg_names}
+                found.append((f"gap {kernel.__name__}: {name}", kernel, scores, constants, warps))
+        if scores != "fp64":
+            for kernel in (sparse.times_weight, sparse.times_features):
+                constants = {"WIDEN": False, "ROWS": sparse._ROWS, "FEATURES": sparse._FEATURES}
+                found.append((f"product: {kernel.__name__}", kernel, scores, constants, sparse.warps(dtype)))
     for numbers, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
         if numbers not in types:
             continue
@@ -105,10 +115,10 @@ def main() -> int:
     if unknown:
         parser.error(f"Expected types among {', '.join(TYPES)}, but got {', '.join(sorted(unknown))}.")
     spilled = 0
-    print(f"{'kernel':45} {'type':5} {'warps':>5} {'registers':>9} {'spilled bytes':>13}")
+    print(f"{'kernel':50} {'type':5} {'warps':>5} {'registers':>9} {'spilled bytes':>13}")
     for name, kernel, scores, constants, warps in variants(types):
         registers, spills = usage(compiled(kernel, scores, constants, warps))
-        print(f"{name:45} {scores:5} {warps:5} {registers:9} {spills:13}")
+        print(f"{name:50} {scores:5} {warps:5} {registers:9} {spills:13}")
         spilled += spills
     return 1 if spilled else 0
 

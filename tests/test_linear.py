@@ -12,7 +12,12 @@ from torch.testing import assert_close
 import lossfit
 from families import EXAMPLES
 from helpers import build, case_id, every_case
-from lossfit import chunked
+from interpreter import quicken
+from lossfit import budget
+
+quicken()
+# The interpreter computes with numpy, which warns of the infinities that the kernels mean.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 
 CASES = every_case()
 N, D, C = 11, 5, 7
@@ -26,16 +31,24 @@ COMMON: list[dict[str, object]] = [
 
 @pytest.fixture(autouse=True)
 def several_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(chunked, "_LEAST_ROWS", 4)
-    monkeypatch.setattr(chunked, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(budget, "LEAST_ROWS", 4)
+    monkeypatch.setattr(budget, "CHUNK_BYTES", 1)
     return
 
 
-def layer(dtype: torch.dtype = torch.float64, rows: int = N, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def layer(
+    dtype: torch.dtype = torch.float64, rows: int = N, seed: int = 0, backend: str = "dense"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, weight, bias and targets; for the kernels few, and on a GPU where there is one."""
+    device = "cpu"
+    if backend == "triton":
+        pytest.importorskip("triton")
+        rows, device = min(rows, 5), "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(seed)
     x, weight, bias = (torch.randn(*s, dtype=torch.float64, generator=generator) for s in ((rows, D), (C, D), (C,)))
     target = torch.randint(C, (rows,), generator=generator)
-    return x.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), bias.to(dtype).requires_grad_(), target
+    x, weight, bias = (t.to(device, dtype).requires_grad_() for t in (x, weight, bias))
+    return x, weight, bias, target.to(device)
 
 
 def gradients(value: Tensor, of: list[Tensor], **options: object) -> list[Tensor]:
@@ -51,80 +64,84 @@ def close(found: list[Tensor], expected: list[Tensor], case: str = "") -> None:
         assert_close(a, b, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense", "auto"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "auto", "triton"])
 @pytest.mark.parametrize("common", COMMON, ids=lambda c: "-".join(c) or "plain")
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_linear_is_the_loss_of_the_scores(
     case: tuple[str, dict[str, object]], common: dict[str, object], backend: str
 ) -> None:
     name, settings = case
-    x, weight, bias, target = layer()
+    x, weight, bias, target = layer(backend=backend)
     target[3] = -100
-    loss = build(name, **{**settings, **common})
-    sample_weight = torch.linspace(0.1, 1, N, dtype=torch.float64)
+    loss = build(name, **{**settings, **common}).to(x.device)
+    sample_weight = torch.linspace(0.1, 1, len(x), dtype=torch.float64, device=x.device)
     expected = gradients(loss(x @ weight.T + bias, target, sample_weight=sample_weight), [x, weight, bias])
     value = loss.linear(x, weight, target, bias, sample_weight=sample_weight, backend=backend)
-    for _ in range(2):  # the second time what was made ahead is gone
+    for _ in range(1 if backend == "triton" and common else 2):  # the second time what was made ahead is gone
         close(gradients(value, [x, weight, bias], retain_graph=True), expected, name)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "triton"])
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_probabilities_as_targets(case: tuple[str, dict[str, object]], backend: str) -> None:
     name, settings = case
-    x, weight, bias, _ = layer()
-    target = torch.rand(N, C, dtype=torch.float64)
-    loss = build(name, **{**settings, "weight": torch.linspace(0.5, 2, C, dtype=torch.float64)})
+    x, weight, bias, _ = layer(backend=backend)
+    target = torch.rand(len(x), C, dtype=torch.float64, device=x.device)
+    loss = build(name, **{**settings, "weight": torch.linspace(0.5, 2, C, dtype=torch.float64)}).to(x.device)
     expected = gradients(loss(x @ weight.T + bias, target), [x, weight, bias])
     close(gradients(loss.linear(x, weight, target, bias, backend=backend), [x, weight, bias]), expected, name)
 
 
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])
-def test_only_what_wants_a_gradient_gets_one(wanted: tuple[int, ...], reduction: str) -> None:
-    tensors = [t.detach().requires_grad_(i in wanted) for i, t in enumerate(layer()[:3])]
-    target, loss = layer()[3], lossfit.FocalLoss(reduction=reduction)
+def test_only_what_wants_a_gradient_gets_one(wanted: tuple[int, ...], reduction: str, backend: str) -> None:
+    tensors = [t.detach().requires_grad_(i in wanted) for i, t in enumerate(layer(backend=backend)[:3])]
+    target, loss = layer(backend=backend)[3], lossfit.FocalLoss(reduction=reduction)
     of = [tensors[i] for i in wanted]
     expected = gradients(loss(tensors[0] @ tensors[1].T + tensors[2], target), of)
-    value = loss.linear(tensors[0], tensors[1], target, tensors[2], backend="chunked")
+    value = loss.linear(tensors[0], tensors[1], target, tensors[2], backend=backend)
     close(gradients(value, of), expected)
     with torch.no_grad():
-        assert not loss.linear(tensors[0], tensors[1], target, tensors[2], backend="chunked").requires_grad
+        assert not loss.linear(tensors[0], tensors[1], target, tensors[2], backend=backend).requires_grad
 
 
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_learnt_numbers_rows_and_weights(reduction: str) -> None:
+def test_learnt_numbers_rows_and_weights(reduction: str, backend: str) -> None:
     """A number, one per row, a learnt sample weight, a learnt temperature."""
-    x, weight, _, target = layer()
-    gamma = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
-    per_row = torch.linspace(0.1, 0.9, N, dtype=torch.float64).requires_grad_()
-    temperature = torch.nn.Parameter(torch.tensor(1.7, dtype=torch.float64))
-    mass = torch.rand(N, dtype=torch.float64).requires_grad_()
+    x, weight, _, target = layer(backend=backend)
+    gamma = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64, device=x.device))
+    per_row = torch.linspace(0.1, 0.9, len(x), dtype=torch.float64, device=x.device).requires_grad_()
+    temperature = torch.nn.Parameter(torch.tensor(1.7, dtype=torch.float64, device=x.device))
+    mass = torch.rand(len(x), dtype=torch.float64, device=x.device).requires_grad_()
     for g in (gamma, per_row):
         loss = lossfit.GammaCrossEntropyLoss(g, reduction=reduction, temperature=temperature)
         of = [x, weight, g, temperature, mass]
         expected = gradients(loss(x @ weight.T, target, sample_weight=mass), of)
-        value = loss.linear(x, weight, target, sample_weight=mass, backend="chunked")
+        value = loss.linear(x, weight, target, sample_weight=mass, backend=backend)
         close(gradients(value, of), expected)
 
 
-def test_what_a_users_link_holds_gets_its_gradient() -> None:
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
+def test_what_a_users_link_holds_gets_its_gradient(backend: str) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).double()
     raw = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
     factor = torch.sigmoid(raw)
     loss = lossfit.LinkLoss(lambda d: factor * net(d.unsqueeze(-1)).squeeze(-1).square())
-    x, weight, _, target = layer()
+    x, weight, _, target = layer(backend=backend)
     of = [x, weight, raw, *net.parameters()]
     expected = gradients(loss(x @ weight.T, target), of, retain_graph=True)
-    close(gradients(loss.linear(x, weight, target, backend="chunked"), of), expected)
+    close(gradients(loss.linear(x, weight, target, backend=backend), of), expected)
 
 
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_second_derivatives(reduction: str) -> None:
-    x, weight, bias, target = layer()
+def test_second_derivatives(reduction: str, backend: str) -> None:
+    x, weight, bias, target = layer(backend=backend)
     loss = lossfit.FocalLoss(gamma=1.5, reduction=reduction)
     found = []
-    for value in (loss.linear(x, weight, target, bias, backend="chunked"), loss(x @ weight.T + bias, target)):
+    for value in (loss.linear(x, weight, target, bias, backend=backend), loss(x @ weight.T + bias, target)):
         once = torch.autograd.grad(value.sum(), [x, weight, bias], create_graph=True)
         found.append(list(torch.autograd.grad(sum(g.square().sum() for g in once), [x, weight, bias])))
     close(*found)
@@ -158,9 +175,9 @@ def test_rows_that_do_not_count_are_not_multiplied(monkeypatch: pytest.MonkeyPat
     assert seen[0] == 2
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "triton"])
 def test_no_rows_and_none_that_count(backend: str) -> None:
-    x, weight, bias, target = layer()
+    x, weight, bias, target = layer(backend=backend)
     for rows, labels in ((x[:0], target[:0]), (x, torch.full_like(target, -100))):
         found = gradients(lossfit.FocalLoss().linear(rows, weight, labels, bias, backend=backend), [x, weight, bias])
         assert all(v.eq(0).all() for v in found)
@@ -177,10 +194,10 @@ def test_shifted_targets_are_those_of_later_positions() -> None:
     assert loss.linear(x, weight, target, shift=6) == 0
 
 
-@pytest.mark.parametrize("backend", ["chunked", "dense"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "triton"])
 @pytest.mark.parametrize("name", ["cross_entropy", "smooth_accuracy", "exact"])
 def test_extras_caps_and_the_z_loss(name: str, backend: str) -> None:
-    x, weight, bias, target = layer()
+    x, weight, bias, target = layer(backend=backend)
     target[4] = -100
     z = 3 * torch.tanh((x @ weight.T + bias) / 3)
     lse, log_p = z.logsumexp(1), z.log_softmax(1)
@@ -229,7 +246,7 @@ def test_half_precision_is_as_exact_as_without_chunks(dtype: torch.dtype) -> Non
     truth = [t.detach().double().requires_grad_() for t in (x, weight)]
     F.cross_entropy(truth[0] @ truth[1].T, target).backward()
     plain = torch.autograd.grad(F.cross_entropy(x @ weight.T, target), [x, weight])
-    chunked._LEAST_ROWS = 64
+    budget.LEAST_ROWS = 64
     value = lossfit.CrossEntropyLoss().linear(x, weight, target, backend="chunked")
     found = torch.autograd.grad(value, [x, weight])
     assert all(g.dtype == dtype for g in found)
@@ -340,7 +357,7 @@ def test_info_nce_does_not_make_its_similarities(monkeypatch: pytest.MonkeyPatch
     of = [first.requires_grad_(), second.requires_grad_()]
     loss = lossfit.InfoNCELoss(0.4, symmetric=True)
     found = gradients(loss(first, second), of)
-    monkeypatch.setattr(chunked, "_LEAST_ROWS", 1000)
+    monkeypatch.setattr(budget, "LEAST_ROWS", 1000)
     close(found, gradients(loss(first, second), of))
 
 
@@ -360,7 +377,11 @@ X, WEIGHT, BIAS, TARGET = (t.detach() for t in layer())
         ({"target": TARGET[:3]}, ValueError, r"`target` of shape \(11,\).*, but got \(3,\)"),
         ({"target": TARGET + 7}, IndexError, r"class indices in \[0, 7\)"),
         ({"target": torch.rand(N, 3)}, ValueError, r"`target` of shape \(11, 7\)"),
-        ({"backend": "cuda"}, ValueError, "`backend` to be one of 'auto', 'dense', 'chunked', but got 'cuda'"),
+        (
+            {"backend": "cuda"},
+            ValueError,
+            "`backend` to be one of 'auto', 'dense', 'chunked', 'triton', but got 'cuda'",
+        ),
         ({"x": X[0], "target": TARGET[0], "shift": 1}, ValueError, r"`x` \(..., T, D\) and `target` \(..., T\)"),
         ({"shift": -1}, ValueError, "`shift` to be a whole number of at least 0"),
         ({"softcap": 0.0}, ValueError, "`softcap` to be positive"),

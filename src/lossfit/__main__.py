@@ -9,6 +9,8 @@ def main() -> None:
     """Run the command line, or say which extra it needs."""
     try:
         from lossfit.cli import app
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in ("lossfit", "torch"):
             raise

@@ -29,9 +29,10 @@ from lossfit.commands.export import export
 from lossfit.commands.noise import print_noise, write_noise
 from lossfit.commands.predict import predict
 from lossfit.commands.serve import serve
+from lossfit.commands.stop import stopping
 from lossfit.compare import data as sources
-from lossfit.compare import engine, features, kinds, noise
-from lossfit.compare.errors import InputError
+from lossfit.compare import engine, features, kinds, noise, store
+from lossfit.compare.errors import InputError, NotWritten
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
 from lossfit.compare.summary import summarise, verdict
@@ -68,7 +69,11 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def told(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with stopping():
+                command(*args, **kwargs)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("\nStopped.")
+            raise typer.Exit(130) from None
         except (InputError, OSError, ValueError, TypeError) as error:
             if not isinstance(error, InputError | OSError) and not str(error).startswith("Expected "):
                 raise
@@ -251,13 +256,18 @@ def compare(
                     workers=workers,
                     progress=_part_of(progress, i, len(runs)),
                     show=(lambda data: print_columns(console, data)) if i == 0 else lambda _: None,
+                    say=lambda text: console.print(Text(text), soft_wrap=True),
                 )
                 summaries.append(_written(outcome, folder))
+        if len(levels) > 1:
+            over_noise = write_noise(summaries, [folder.name for _, folder in runs], out)
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None
+    except NotWritten as error:
+        raise InputError(f"{error} What is finished is kept; the same command with --resume goes on.") from error
     if len(levels) > 1:
-        print_noise(console, write_noise(summaries, [folder.name for _, folder in runs], out), out)
+        print_noise(console, over_noise, out)
     else:
         _print(console, summaries[0], out)
 
@@ -270,8 +280,10 @@ def _part_of(progress: engine.Progress, part: int, parts: int) -> engine.Progres
 def _written(outcome: engine.Outcome, out: Path) -> dict[str, Any]:
     """The summary, which is written with its report."""
     summary = summarise(outcome)
-    (out / "summary.json").write_text(json.dumps(_finite(summary), indent=2, allow_nan=False), encoding="utf-8")
-    (out / "report.html").write_text(render(outcome, summary), encoding="utf-8")
+    contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
+    store.replace(out / "summary.json", lambda path: path.write_text(contents, encoding="utf-8"))
+    page = render(outcome, summary)
+    store.replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
     return summary
 
 

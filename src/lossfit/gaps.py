@@ -56,6 +56,14 @@ class Gap(NamedTuple):
         return self.target - self.rivals
 
 
+class Fields(NamedTuple):
+    """What of the gap a loss is made of, as :func:`gap` takes it."""
+
+    kind: Kind
+    mean: bool = False
+    mean_weight: Tensor | None = None
+
+
 def gap(
     input: Tensor,
     target: Tensor,

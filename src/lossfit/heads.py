@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from lossfit import chunked, inputs, linear, shards
+from lossfit import budget, inputs, linear, shards
 from lossfit.autograd import transformed
 from lossfit.chunked import Number
 from lossfit.cosines import autocast, common_dtype, norm
@@ -83,7 +83,7 @@ class Head(nn.Module):
         weight = self.get_parameter("weight")
         if shards.is_sharded(weight):
             return False
-        small = chunked.fits_one_chunk(len(x), len(weight), common_dtype(x, weight))
+        small = budget.fits_one_chunk(len(x), len(weight), common_dtype(x, weight), x.device)
         return backend == "dense" or (backend == "auto" and (small or transformed()))
 
     def _fused(self, x: Tensor, target: Tensor, loss: SingleLabelLoss) -> tuple[Rows, Margined | None]:

@@ -39,6 +39,10 @@ class Batch(NamedTuple):
         """The shape of the rows (N, d1, ...)."""
         return self.input.shape[:1] + self.input.shape[2:]
 
+    def part(self, at: slice) -> Batch:
+        """Of some rows all but the input."""
+        return self._replace(target=self.target[at], valid=None if self.valid is None else self.valid[at])
+
     def place(self) -> Place:
         """Where the targets are among the columns."""
         if self.shard is None:

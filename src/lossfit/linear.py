@@ -7,16 +7,17 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lossfit import chunked, gaps, inputs, shards
+from lossfit import budget, chunked, gaps, inputs, kernels, shards
 from lossfit.autograd import transformed
-from lossfit.chunked import Job, Layer
+from lossfit.chunked import Form, Job, Plan
 from lossfit.cosines import autocast_dtype
 from lossfit.gaps import KINDS, Gap, Kind
 from lossfit.inputs import Batch
+from lossfit.products import Layer
 from lossfit.shards import Shard
 
-Backend = Literal["auto", "dense", "chunked"]
-BACKENDS = ("auto", "dense", "chunked")
+Backend = Literal["auto", "dense", "chunked", "triton"]
+BACKENDS = ("auto", "dense", "chunked", "triton")
 
 
 class Rows(NamedTuple):
@@ -52,16 +53,22 @@ class Rows(NamedTuple):
             found = found.new_zeros(self.shape.numel()).index_put((self.kept,), found)
         return found.view(self.shape)
 
-    def is_chunked(self, backend: Backend) -> bool:
-        """Whether rows are worked on in chunks."""
+    def plan(self, backend: Backend, memory: int | None = None, skip_blocks: bool = False) -> Plan:
+        """How the rows are worked on."""
+        if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory < 1):
+            raise ValueError(f"Expected `memory` to be a number of bytes of at least 1, or None, but got {memory!r}.")
+        triton = takes_kernels(self.layer.x, backend)
+        if skip_blocks and backend != "auto" and not triton:
+            raise ValueError(f"Expected `skip_blocks` only with backend='triton', but got backend={backend!r}.")
+        if backend in ("chunked", "triton") and transformed():
+            raise ValueError(f"Expected `backend` 'auto' or 'dense' inside of torch.func, but got {backend!r}.")
+        some = backend in ("chunked", "triton")
         if backend == "auto":
             wide = len(self.layer.weight) if self.batch.shard is None else self.batch.shard.widest
             dtype = autocast_dtype(self.layer.x) or self.layer.x.dtype
-            small = chunked.fits_one_chunk(len(self.layer.x), wide, dtype)
-            return not transformed() and (self.batch.shard is not None or not small)
-        if backend == "chunked" and transformed():
-            raise ValueError("Expected `backend` 'auto' or 'dense' inside of torch.func, but got 'chunked'.")
-        return backend == "chunked"
+            small = budget.fits_one_chunk(len(self.layer.x), wide, dtype, self.layer.x.device)
+            some = not transformed() and (self.batch.shard is not None or not small or triton)
+        return Plan(some, triton, memory, skip_blocks)
 
 
 def read(
@@ -75,12 +82,16 @@ def read(
     probabilities: bool = True,
     shard: Shard | None = None,
     centers: int = 1,
+    backend: Backend = "chunked",
 ) -> Rows:
     """Check features, weights and targets against each other, and leave out the rows that do not count.
 
-    To leave them out the host must know how many there are, which on a GPU it waits for, once.
+    To leave them out the host must know how many there are, which on a GPU it waits for, once. For the kernels it does
+    not: they are given all rows.
     """
     _check_types(x, weight, target, bias)
+    if backend == "triton" and not torch.compiler.is_compiling():
+        kernels.require(x)
     if shards.is_sharded(target):
         raise ValueError("Expected `target` as a tensor that is the same on all ranks, but got a DTensor.")
     if shards.is_sharded(weight):
@@ -103,11 +114,12 @@ def read(
         targets = target.reshape(-1, classes)
         targets = targets if shard is None else targets[:, shard.start : shard.start + shard.count]
     kept = None
-    if valid is not None and (transformed() or torch.compiler.is_compiling()):
-        flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
-    elif valid is not None:
-        kept = valid.nonzero().squeeze(1)
-        flat, targets, valid = flat[kept], targets[kept], None
+    if valid is not None and not takes_kernels(x, backend):
+        if transformed() or torch.compiler.is_compiling():
+            flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
+        else:
+            kept = valid.nonzero().squeeze(1)
+            flat, targets, valid = flat[kept], targets[kept], None
     batch = Batch(flat, targets, valid, soft, shard=shard)
     return Rows(Layer(flat, weight, bias, centers=centers), batch, shape, whole, kept)
 
@@ -126,10 +138,19 @@ def read_features(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None
     return Layer(x.reshape(-1, x.shape[-1]), weight, bias), x.shape[:-1]
 
 
-def is_chunked(layer: Layer, backend: Backend) -> bool:
-    """Whether rows of a layer on one process are worked on in chunks."""
+def takes_kernels(x: Tensor, backend: Backend) -> bool:
+    """Whether rows of features are worked on by the kernels."""
+    if backend != "auto":
+        return backend == "triton"
+    return x.is_cuda and not transformed() and not torch.compiler.is_compiling() and kernels.available(x)
+
+
+def plan(layer: Layer, backend: Backend) -> Plan:
+    """How rows of a layer on one process are worked on."""
     inputs.check_choice("backend", backend, BACKENDS)
-    return Rows(layer, Batch(layer.x, layer.x), layer.x.shape[:1], Batch(layer.x, layer.x), None).is_chunked(backend)
+    if backend == "triton":
+        kernels.require(layer.x)
+    return Rows(layer, Batch(layer.x, layer.x), layer.x.shape[:1], Batch(layer.x, layer.x), None).plan(backend)
 
 
 def linear_gap(
@@ -145,6 +166,8 @@ def linear_gap(
     ignore_index: int = -100,
     shift: int = 0,
     backend: Backend = "auto",
+    memory: int | None = None,
+    skip_blocks: bool = False,
 ) -> Gap:
     r"""The :func:`gap` of scores :math:`z = x W^\top + b`, which are never there as a whole.
 
@@ -158,7 +181,7 @@ def linear_gap(
         bias: of the classes (C,).
         kind, mean, hit, entropy, ignore_index: see :func:`gap`.
         shift: the target of a position is that of so many positions later; 1 for causal language models.
-        backend: "chunked", "dense" (the matrix of scores is made), or "auto" (dense where it fits one chunk).
+        backend, memory, skip_blocks: see :meth:`SingleLabelLoss.linear`.
 
     Returns:
         A :class:`Gap` of numbers per row (...).
@@ -173,17 +196,23 @@ def linear_gap(
     """
     inputs.check_choice("kind", kind, KINDS)
     inputs.check_choice("backend", backend, BACKENDS)
-    rows = read(x, weight, target, bias, ignore_index, shift=shift, probabilities=False)
+    rows = read(x, weight, target, bias, ignore_index, shift=shift, probabilities=False, backend=backend)
     there = (True, True, mean, hit, entropy)
 
     def results(z: Tensor, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
-        part = rows.batch._replace(input=z, target=rows.batch.target[at])
-        found = gaps.rows(part, kind, mean=mean, hit=hit, entropy=entropy)
-        return tuple(v for v in found if v is not None)
+        return of_gap(
+            gaps.rows(rows.batch.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _
+        )
+
+    def of_gap(found: Gap, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
+        return tuple(v.clone() for v in found if v is not None)
 
     graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, there, strict=True) if wanted)
-    job = Job(results, rows.batch, {}, graded=graded, closed=True)
-    found = iter(chunked.run(job, rows.layer, chunked=rows.is_chunked(backend)))
+    apart = rows.batch.shard is not None and (kind == "hard" or hit)
+    form = None if apart or (kind == "hard" and entropy) else Form(of_gap, kind, mean, hit, entropy)
+    how = rows.plan(backend, memory, skip_blocks)
+    job = Job(results, rows.batch, {}, graded=graded, closed=True, form=form, plan=how)
+    found = iter(chunked.run(job, rows.layer))
     return Gap._make(rows.spread(next(found)) if wanted else None for wanted in there)
 
 

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from interpreter import quicken
+
+quicken()
+
 
 @pytest.fixture
 def device() -> str:

@@ -52,7 +52,7 @@ def predict(
     model = load(folder)
     names = tuple(dict.fromkeys(part.strip() for name in keep or () for part in name.split(",") if part.strip()))
     found = model.predictions(source, keep=names, impute=impute or None)
-    store.replace(out, found.table.write_csv if out.suffix == ".csv" else found.table.write_parquet)
+    store.write_table(out, found.table)
     for note in found.notes:
         console.print(Text(note), soft_wrap=True)
     console.print(Text(f"Wrote {found.table.height:,} rows to {out}."), soft_wrap=True)

@@ -7,6 +7,10 @@ class InputError(ValueError):
     """Something in the data or the arguments that the user can mend."""
 
 
+class NotWritten(InputError):
+    """A file cannot be written: the disk is full, or the folder is read-only."""
+
+
 def listed(names: Iterable[object], most: int = 10) -> str:
     """Names in quotes, the first of them if there are many."""
     names = list(names)

@@ -1,6 +1,7 @@
-"""The gap of a row as Triton kernels: one program walks along one row, block by block.
+"""The gap of a row as Triton kernels: one program walks along one row, block by block, or along a part of it.
 
-Offsets are 64 bits wide. A program stores its row's numbers whatever the row holds: no buffer need be cleared before.
+What is read are logits, of which the scores are made on the way. Offsets are 64 bits wide. A program stores its row's
+numbers whatever the row holds: no buffer need be cleared before.
 """
 
 from __future__ import annotations
@@ -8,7 +9,33 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lossfit.kernels.maths import FAR, NAN, exp_minus, load_flag, log1p
+from lossfit.kernels.maths import FAR, NAN, exp_minus, load_flag, log1p, sech2, tanh
+
+# Classes whose gradients are left out together where they are negligible.
+TILE = tl.constexpr(128)
+
+
+@triton.jit
+def scored(z, row, k, exists, divisor, shift, CAP: tl.constexpr, DTYPE: tl.constexpr):
+    """The scores of logits: cap tanh(z / cap), divided by the row's divisor, plus the class's shift."""
+    if CAP > 0:
+        z = CAP * tanh(z / CAP)
+    if divisor is not None:
+        z = z / tl.load(divisor + row).to(DTYPE)
+    if shift is not None:
+        z += tl.load(shift + k, mask=exists, other=0.0).to(DTYPE)
+    return z
+
+
+@triton.jit
+def slope(z, row, divisor, CAP: tl.constexpr, DTYPE: tl.constexpr):
+    """The derivative of the scores by their logits."""
+    by = tl.full(z.shape, 1.0, DTYPE)
+    if CAP > 0:
+        by = sech2(z / CAP)
+    if divisor is not None:
+        by = by / tl.load(divisor + row).to(DTYPE)
+    return by
 
 
 @triton.jit
@@ -18,7 +45,9 @@ def forward(
     valid,  # (R,) bool, or None
     here,  # (R,) bool, or None: whether the target is among these columns
     weight,  # (C,), or None
-    own_out,  # (R,), as are the next ones
+    divisor,  # (R,), or None
+    shift,  # (C,), or None
+    own_out,  # (R, parts), as are the next ones
     rivals_out,
     mean_out,  # or None, as are the next ones
     hit_out,
@@ -28,16 +57,23 @@ def forward(
     blocks,
     DTYPE: tl.constexpr,
     LOWEST: tl.constexpr,
+    CAP: tl.constexpr,
     HARD: tl.constexpr,
+    WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """Of each part of a row, ``blocks`` blocks wide; without WHOLE the entropy is that among the part's rivals."""
     row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1).to(tl.int64)
+    at = row * tl.num_programs(1) + part
     counts = load_flag(valid, row)
     local = load_flag(here, row)
     y = tl.load(target + row)
     inside = (y >= 0) & (y < classes)
     base = scores + row * stride
-    own = tl.load(base + y, mask=counts & local & inside, other=0.0).to(DTYPE)
+    seen = counts & local & inside
+    own = tl.load(base + y, mask=seen, other=0.0).to(DTYPE)
+    own = tl.where(seen, scored(own, row, y, seen, divisor, shift, CAP, DTYPE), 0.0)
     # No row is left with a number that could be taken for right.
     own = tl.where(local & (inside == 0), NAN, own)
     y = tl.where(local, y, -1)
@@ -50,9 +86,10 @@ def forward(
     row_sum = tl.zeros([BLOCK], DTYPE)
     beaten = tl.zeros([BLOCK], tl.int32)
     for i in range(blocks):
-        k = tl.cast(i, tl.int64) * BLOCK + lanes
+        k = (part * blocks + i) * BLOCK + lanes
         exists = (k < classes) & counts
         z = tl.load(base + k, mask=exists, other=0.0).to(DTYPE)
+        z = tl.where(exists, scored(z, row, k, exists, divisor, shift, CAP, DTYPE), 0.0)
         if mean_out is not None:
             if weight is None:
                 row_sum += z
@@ -85,16 +122,16 @@ def forward(
         whole = tl.sum(total, 0)
         whole = tl.where(whole == 0, 1.0, whole)  # no rival
         rivals = best + tl.log(whole)
-    tl.store(own_out + row, tl.where(counts, own, 0.0))
-    tl.store(rivals_out + row, tl.where(counts, rivals, 0.0))
+    tl.store(own_out + at, tl.where(counts, own, 0.0))
+    tl.store(rivals_out + at, tl.where(counts, rivals, 0.0))
     if mean_out is not None:
-        tl.store(mean_out + row, tl.where(counts, tl.sum(row_sum, 0) / tl.cast(classes, DTYPE), 0.0))
+        tl.store(mean_out + at, tl.where(counts, tl.sum(row_sum, 0) / tl.cast(classes, DTYPE), 0.0))
     if hit_out is not None:
-        tl.store(hit_out + row, counts & local & (own == own) & (tl.sum(beaten, 0) == 0))
+        tl.store(hit_out + at, counts & local & (own == own) & (tl.sum(beaten, 0) == 0))
     if entropy_out is not None:
         spread = tl.sum(spread * exp_minus(behind) - total * behind, 0)
         among = tl.log(whole) - spread / whole
-        if here is None:
+        if WHOLE:
             # H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)
             lead = own - rivals
             size = tl.abs(lead)
@@ -110,7 +147,7 @@ def forward(
                 tl.where(wins, surprise_far, surprise_near),
             )
             among = p * of_p + q * (of_q + among)
-        tl.store(entropy_out + row, tl.where(counts, among, 0.0))
+        tl.store(entropy_out + at, tl.where(counts, among, 0.0))
 
 
 @triton.jit
@@ -121,6 +158,8 @@ def backward(
     valid,  # (R,) bool, or None
     here,  # (R,) bool, or None
     weight,  # (C,), or None
+    divisor,  # (R,), or None
+    shift,  # (C,), or None
     own,  # (R,), as are the next ones
     rivals,
     entropy,  # or None, as are the next ones
@@ -128,6 +167,7 @@ def backward(
     g_rivals,
     g_mean,
     g_entropy,
+    kept_out,  # (R, blocks of TILE classes) bool, or None: which tiles are stored
     stride,
     out_stride,
     classes,
@@ -135,9 +175,16 @@ def backward(
     DTYPE: tl.constexpr,
     LOWEST: tl.constexpr,
     DEEP: tl.constexpr,
+    CAP: tl.constexpr,
     HARD: tl.constexpr,
+    NEGLIGIBLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """Of each part of a row, ``blocks`` blocks wide; the whole row where the hard gap wants one.
+
+    With ``kept_out`` a tile is not stored where no entry is above the type's rounding, divided by the number of
+    classes, of the largest upstream gradient: all that is left out of a row adds up to no more than that rounding.
+    """
     row = tl.program_id(0).to(tl.int64)
     counts = load_flag(valid, row)
     local = load_flag(here, row)
@@ -157,6 +204,7 @@ def backward(
                 k = tl.cast(i, tl.int64) * BLOCK + lanes
                 rival = (k < classes) & counts & (k != y)
                 z = tl.load(base + k, mask=rival, other=0.0).to(DTYPE)
+                z = scored(z, row, k, rival, divisor, shift, CAP, DTYPE)
                 ties += (rival & (z == r)).to(tl.int32)
             to_rivals = to_rivals / tl.cast(tl.maximum(tl.sum(ties, 0), 1), DTYPE)
     if g_mean is not None:
@@ -167,11 +215,19 @@ def backward(
         t = tl.load(own + row).to(DTYPE)
         lse = tl.where(t > r, t, r) + log1p(exp_minus(tl.abs(t - r)))
     deep_r = tl.where(r < DEEP, DEEP, r)
+    if kept_out is not None:
+        least = tl.abs(to_own)
+        if g_rivals is not None:
+            least = tl.maximum(least, tl.abs(to_rivals))
+        least = least * NEGLIGIBLE / tl.cast(classes, DTYPE)
+        tiles = tl.num_programs(1) * blocks * (BLOCK // TILE)
 
     for i in range(blocks):
-        k = tl.cast(i, tl.int64) * BLOCK + lanes
+        block = tl.program_id(1).to(tl.int64) * blocks + i
+        k = block * BLOCK + lanes
         exists = k < classes
-        z = tl.load(base + k, mask=exists & counts, other=0.0).to(DTYPE)
+        logit = tl.load(base + k, mask=exists & counts, other=0.0).to(DTYPE)
+        z = scored(logit, row, k, exists, divisor, shift, CAP, DTYPE)
         grad = tl.zeros([BLOCK], DTYPE)
         if g_rivals is not None:
             if HARD:
@@ -189,4 +245,13 @@ def backward(
             log_p = z - lse
             log_p = tl.where(log_p < LOWEST, LOWEST, log_p)
             grad -= to_entropy * (tl.exp(log_p) * (log_p + row_entropy))
-        tl.store(out + row * out_stride + k, tl.where(counts, grad, 0.0).to(out.dtype.element_ty), mask=exists)
+        grad = tl.where(counts, grad * slope(logit, row, divisor, CAP, DTYPE), 0.0)
+        if kept_out is None:
+            tl.store(out + row * out_stride + k, grad.to(out.dtype.element_ty), mask=exists)
+        else:
+            largest = tl.max(tl.reshape(tl.where(exists, tl.abs(grad), 0.0), [BLOCK // TILE, TILE]), 1)
+            # What is no number is kept.
+            kept = (largest <= least) == 0
+            tl.store(kept_out + row * tiles + block * (BLOCK // TILE) + tl.arange(0, BLOCK // TILE), kept)
+            each = tl.reshape(tl.broadcast_to(kept[:, None], [BLOCK // TILE, TILE]), [BLOCK])
+            tl.store(out + row * out_stride + k, grad.to(out.dtype.element_ty), mask=exists & each)

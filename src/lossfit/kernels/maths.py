@@ -28,6 +28,24 @@ def log1p(x):
 
 
 @triton.jit
+def tanh(x):
+    """Relatively precise, also near 0: by exp(-2 |x|) - 1, whose rounding error divides out."""
+    a = tl.abs(x)
+    a = tl.where(a > 20.0, 20.0, a)
+    e = tl.exp(-2.0 * a)
+    lost = tl.where(e == 1.0, 0.5, e)
+    less = tl.where(e == 1.0, 2.0 * a, (1.0 - lost) * (-2.0 * a / tl.log(lost)))
+    return tl.where(x < 0, -1.0, 1.0) * (less / (1.0 + e))
+
+
+@triton.jit
+def sech2(x):
+    """The derivative of tanh."""
+    e = exp_minus(2.0 * tl.abs(x))
+    return 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+
+@triton.jit
 def load_flag(pointer, row):
     """The row's flag; without a pointer it is set."""
     if pointer is None:

@@ -175,9 +175,10 @@ class DistillationLoss(OuterLoss):
             return (sum(parts[1:], parts[0]),)
 
         weighing = None if self.reduction == "none" else Weighing("sum")
-        job = Job(results, rows.batch, numbers, weighing=weighing)
-        learnt = soft.is_learnt or hard.is_learnt  # then the shares are functions of what gets a gradient
-        (value,) = chunked.run(job, rows.layer, chunked=rows.is_chunked(backend) and not learnt)
+        plan = rows.plan(backend)
+        if soft.is_learnt or hard.is_learnt:  # then the shares are functions of what gets a gradient
+            plan = plan._replace(chunked=False)
+        (value,) = chunked.run(Job(results, rows.batch, numbers, weighing=weighing, plan=plan), rows.layer)
         return rows.spread(value) if weighing is None else value
 
     def _weighing(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lossfit import chunked, gaps, inputs
-from lossfit.chunked import Job, Number
+from lossfit.chunked import Form, Job, Number
 from lossfit.gaps import Gap
 from lossfit.linear import BACKENDS, Backend, Rows
 
@@ -46,6 +46,8 @@ class Options(NamedTuple):
     softcap: float | None = None
     z_loss: float = 0.0
     extras: Sequence[Extra] = ()
+    memory: int | None = None
+    skip_blocks: bool = False
 
     def check(self, probabilities: bool) -> None:
         inputs.check_choice("backend", self.backend, BACKENDS)
@@ -91,10 +93,13 @@ def evaluate(
         numbers |= margin.numbers
 
     def results(z: Tensor, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
-        part = batch._replace(input=_capped(z, options.softcap), target=batch.target[at])
-        if batch.valid is not None:
-            part = part._replace(valid=batch.valid[at])
+        part = batch.part(at)._replace(input=_capped(z, options.softcap))
         return _results(loss, part, {n: numbers[n] for n in names}, options)
+
+    def of_gap(found: Gap, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
+        part = batch.part(at)
+        settings = {n: numbers[n] for n in names}
+        return _completed(loss, loss.of_fields(found, part, settings), found, part, settings, options)
 
     def margined(own: Tensor, at: slice, numbers: dict[str, Number]) -> Tensor:
         assert margin is not None
@@ -112,8 +117,10 @@ def evaluate(
         weighing=None if weighing.reduction == "none" else weighing,
         graded=(True, *(False for _ in options.extras)),
         closed=loss.closed,
+        form=_form(of_gap, loss, batch, numbers, options),
+        plan=rows.plan(options.backend, options.memory, options.skip_blocks),
     )
-    value, *extras = chunked.run(job, rows.layer, chunked=rows.is_chunked(options.backend))
+    value, *extras = chunked.run(job, rows.layer)
     if weighing.reduction == "none":
         value = rows.spread(weighing.reduce(value))
     if not options.extras:
@@ -134,13 +141,51 @@ def _results(loss: SingleLabelLoss, batch: inputs.Batch, settings: Settings, opt
     if batch.probabilities:  # the log-sum-exp and the entropy are the same whatever the target is
         hard = batch._replace(target=torch.zeros_like(batch.target[:, 0], dtype=torch.int64), probabilities=False)
     found = gaps.rows(hard, "soft", hit="hit" in options.extras, entropy="entropy" in options.extras)
-    losses = loss.from_gap(found, batch, settings)
+    return _completed(loss, loss.from_gap(found, batch, settings), found, batch, settings, options)
+
+
+def _form(
+    of_gap: Callable[[Gap, slice, dict[str, Number]], tuple[Tensor, ...]],
+    loss: SingleLabelLoss,
+    batch: inputs.Batch,
+    numbers: dict[str, Number],
+    options: Options,
+) -> Form | None:
+    """How the results are made of the gap alone; None where more of the scores is needed."""
+    fields, temperature = loss.fields(batch, numbers), numbers["temperature"]
+    if fields is None or (isinstance(temperature, Tensor) and temperature.requires_grad):
+        return None
+    hit, entropy = "hit" in options.extras, "entropy" in options.extras
+    hard = fields.kind == "hard"
+    if hard and (options.extras or options.z_loss or batch.shard is not None):
+        return None
+    if hit and batch.shard is not None:
+        return None
+    prior = loss.class_prior
+    shift = None if prior is None else (prior / prior.sum()).log().to(gaps.accumulation_dtype(batch.input))
+    return Form(of_gap, *fields[:2], hit, entropy, fields.mean_weight, options.softcap or 0.0, shift)
+
+
+def _completed(
+    loss: SingleLabelLoss,
+    losses: Tensor,
+    found: Gap,
+    batch: inputs.Batch,
+    settings: Settings,
+    options: Options,
+) -> tuple[Tensor, ...]:
+    """The losses of rows, and what a soft gap tells besides."""
+    if not options.extras and not options.z_loss:
+        return (losses,)
     lse = torch.logaddexp(found.target, found.rivals)
     if options.z_loss:
         penalty = options.z_loss * lse.square()
         weight = loss.weight_within(batch, settings)
         losses = losses + (penalty if weight is None else weight * penalty)
     extras = (_extra(name, found, lse) for name in options.extras)
+    if batch.valid is not None:
+        counts = batch.valid
+        extras = (v.masked_fill(~counts, 0) for v in extras)
     return losses, *extras
 
 

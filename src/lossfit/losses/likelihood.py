@@ -11,7 +11,7 @@ from lossfit import gaps
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
 from lossfit.losses.link import NEGLIGIBLE, AnalyticLoss, Body, Linked, Number, exp, softplus
-from lossfit.losses.single import Common, Settings, expectation
+from lossfit.losses.single import Common, Settings, expectation, is_smooth
 
 
 def cross_entropy(d: Tensor) -> Linked:
@@ -47,7 +47,16 @@ class CrossEntropyLoss(AnalyticLoss):
 
     def smooth_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """Only the row's mean score is needed beside its gap."""
-        found = gaps.rows(batch, "soft", mean=True, mean_weight=self.weight)
+        return self.of_fields(gaps.rows(batch, "soft", mean=True, mean_weight=self.weight), batch, settings)
+
+    def fields(self, batch: Batch, settings: Settings) -> gaps.Fields | None:
+        if batch.probabilities or not is_smooth(settings):
+            return super().fields(batch, settings)
+        return gaps.Fields("soft", True, self.weight)
+
+    def of_fields(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        if not is_smooth(settings):
+            return super().of_fields(found, batch, settings)
         assert found.mean is not None
         loss, smoothing, class_weight = (
             self.link(found.log_odds),

@@ -77,6 +77,12 @@ class LinkLoss(SingleLabelLoss):
     def rows(self, batch: Batch, settings: Settings) -> Tensor:
         return self.link(gaps.rows(batch, self.gap).log_odds, **self.own(settings))
 
+    def fields(self, batch: Batch, settings: Settings) -> gaps.Fields | None:
+        return None if batch.probabilities or is_smooth(settings) else gaps.Fields(self.gap)
+
+    def of_fields(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        return self.link(found.log_odds, **self.own(settings))
+
     def from_gap(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
         if self.gap == "hard" or batch.probabilities or is_smooth(settings):
             return super().from_gap(found, batch, settings)

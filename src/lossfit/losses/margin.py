@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from lossfit import inputs
-from lossfit.gaps import KINDS, Kind, accumulation_dtype
+from lossfit.gaps import KINDS, Fields, Kind, accumulation_dtype
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
 from lossfit.losses.link import AnalyticLoss, Body, Linked, Number, exp, softplus
@@ -156,6 +156,9 @@ class HingeLoss(AnalyticLoss):
         if self.over_all_rivals:
             return SingleLabelLoss.reduced(self, batch, settings, weighing)
         return super().reduced(batch, settings, weighing)
+
+    def fields(self, batch: Batch, settings: Settings) -> Fields | None:
+        return None if self.over_all_rivals else super().fields(batch, settings)
 
     def rows(self, batch: Batch, settings: Settings) -> Tensor:
         if not self.over_all_rivals:

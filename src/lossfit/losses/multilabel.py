@@ -149,8 +149,9 @@ class MultiLabelLoss(Loss):
             return (reduced(self.body(z, numbers), Weighing("none"), z, labels.target, labels.known),)
 
         none = self.reduction == "none"
-        job = Job(rows, Batch(layer.x, flat), numbers, weighing=None if none else weighing)
-        (value,) = chunked.run(job, layer, chunked=linear.is_chunked(layer, backend))
+        plan = linear.plan(layer, backend)
+        job = Job(rows, Batch(layer.x, flat), numbers, weighing=None if none else weighing, plan=plan)
+        (value,) = chunked.run(job, layer)
         return weighing.reduce(value).view(shape) if none else value
 
     def body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:

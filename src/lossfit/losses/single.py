@@ -135,6 +135,8 @@ class SingleLabelLoss(Loss):
         softcap: float | None = None,
         z_loss: float = 0.0,
         extras: tuple[()] = (),
+        memory: int | None = None,
+        skip_blocks: bool = False,
     ) -> Tensor: ...
 
     @overload
@@ -152,6 +154,8 @@ class SingleLabelLoss(Loss):
         softcap: float | None = None,
         z_loss: float = 0.0,
         extras: Sequence[Extra],
+        memory: int | None = None,
+        skip_blocks: bool = False,
     ) -> Result: ...
 
     def linear(
@@ -168,14 +172,18 @@ class SingleLabelLoss(Loss):
         softcap: float | None = None,
         z_loss: float = 0.0,
         extras: Sequence[Extra] = (),
+        memory: int | None = None,
+        skip_blocks: bool = False,
     ) -> Tensor | Result:
         r"""The loss of the scores :math:`x W^\top + b`, which are never there as a whole.
 
         Rows are worked on in chunks. Where the losses are summed up, the gradients are made on the way (three matrix
         products in all); for reduction="none" the backward pass makes the scores again (four), so that any later
-        weighting is right. The gradient of the weight is summed up in float32. Rows with ``ignore_index`` are left out
-        of the products. A second backward pass works; a second derivative makes the whole matrix of scores. Under
-        ``torch.compile`` the chunks are a graph break.
+        weighting is right. The gradient of the weight is summed up in float32, unless ``memory`` has no room for that
+        sum. A second backward pass works; a second derivative makes the whole matrix of scores. Rows with
+        ``ignore_index`` are left out of the products, but for "triton": there the host never waits, and they are
+        multiplied as zeros. Under ``torch.compile`` the chunks are a graph break, but for "triton" where the loss is a
+        function of the gap: then they are operators, with four products.
 
         Args:
             x: features (..., D).
@@ -185,12 +193,19 @@ class SingleLabelLoss(Loss):
             bias: of the classes (C,).
             sample_weight: a weight for each row (...), or for each sample, (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
-            backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
+            backend: "chunked"; "triton", whose kernels take each chunk from its scores to their gradient; "dense" (the
+                scores are made); or "auto": triton for CUDA tensors where Triton is installed, else dense where the
+                scores fit one chunk, else chunked.
             shift: the target of a position is that of so many positions later; 1 for causal language models, with x
                 (..., T, D) and target (..., T). Results have the T - shift positions that have a target.
             softcap: c; the scores become :math:`c \tanh(z / c)`.
             z_loss: a; each row's loss gets :math:`a\, \mathrm{logsumexp}(z)^2` before it is weighted.
             extras: of "log_prob", "hit", "entropy" and "lse" those to return too, from the same pass.
+            memory: bytes for the scores of a chunk and, in half precision, the float32 sum of the weight's gradient.
+                Where that sum takes more than half of them, bfloat16 is rounded once a chunk instead. By default 64 MiB
+                of scores (16 MiB in half precision, beside the sum); on a GPU 896 MiB in all.
+            skip_blocks: with "triton", leave out of the backward products the blocks of 128 classes where a row's
+                gradient is negligible: in all no more of a row than the rounding of its type.
 
         Returns:
             The loss; with ``extras`` a :class:`Result` of loss and extras.
@@ -204,10 +219,10 @@ class SingleLabelLoss(Loss):
             >>> loss.linear(x, weight, torch.tensor([0, 1])), loss(x @ weight.T, torch.tensor([0, 1]))
             (tensor(1.0181), tensor(1.0181))
         """
-        rows = linear.read(x, weight, target, bias, self.ignore_index, shift=shift)
+        rows = linear.read(x, weight, target, bias, self.ignore_index, shift=shift, backend=backend)
         if shift and sample_weight is not None and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
-        options = fused.Options(backend, softcap, z_loss, extras)
+        options = fused.Options(backend, softcap, z_loss, extras, memory, skip_blocks)
         return fused.evaluate(self, rows, options, sample_weight, denominator)
 
     def check_classes(self, classes: int) -> None:
@@ -254,6 +269,14 @@ class SingleLabelLoss(Loss):
         They are softmax(input / temperature); ``class_prior`` is for training only.
         """
         return scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:])).softmax(1)
+
+    def fields(self, batch: Batch, settings: Settings) -> gaps.Fields | None:
+        """What of the gap of class indices :meth:`each` is made of; None where it looks at the scores themselves."""
+        return None
+
+    def of_fields(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
+        """:meth:`each` of a gap that has these fields."""
+        raise NotImplementedError
 
     def from_gap(self, found: gaps.Gap, batch: Batch, settings: Settings) -> Tensor:
         """:meth:`each` where the soft gap of class indices is known."""

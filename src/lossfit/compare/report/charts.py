@@ -132,7 +132,7 @@ def interval_plot(
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, axis=AT_END), x2="high:Q")
     dots = base.mark_circle(size=80, opacity=1).encode(x="difference:Q")
     zero = alt.Chart(page.data([{}])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x=alt.datum(0))
-    found: alt.LayerChart = alt.layer(zero, bars, dots).properties(width=width)
+    found: Any = alt.layer(zero, bars, dots).properties(width=width)
     return found
 
 
