@@ -202,7 +202,7 @@ def multi_way() -> list[Panel]:
     s = torch.stack([x, torch.zeros_like(x), torch.full_like(x, -1.0)], 1).unsqueeze(1)
     target = torch.zeros(POINTS, 1, dtype=torch.int64)
     found = {
-        kind: line(x, lossfit.MultiWayLoss(kind, reduction="none")(s, target))  # type: ignore[arg-type]
+        kind: line(x, lossfit.MultiWayLoss(kind, reduction="none")(s, target))
         for kind in ("pairwise", "balanced", "centered")
     }
     found["cross-entropy"] = line(x, lossfit.CrossEntropyLoss(reduction="none")(s[:, 0], target[:, 0]))
@@ -214,7 +214,7 @@ def ranking() -> list[Panel]:
     target = torch.tensor([1, 0])
     pair = torch.stack([lead, torch.zeros_like(lead)], 1)
     surrogates = ("logistic", "squared_hinge", "square", "hinge", "sigmoid")
-    losses = {name.replace("_", " "): lossfit.AUCLoss(name) for name in surrogates}  # type: ignore[arg-type]
+    losses = {name.replace("_", " "): lossfit.AUCLoss(name) for name in surrogates}
     smooth = {f"average precision, tau {tau}": lossfit.AveragePrecisionLoss(tau) for tau in (0.1, 1.0)}
     x = "lead of the positive over the negative"
     first, second = (

@@ -1,7 +1,8 @@
 """Lines ``{{ name arguments }}`` of the pages, filled in when the site is built.
 
-``{{ figure NAME CAPTION }}`` draws, ``{{ catalogue FAMILY }}``, ``{{ regret }}``, ``{{ claim NAME }}`` and
-``{{ ratios }}`` are tables, and ``{{ include FILE }}`` is a page from the root of the repository.
+``{{ figure NAME CAPTION }}`` draws, ``{{ catalogue FAMILY }}``, ``{{ regret }}``, ``{{ claim NAME }}``,
+``{{ ratios }}`` and ``{{ commands }}`` are tables, and ``{{ include FILE }}`` is a page from the root of the
+repository.
 """
 
 from __future__ import annotations
@@ -48,5 +49,11 @@ def fill(name: str, arguments: str) -> str:
     if name == "include":
         page = (tables.ROOT / arguments).read_text(encoding="utf-8")
         return page.replace("](docs/", "](")  # links from the root
-    made = {"catalogue": tables.catalogue, "regret": tables.regret, "claim": tables.claim, "ratios": tables.ratios}
+    made = {
+        "catalogue": tables.catalogue,
+        "regret": tables.regret,
+        "claim": tables.claim,
+        "ratios": tables.ratios,
+        "commands": tables.commands,
+    }
     return made[name](*([arguments] if arguments else []))

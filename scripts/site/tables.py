@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
+
 import lossfit
+from lossfit.cli import app
 from lossfit.registry import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +50,13 @@ def catalogue(family: str | None = None) -> str:
         hypers = "<br>".join(f"`{key}` in {card.range}: {card.meaning}" for key, card in cls.hypers.items())
         rows.append([f"`{cls.__name__}`", f"`{cls.formula}`", hypers])
     return table(["Class", "Loss", "Hyper-parameters"], rows)
+
+
+def commands() -> str:
+    """The commands of the command line, with the first sentence of their help."""
+    found = typer.main.get_command(app)
+    rows = [[f"`lossfit {name}`", command.get_short_help_str(200)] for name, command in found.commands.items()]
+    return table(["Command", "What it does"], rows)
 
 
 def regret() -> str:
