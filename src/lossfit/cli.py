@@ -24,12 +24,15 @@ from lossfit import registry
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.commands.columns import print_columns
+from lossfit.commands.diff import diff
 from lossfit.commands.export import export
+from lossfit.commands.noise import print_noise, write_noise
 from lossfit.commands.predict import predict
+from lossfit.commands.serve import serve
 from lossfit.commands.stop import stopping
 from lossfit.compare import data as sources
-from lossfit.compare import engine, features, kinds, store
-from lossfit.compare.errors import InputError, NotWritten
+from lossfit.compare import engine, features, kinds, noise, store
+from lossfit.compare.errors import InputError, NotWrittenError
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
 from lossfit.compare.summary import summarise, verdict
@@ -168,7 +171,13 @@ def compare(
             "proposed for each split by what these reach on its validation rows."
         ),
     ] = SEARCHES[0],
-    label_noise: Annotated[float, typer.Option(help="Share of training labels to replace by another class.")] = 0.0,
+    label_noise: Annotated[
+        str,
+        typer.Option(
+            help="Share of training labels to replace by another class; several, such as 0,0.1,0.2,0.4, run the "
+            "comparison at each, in folders of their own, and draw the losses over the noise."
+        ),
+    ] = "0",
     model: Annotated[
         str,
         typer.Option(
@@ -200,11 +209,13 @@ def compare(
     lossfit compare train.csv --target churned --test test.csv
     lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
+    lossfit compare tweets --label-noise 0,0.1,0.2,0.4 --out robust
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
     """
     console = Console()
     targets = tuple(target or ())
+    levels = noise.levels(label_noise)
     kind = kinds.MULTI_LABEL if len(targets) > 1 else kinds.SINGLE_LABEL
     plan = engine.Plan(
         source,
@@ -217,7 +228,7 @@ def compare(
         losses,
         splits,
         trials,
-        label_noise,
+        levels[0],
         model,
         seed,
         votes=(votes,) if votes else (),
@@ -233,28 +244,45 @@ def compare(
         text_features=text_features,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
+    runs = noise.plans(plan, out, levels, resume=resume) if len(levels) > 1 else [(plan, out)]
+    summaries = []
     try:
         with _progress(console) as progress:
-            outcome = engine.run(
-                plan,
-                out,
-                resume=resume,
-                workers=workers,
-                progress=progress,
-                show=lambda data: print_columns(console, data),
-                say=lambda text: console.print(Text(text), soft_wrap=True),
-            )
-        summary = summarise(outcome)
-        contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
-        store.replace(out / "summary.json", lambda path: path.write_text(contents, encoding="utf-8"))
-        page = render(outcome, summary)
-        store.replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+            for i, (own, folder) in enumerate(runs):
+                outcome = engine.run(
+                    own,
+                    folder,
+                    resume=resume,
+                    workers=workers,
+                    progress=_part_of(progress, i, len(runs)),
+                    show=(lambda data: print_columns(console, data)) if i == 0 else lambda _: None,
+                    say=lambda text: console.print(Text(text), soft_wrap=True),
+                )
+                summaries.append(_written(outcome, folder))
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None
-    except NotWritten as error:
+    except NotWrittenError as error:
         raise InputError(f"{error} What is finished is kept; the same command with --resume goes on.") from error
-    _print(console, summary, out)
+    if len(levels) > 1:
+        print_noise(console, write_noise(summaries, [folder.name for _, folder in runs], out), out)
+    else:
+        _print(console, summaries[0], out)
+
+
+def _part_of(progress: engine.Progress, part: int, parts: int) -> engine.Progress:
+    """The progress of one of several comparisons."""
+    return lambda loss, share, trainings: progress(loss, (part + share) / parts, trainings * parts)
+
+
+def _written(outcome: engine.Outcome, out: Path) -> dict[str, Any]:
+    """The summary, which is written with its report."""
+    summary = summarise(outcome)
+    contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
+    store.replace(out / "summary.json", lambda path: path.write_text(contents, encoding="utf-8"))
+    page = render(outcome, summary)
+    store.replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    return summary
 
 
 @contextmanager
@@ -408,3 +436,5 @@ app.command()(_plainly(export))
 app.command()(_plainly(predict))
 app.command()(_plainly(calibrate))
 app.command()(_plainly(claims))
+app.command()(_plainly(diff))
+app.command()(_plainly(serve))

@@ -108,7 +108,7 @@ def chart(
         if math.isfinite(y) and (y > 0 or not logarithmic)
     ]
     found: alt.Chart = (
-        alt.Chart(alt.Data(values=records), width=width, height=height)  # type: ignore[arg-type]
+        alt.Chart({"values": records}, width=width, height=height)  # type: ignore[arg-type]
         .mark_line(clip=True, strokeWidth=2)
         .encode(
             x=alt.X("x:Q", title=x_title),

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import optuna
+import polars as pl
 import pytest
 import torch
 
 from lossfit.compare import search, train
+from lossfit.compare.given import groups
+from lossfit.compare.summary import chosen
 from lossfit.compare.train import Task
 from trainings import CLASSES, FEATURES, agree, setting, task
 
@@ -185,3 +188,31 @@ def test_with_several_metrics_nothing_is_decided_by_one() -> None:
     for metric, records in found.items():
         for record, expected in zip(records, train.train(replace(plain, metric=metric)), strict=True):
             agree(record, expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("free", [[], [search.FREE["single_label"]["macro_f1"]]])
+def test_given_test_rows_are_left_out_a_tenth_at_a_time(free: list[search.Candidate]) -> None:
+    plain = whole(metric="macro_f1", count=2, trials=4)
+    given = [replace(s, test=plain.splits[0].test) for s in plain.splits]
+    matrices = [(train_x, validation, plain.matrices[0][2]) for train_x, validation, _ in plain.matrices]
+    plain = replace(plain, splits=given, matrices=matrices, prune=True, free=free, given=True)
+    found = train.train(plain)
+    rows = plain.labels[given[0].test]
+    frame = pl.DataFrame([{**r, "params": ""} for r in found], infer_schema_length=None)
+    best = chosen(frame, "macro_f1")
+    assert frame["left_out_accuracy"].is_not_null().sum() == best.height == 2 * (1 + len(free))
+    for row in best.iter_rows(named=True):
+        assert len(row["left_out_macro_f1"]) == len(set(row["left_out_log_loss"])) == 10
+        # A mean over rows is the mean of those without a group of them, weighted by how many are left.
+        left = [len(rows) - len(rows[i::10]) for i in range(10)]
+        for metric in ("accuracy", "log_loss", "brier"):
+            whole_value = np.average(row[f"left_out_{metric}"], weights=left)
+            assert whole_value == pytest.approx(row[f"test_{metric}"], rel=1e-9)
+
+
+def test_tenths_have_their_share_of_each_class() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [70, 50, 30]))
+    tenths = groups(labels).numpy()
+    for c, count in enumerate((70, 50, 30)):
+        assert np.bincount(tenths[labels == c], minlength=10).tolist() == [count // 10] * 10
+    assert groups(np.zeros((4, 2), dtype=bool)).tolist() == [0, 1, 2, 3]

@@ -9,7 +9,10 @@ import pytest
 from scipy import stats
 
 from lossfit.compare import data, engine, metrics, search, summary
+from lossfit.compare.models import Architecture
 from lossfit.compare.report import words
+
+NETWORK = Architecture("mlp", 8, 10, 32)
 
 SPLITS, TRIALS = 6, 2
 # Per split, for the better of the two settings on validation.
@@ -51,7 +54,7 @@ def records() -> list[dict[str, object]]:
 
 def outcome(rows: list[dict[str, object]], metric: str = "accuracy") -> engine.Outcome:
     plan = engine.Plan("yeast", metric=metric, losses="focal,poly,squared", splits=SPLITS, trials=TRIALS)
-    return engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 12.0, 32)
+    return engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 12.0, NETWORK, "cpu")
 
 
 def entries(found: dict[str, object]) -> dict[str, dict[str, object]]:
@@ -108,11 +111,11 @@ def test_the_best_of_the_measurably_better_is_recommended() -> None:
 def test_if_none_is_measurably_better_cross_entropy_stays() -> None:
     rows = [row for row in records() if row["loss"] != "focal"]
     plan = engine.Plan("yeast", losses="poly,squared", splits=SPLITS, trials=TRIALS)
-    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0))
+    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
     assert found["losses"][0]["loss"] == "poly"
     assert found["recommended"]["loss"] == "cross_entropy"
     assert not found["recommended"]["better_than_cross_entropy"]
-    assert found["model"] == "linear"
+    assert found["model"] == "a network with one hidden layer of 32 units: 8 features to 10 classes, 618 parameters"
 
 
 def test_failed_trainings_are_passed_over_and_counted() -> None:
@@ -159,7 +162,9 @@ def test_the_setting_shown_is_the_middle_one_where_each_split_has_its_own() -> N
         if row["loss"] == "focal":
             row["params"] = json.dumps({"gamma": gammas[min(row["split"], len(gammas) - 1)]})
     plan = engine.Plan("yeast", losses="focal,poly,squared", splits=SPLITS, trials=TRIALS, search="tpe")
-    found = entries(summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0)))
+    found = entries(
+        summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
+    )
     # Of six in a row, the two in the middle are as near to the others; in rate and gamma together, so is one of them.
     own = found["focal"]
     assert own["training"]["learning_rate"] in [pytest.approx(0.002 * 5 ** (s / 3)) for s in (2, 3)]
@@ -220,7 +225,7 @@ def test_what_would_tell_a_difference_is_estimated_for_the_undecided() -> None:
 def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
     rows = [row for row in records() if row["loss"] in ("cross_entropy", "poly")]
     plan = engine.Plan("yeast", losses="poly", splits=SPLITS, trials=TRIALS)
-    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0))
+    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
     assert not found["distinguishable"]
     assert words.answer(found)[0] == (
         "No loss is distinguishable from cross-entropy (50.0% accuracy) on this data: stay with it."
@@ -228,7 +233,7 @@ def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
     assert found["best_guess"]["loss"] == "cross_entropy"
     rows = [row for row in records() if row["loss"] in ("cross_entropy", "squared")]
     plan = engine.Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
-    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0))
+    found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
     assert found["distinguishable"]
     assert words.answer(found)[0].startswith("Stay with cross-entropy (50.0% accuracy)")
 

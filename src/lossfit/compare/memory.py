@@ -99,8 +99,10 @@ def _in_order(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _too_large(task: Task, split: int, told: str) -> str:
     rows = sum(len(part) for part in task.matrices[split])
-    width = task.matrices[split][0].shape[1]
+    width, trials = task.matrices[split][0].shape[1], len(task.settings)
+    what = "a single training" if trials == 1 or task.apart else f"the {trials} trainings of one split"
+    fewer = "" if trials == 1 or task.apart else "--trials, "
     return (
-        f"There is not enough memory for a single training, on {rows:,} rows of {width:,} features with "
-        f"{task.classes:,} classes. Let it have less by --max-rows, --workers 1 or a smaller --model. ({told})"
+        f"There is not enough memory for {what}, on {rows:,} rows of {width:,} features with {task.classes:,} classes. "
+        f"Let there be less by {fewer}--max-rows, --workers 1 or a smaller --model. ({told})"
     )

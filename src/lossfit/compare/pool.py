@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from lossfit.compare.errors import InputError
 from lossfit.compare.store import write_part
 from lossfit.compare.train import Task, train
 
@@ -65,7 +67,13 @@ def run_jobs(jobs: Iterator[Job], count: int, workers: int, report: Callable[[fl
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in finished:
                 index, _ = running.pop(future)
-                future.result()
+                try:
+                    future.result()
+                except BrokenProcessPool as error:
+                    raise InputError(
+                        "A process that trained was killed, most likely for want of memory. The same command with "
+                        f"--resume goes on; let there be less by --workers {max(1, workers - 1)} or --max-rows."
+                    ) from error
                 shares[index] = 1.0
             name = min(running.values())[1] if running else ""
             report(sum(shares), name)

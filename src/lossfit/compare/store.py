@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 import lossfit
-from lossfit.compare.errors import InputError, NotWritten, first_line
+from lossfit.compare.errors import InputError, NotWrittenError, first_line
 
 if TYPE_CHECKING:
     from lossfit.compare.engine import Plan
@@ -84,7 +84,8 @@ def write_part(path: Path, records: list[dict[str, Any]], first_split: int, seco
     rows = [
         {**r, "split": first_split + r["split"], "params": json.dumps(r["params"]), "seconds": seconds} for r in records
     ]
-    write_table(path, pl.DataFrame(rows))
+    # What only some records have, such as the counts by class, must not be missed.
+    write_table(path, pl.DataFrame(rows, infer_schema_length=None))
 
 
 def parts(out: Path) -> set[str]:
@@ -108,7 +109,9 @@ def is_whole(path: Path, loss: str, splits: range) -> bool:
 
 def gather(out: Path, order: list[str]) -> pl.DataFrame:
     """All parts as one table, in the order of the losses; it becomes results.parquet."""
-    results = pl.concat(pl.read_parquet(path) for path in sorted((out / "parts").glob("*.parquet")))
+    results = pl.concat(
+        (pl.read_parquet(path) for path in sorted((out / "parts").glob("*.parquet"))), how="diagonal_relaxed"
+    )
     ranks = {name: i for i, name in enumerate(order)}
     results = results.sort(pl.col("loss").replace_strict(ranks), "split", "trial")
     write_table(out / "results.parquet", results)
@@ -131,7 +134,7 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise NotWritten(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from error
+        raise NotWrittenError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

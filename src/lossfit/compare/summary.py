@@ -44,13 +44,15 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     values = {name: _by_split(best, name, plan) for name in names}
     whole = [name for name in names if np.isfinite(values[name][plan.metric]).all()]
     entries = [_entry(name, results, best, values, plan, name in whole) for name in names]
-    _compare(entries, {name: values[name] for name in whole}, plan)
+    left_out = _left_out(best, whole, plan) if outcome.data.test is not None else None
+    _compare(entries, {name: values[name] for name in whole}, left_out, plan)
     reference = plan.kind.reference
     for entry in entries:
         entry["vs_cross_entropy"] = entry["differences"].get(plan.metric)
     sign = 1 if metric.higher else -1
     entries.sort(key=lambda e: -sign * e["test"][plan.metric]["mean"] if e["loss"] in whole else np.inf)
-    advice = _advise(entries, {name: values[name][plan.metric] for name in whole}, plan)
+    own = None if left_out is None else left_out[plan.metric]
+    advice = _advise(entries, {name: values[name][plan.metric] for name in whole}, own, plan)
     recommended = next(e for e in entries if e["loss"] == advice["recommended"])
     trained = results.filter(~pl.col("loss").is_in([c.name for c in plan.candidates if c.tuned]))
     return {
@@ -108,6 +110,15 @@ def _by_split(best: pl.DataFrame, name: str, plan: engine.Plan) -> dict[str, np.
     return out
 
 
+def _left_out(best: pl.DataFrame, names: list[str], plan: engine.Plan) -> dict[str, dict[str, np.ndarray]]:
+    """By metric and loss, the mean over splits without a tenth of the given test rows at a time."""
+    of = {name: best.filter(pl.col("loss") == name) for name in names}
+    return {
+        metric: {name: np.stack(rows[f"left_out_{metric}"].to_list()).mean(0) for name, rows in of.items()}
+        for metric in plan.kind.metrics
+    }
+
+
 def _entry(
     name: str,
     results: pl.DataFrame,
@@ -136,19 +147,29 @@ def _entry(
     return entry
 
 
-def _compare(entries: list[dict[str, Any]], values: dict[str, dict[str, np.ndarray]], plan: engine.Plan) -> None:
+def _compare(
+    entries: list[dict[str, Any]],
+    values: dict[str, dict[str, np.ndarray]],
+    left_out: dict[str, dict[str, np.ndarray]] | None,
+    plan: engine.Plan,
+) -> None:
     """Differences to the reference in every metric, with Holm's adjustment over the losses for each."""
     reference = plan.kind.reference
     if reference not in values:
         return
     compared = [e for e in entries if e["loss"] in values]
     for metric in plan.kind.metrics:
+        apart = None if left_out is None else left_out[metric]
         found = [
-            stats.paired_difference(values[e["loss"]][metric] - values[reference][metric], rule.TEST_TO_TRAIN)
+            stats.paired_difference(
+                values[e["loss"]][metric] - values[reference][metric],
+                rule.usual_ratio(apart),
+                rule.between(apart, e["loss"], reference),
+            )
             for e in compared
         ]
         others = [i for i, e in enumerate(compared) if e["loss"] != reference]
-        strict = rule.p_values({n: v[metric] for n, v in values.items()}, reference, free(plan))
+        strict = rule.p_values({n: v[metric] for n, v in values.items()}, reference, free(plan), apart)
         adjusted = dict(zip(others, stats.holm([found[i].p_value for i in others]), strict=True))
         for i, (entry, difference) in enumerate(zip(compared, found, strict=True)):
             entry["differences"][metric] = {
@@ -174,29 +195,40 @@ def free(plan: engine.Plan) -> list[str]:
     return [candidate.name for candidate in plan.candidates if candidate.tuned]
 
 
-def _advise(entries: list[dict[str, Any]], values: dict[str, np.ndarray], plan: engine.Plan) -> dict[str, Any]:
+def _advise(
+    entries: list[dict[str, Any]],
+    values: dict[str, np.ndarray],
+    left_out: dict[str, np.ndarray] | None,
+    plan: engine.Plan,
+) -> dict[str, Any]:
     """What the rule says, in words of the summary; the entries learn how likely they are best, and what would tell."""
     reference, higher = plan.kind.reference, CARDS[plan.metric].higher
     for entry in entries:
         entry |= {"probability_best": None, "needed": None, "vs_free": []}
     if reference not in values:
         return {"recommended": reference, "better": False, "beaten": [], "best_guess": None, "held_back": []}
-    advice = rule.advise(values, reference, free(plan), higher=higher)
-    chances = stats.probability_best(np.stack(list(values.values())), rule.SHARED, higher=higher, seed=plan.seed)
+    advice = rule.advise(values, reference, free(plan), left_out, higher=higher)
+    apart = None if left_out is None else np.stack([left_out[name] for name in values])
+    chances = stats.probability_best(np.stack(list(values.values())), rule.SHARED, apart, higher=higher, seed=plan.seed)
     by_name = {entry["loss"]: entry for entry in entries}
     others = [name for name in values if name != reference]
     for name, chance in zip(values, chances.tolist(), strict=True):
         by_name[name]["probability_best"] = chance
         by_name[name]["vs_free"] = [
-            {"loss": f, **rule.difference(values[name], values[f])} for f in free(plan) if f in values and f != name
+            {"loss": f, **rule.difference(values[name], values[f], rule.between(left_out, name, f))}
+            for f in free(plan)
+            if f in values and f != name
         ]
     for name in others:
         if verdict(by_name[name]["vs_cross_entropy"], plan.metric) == "undecided":
             level = rule.level(name, others, free(plan))
             d = values[name] - values[reference]
-            found = stats.needed(float(d.mean()), float(d.std(ddof=1)), plan.splits, rule.SHARED, level)
+            deviation = float(d.std(ddof=1))
+            # More splits do not change what given test rows do; more rows do.
+            given = stats.jackknife(rule.between(left_out, name, reference)) / deviation**2 if deviation else 0.0
+            found = stats.needed(float(d.mean()), deviation, plan.splits, rule.SHARED + given, level)
             by_name[name]["needed"] = found._asdict()
-    guess = by_name[rule.best_guess(values, reference, free(plan), higher=higher)]
+    guess = by_name[rule.best_guess(values, reference, free(plan), left_out, higher=higher)]
     return {
         "recommended": advice.recommended,
         "better": advice.better,

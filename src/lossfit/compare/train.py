@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lossfit import gap, registry
-from lossfit.compare import memory, metrics, posthoc, proposals
+from lossfit.compare import detail, given, memory, metrics, posthoc, proposals
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import Architecture, Models
@@ -51,6 +52,7 @@ class Task:
         patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
         proposed: how many settings are tried besides, proposed for each split by its validation rows.
         device: where the models are trained; what is measured of them is measured on the CPU.
+        given: whether the test rows are the same in all splits.
     """
 
     candidate: Candidate
@@ -68,6 +70,7 @@ class Task:
     patience: int = 0
     proposed: int = 0
     device: str = "cpu"
+    given: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -175,7 +178,9 @@ class _Data:
 
     def __init__(self, task: Task) -> None:
         train, validation, test = zip(*task.matrices, strict=True)
-        self.x = [torch.from_numpy(part).to(task.device) for part in train]
+        # What another process shares may not be written to, of which torch warns.
+        copies = (part if part.flags.writeable else part.copy() for part in train)
+        self.x = [torch.from_numpy(part).to(task.device) for part in copies]
         parts = (torch.from_numpy(np.stack(part)) for part in (validation, test))
         self.x_validation, self.x_test = (part.to(task.device) for part in parts)
         self.y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits])).to(task.device)
@@ -339,14 +344,17 @@ class _AdamW:
     def step(self, grads: list[Tensor]) -> None:
         rate = self.rate * (1 - self.taken / self.steps)
         self.taken += 1
+        # m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), with the corrections taken out of the passes over all weights.
+        correction = math.sqrt(1 - 0.999**self.taken)
+        scale = correction / (1 - 0.9**self.taken)
         for i, (parameter, grad) in enumerate(zip(self.model.parameters, grads, strict=True)):
             first, second = self.moments[i]
             first.lerp_(grad, 0.1)
-            second.lerp_(grad.square(), 0.001)
-            update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
+            second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+            below = second.sqrt().add_(1e-8 * correction)
             if self.model.decays[i]:
                 parameter.mul_(self.model.by_setting(1 - rate * self.decay, i))
-            parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
+            parameter.addcmul_(torch.div(first, below, out=below), self.model.by_setting(rate, i), value=-scale)
 
 
 class _Best:
@@ -417,7 +425,7 @@ class _Best:
         self.settings = [[*a, *b] for a, b in zip(self.settings, other.settings, strict=True)]
         for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
             setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
-        self.steps = max(self.steps, other.steps)
+        self.steps = max(self.steps, other.steps, key=len)
         per_model = self.model.per_model
         for i, (own, more) in enumerate(zip(self.state, other.state, strict=True)):
             self.state[i] = per_model(torch.cat([per_model(own, i), per_model(more, i)], 1), i)
@@ -487,12 +495,17 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
 
     ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
     the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
-    free, the curves are those of the models before they were tuned.
+    free, the curves are those of the models before they were tuned. The counts by class are of the chosen models alone,
+    and so are ``left_out_...``, the metrics without a tenth of the test rows at a time, where these are given.
     """
-    weight, curves = task.weights("test"), {}
+    weight = task.weights("test")
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
+    each = None if weight is None else metrics.by_model(weight, len(log_p))
+    models = detail.chosen(values, best.pruned)
     if task.kind is SINGLE_LABEL:
-        curves = _curves(log_p, target, None if weight is None else metrics.by_model(weight, len(log_p)))
+        curves = _curves(log_p, target, each) | detail.of_confusions(log_p, target, each, models)
+    else:
+        curves = detail.of_classes(log_p > 0, target, each, models)
     records = []
     for m in range(len(log_p)):
         s, t = divmod(m, values.shape[1])
@@ -523,7 +536,17 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
                 **course,
             }
         )
+    if task.given:
+        _leave_out(task, records, models, log_p, target)
     return records
+
+
+def _leave_out(task: Task, records: list[dict[str, Any]], models: list[int], log_p: Tensor, target: Tensor) -> None:
+    tenths = given.groups(task.labels[task.splits[0].test])
+    found = given.left_out(task.kind.metrics, log_p[models], target[models], task.weights("test"), tenths)
+    split_of = {m: s for s, m in enumerate(models)}
+    for m, record in enumerate(records):
+        record |= {f"left_out_{name}": of[split_of[m]] if m in split_of else None for name, of in found.items()}
 
 
 def _curves(log_p: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, list[Any]]:

@@ -77,7 +77,8 @@ class Architecture:
         made, plain = own.make(self.kind, self.folder or str(Path.cwd()), offered)
         module = OfImages(made, self.image) if self._only_image and self.image and not plain else made
         if any(nn.parameter.is_lazy(p) for p in module.parameters()):
-            own.output(self.kind, module, torch.zeros(2, self.features))
+            own.output(self.kind, module.eval(), torch.zeros(2, self.features))
+            module.train()
         return module
 
     def check(self, rows: Tensor) -> None:
@@ -147,7 +148,8 @@ def resolve(model: str, image: tuple[int, int, int] | None, steps: int) -> tuple
     """The kind of network for --model, and a note of the choice where it was "auto" on images.
 
     Then the convolutional network is taken if the images are of 8 x 8 pixels or more and a training is expected to
-    take 3 s at most: by ``benchmarks/compare.py`` on one thread, a step takes about 3 ms and 0.018 ms a pixel.
+    take 3 s at most: on an idle core a step was seen to take about 3 ms and 0.018 ms a pixel. What it takes on a busy
+    one is in ``benchmarks/results/compare-cpu.json``.
 
     Args:
         model: one of "auto", "linear", "mlp", "cnn" or ``package.module:factory``.

@@ -27,7 +27,8 @@ def load(name: str, folder: str) -> Callable[..., Any]:
     path, _, attribute = name.partition(":")
     if not path or not attribute:
         raise InputError(f"Expected --model as package.module:factory, but got {name!r}.")
-    with _importing_from(folder):
+    # What a module draws when it is imported is no part of a training.
+    with _importing_from(folder), torch.random.fork_rng(devices=[]):
         try:
             found: Any = importlib.import_module(path)
         except (Exception, SystemExit) as error:

@@ -8,18 +8,31 @@ from lossfit import page
 from lossfit.compare import rule
 from lossfit.compare.engine import Outcome
 from lossfit.compare.kinds import KINDS
-from lossfit.compare.report import charts, words
-from lossfit.compare.summary import verdict
+from lossfit.compare.report import charts, classes, learning, words
+from lossfit.compare.summary import chosen, verdict
+
+_AGAINST = {"single_label": ("calibration_error", "accuracy"), "multi_label": ("ranking_loss", "micro_f1")}
 
 
 def render(outcome: Outcome, summary: dict[str, Any]) -> str:
     """The page of a comparison."""
+    best = chosen(outcome.results, outcome.plan.metric)
+    metrics = KINDS[summary["labels"]].metrics
+    about = charts.options(summary["labels"])
+    by_class = classes.view(best, summary)
     return page.render(
         "report.html.j2",
-        charts.build(outcome, summary),
+        {**charts.build(best, summary), **learning.build(best, summary), **by_class.charts},
+        losses=[words.title(e["loss"]) for e in summary["losses"]],
+        suggested=[words.title(name) for name in charts.suggested(summary)],
+        options={"metric": about, "against": about, "measure": classes.MEASURES},
         summary=summary,
-        metrics=KINDS[summary["labels"]].metrics,
-        metric=KINDS[summary["labels"]].metrics[summary["metric"]],
+        metrics=metrics,
+        metric=metrics[summary["metric"]],
+        metric_choices=[(name, card.title) for name, card in metrics.items()],
+        against=next(name for name in _AGAINST[summary["labels"]] if name != summary["metric"]),
+        by_class=by_class,
+        trained=[words.title(e["loss"]) for e in summary["losses"] if not e["free"]],
         verdict=verdict,
         rule=rule,
         words=words,

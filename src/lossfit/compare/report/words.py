@@ -185,7 +185,7 @@ def searched(summary: dict[str, Any]) -> str:
         )
     if search["stopped"]:
         found += (
-            f" {search['stopped']:,} ended early: no training of their split had improved at {search['patience']} "
+            f" {search['stopped']:,} ended early: no training of their split had improved for {search['patience']} "
             "checkpoints."
         )
     return found
