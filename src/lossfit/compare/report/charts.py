@@ -70,7 +70,10 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
     metric = summary["metric"]
     title = options(summary["labels"])[metric]["change"]
     records = _differences(summary, metric)
-    return interval_plot(records, title, width=width, legend=legend).properties(height=max(120, 24 * len(records)))
+    found: alt.TopLevelMixin = interval_plot(records, title, width=width, legend=legend).properties(
+        height=max(120, 24 * len(records))
+    )
+    return found
 
 
 def all_differences(summary: dict[str, Any]) -> Any:
