@@ -80,7 +80,7 @@ def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]
         dtype = TYPES[scores]
         many = torch.empty(1, 1 << 17, dtype=dtype, device="meta")
         deep = gaps._DEEP[gaps.accumulation_dtype(many)]
-        for hard, least, cap in itertools.product((False, True), (True, False), (0.0, 30.0)):
+        for hard, (least, cap) in itertools.product((False, True), ((True, 0.0), (False, 0.0), (False, 30.0))):
             name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
             name += ", capped" if cap else ""
             absent = OPTIONAL if least else (*(("entropy_out", "g_entropy") if hard else ()), *(() if cap else SCORING))
