@@ -29,12 +29,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from lossfit.compare import data, features, rule, search, splits, train
+from lossfit.compare import data, features, models, rule, search, splits, train
 from lossfit.compare.kinds import SINGLE_LABEL
-from lossfit.compare.models import HIDDEN
 from lossfit.compare.summary import chosen
 
 LEFT_OUT = ("exact",)  # an integral over each row: it takes as long as all others together
+FREE = search.FREE[SINGLE_LABEL.family]
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error")
 MOST_ROWS, FEWEST_OF_CLASS = 2000, 10
 SPLITS, TRIALS = 8, 4
@@ -65,15 +65,16 @@ def measure(half: data.Dataset) -> dict[str, Values]:
     """The test metrics of the candidates, by the metric that settings and checkpoints are chosen by."""
     drawn = splits.draw(half, SPLITS, 0)
     matrices = features.make(half, drawn)
-    free = list({candidate.name: candidate for candidate in search.FREE.values()}.values())
+    free = list({candidate.name: candidate for candidate in FREE.values()}.values())
     wanted = {c.name: c for metric in METRICS for c in candidates(metric) if not c.tuned}
+    model = models.choose("mlp", matrices[0][0].shape[1], len(half.classes))
     records: dict[str, list[dict[str, Any]]] = {metric: [] for metric in METRICS}
     for candidate in wanted.values():
         settings = search.settings(candidate, TRIALS, 0)
         added = free if candidate.name == SINGLE_LABEL.reference else []
         seeds = list(range(SPLITS))
         task = train.Task(
-            candidate, settings, drawn, matrices, half.labels, len(half.classes), HIDDEN, METRICS[0], seeds, free=added
+            candidate, settings, drawn, matrices, half.labels, len(half.classes), model, METRICS[0], seeds, free=added
         )
         for metric, found in train.train_for(task, list(METRICS)).items():
             keys = ("loss", "split", "trial", "failed", "pruned", "validation", f"test_{metric}")
@@ -161,7 +162,7 @@ def regrets(sets: list[dict[str, Any]], metric: str, way: str) -> list[float] | 
     found = []
     for one in sets:
         cases = one["metrics"][metric]
-        free = search.FREE[metric].name if metric in search.FREE else SINGLE_LABEL.reference
+        free = FREE[metric].name if metric in FREE else SINGLE_LABEL.reference
         names = [free if way == "free" else c.get(way, way.removeprefix("always ")) for c in cases]
         if any(n not in c["regret"] for n, c in zip(names, cases, strict=True)):
             return None

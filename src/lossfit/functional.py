@@ -60,9 +60,17 @@ def twin_name(name: str) -> str:
     return name if name.endswith(("entropy", "accuracy")) else f"{name}_loss"
 
 
-__all__ = [twin_name(name) for name in registry.available_losses()]
-globals().update({twin_name(name): _twin(registry.get(name)) for name in registry.available_losses()})
+_names = {twin_name(name): name for name in registry.available_losses()}
+__all__ = list(_names)
 
 
 def __getattr__(name: str) -> Callable[..., Tensor]:
-    raise AttributeError(f"module {__name__!r} has no loss {name!r}; there are {', '.join(__all__)}")
+    """Made on first use: signatures take longer to put together than the rest of the package to import."""
+    if name not in _names:
+        raise AttributeError(f"module {__name__!r} has no loss {name!r}; there are {', '.join(__all__)}")
+    globals()[name] = made = _twin(registry.get(_names[name]))
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

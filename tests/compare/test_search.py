@@ -11,6 +11,7 @@ import lossfit
 from lossfit import registry
 from lossfit.compare import proposals, search
 from lossfit.compare.metrics import METRICS
+from lossfit.compare.models import Architecture
 from lossfit.compare.search import Candidate
 from lossfit.compare.splits import Split
 from lossfit.compare.train import Objective, Task
@@ -146,7 +147,12 @@ def test_what_is_free_for_the_metric_always_takes_part() -> None:
         assert search.choose("focal", metric) == [CANDIDATES["cross_entropy"], *free, CANDIDATES["focal"]]
         assert [c for c in search.choose("all", metric) if c.tuned] == free
     assert search.choose("cross_entropy+temperature", "accuracy")[1:] == [temperature]
-    assert not any(c.tuned for c in search.choose("all", "macro_f1", "multi_label"))
+    assert [c.name for c in search.choose("focal_bce", "macro_f1", "multi_label")] == [
+        "bce",
+        "bce+tuned_thresholds",
+        "focal_bce",
+    ]
+    assert not any(c.tuned for c in search.choose("all", "hamming_loss", "multi_label"))
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -164,6 +170,16 @@ def test_the_code_of_what_is_free_runs(name: str) -> None:
         assert_close(scope["p"].sum(1), torch.ones(60))
 
 
+def test_the_code_of_tuned_thresholds_runs() -> None:
+    logits, labels = torch.randn(30, 3), torch.randint(0, 2, (30, 3)).float()
+    scope: dict[str, object] = {"validation_logits": logits, "validation_labels": labels}
+    scope |= {"logits": logits, "labels": labels}
+    exec("\n".join(search.candidate("bce+tuned_thresholds").code({}, "macro_f1")), scope)
+    assert scope["tuned"].metric == "macro_f1"
+    assert scope["predicted"].shape == (30, 3)
+    assert_close(scope["loss"], torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
+
+
 @pytest.mark.parametrize("name", [name for name in CANDIDATES if name not in FREE])
 def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     candidate, (splits, rows, batch, classes) = CANDIDATES[name], (2, 60, 11, 4)
@@ -172,7 +188,8 @@ def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     train_labels = torch.cat([torch.arange(classes).expand(splits, -1), shares.multinomial(rows, replacement=True)], 1)
     labels = torch.stack([train_labels[s, torch.randperm(rows)[:batch]] for s in range(splits)])
     empty = Split(*[np.zeros(0, dtype=np.int64)] * 4)
-    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, 0, "accuracy", [0] * splits)
+    model = Architecture("linear", 1, classes)
+    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, model, "accuracy", [0] * splits)
     z = torch.randn(splits, batch, len(settings), classes, requires_grad=True)
     found = Objective(task, train_labels, batch)(z, labels)
     each = [

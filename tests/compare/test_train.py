@@ -11,15 +11,13 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
-from lossfit.compare import metrics, search, splits, train
-from lossfit.compare.data import Dataset
+from lossfit.compare import metrics, search, train
 from lossfit.compare.models import Stacked
 from lossfit.compare.search import Setting
 from lossfit.compare.train import Task
+from trainings import CLASSES, FEATURES, ROWS, agree, setting, task
 
 STEPS = 24
-ROWS, FEATURES, CLASSES = 165, 5, 3
-COUNTS = [80, 50, 35]  # 99 rows to train on: batches of 32 leave some over
 
 
 @pytest.fixture(autouse=True)
@@ -40,56 +38,6 @@ def _double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def setting(rate: float = 0.02, decay: float = 0.3, **own: float) -> Setting:
-    return {"learning_rate": rate, "weight_decay": decay, **own}
-
-
-def task(
-    name: str = "cross_entropy",
-    settings: list[Setting] | None = None,
-    *,
-    count: int = 1,
-    hidden: int = 0,
-    metric: str = "log_loss",
-    features: int = FEATURES,
-    noise: float = 0.2,
-) -> Task:
-    """Three overlapping classes; noise is on training and validation labels."""
-    rng = np.random.default_rng(3)
-    labels = rng.permutation(np.repeat(np.arange(CLASSES), COUNTS))
-    x = rng.normal(size=(CLASSES, features))[labels] + rng.normal(size=(ROWS, features))
-    data = Dataset("test", labels, list("abc"), "")
-    drawn = []
-    for split in splits.draw(data, count, 0):
-        flips = rng.random(ROWS) < noise
-        drawn.append(replace(split, seen=np.where(flips, (labels + 1) % CLASSES, labels)))
-    x = x.astype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
-    matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
-    candidate = search.candidates()[name]
-    return Task(
-        candidate,
-        settings or search.settings(candidate, 3, 0),
-        drawn,
-        matrices,
-        labels,
-        CLASSES,
-        hidden,
-        metric,
-        [100 + s for s in range(count)],
-    )
-
-
-def agree(found: dict[str, Any], expected: dict[str, Any], rel: float = 1e-5, leave: tuple[str, ...] = ()) -> None:
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        if key in leave:
-            continue
-        if isinstance(value, float | list):
-            assert np.array(found[key]) == pytest.approx(np.array(value), rel=rel, abs=1e-6, nan_ok=True), key
-        else:
-            assert found[key] == value, key
 
 
 def alone(whole: Task, s: int, t: int) -> dict[str, Any]:
@@ -193,7 +141,7 @@ class Longhand:
 
 def initial(whole: Task, s: int, t: int, generator: torch.Generator) -> nn.Sequential:
     """A module with the weights that the task's models start from."""
-    start = Stacked(whole.matrices[s][0].shape[1], CLASSES, len(whole.settings), whole.hidden, [generator])
+    start = Stacked(whole.matrices[s][0].shape[1], CLASSES, len(whole.settings), whole.model.hidden, [generator])
     return module(start.parameters, whole, 0, t)
 
 
@@ -201,7 +149,7 @@ def module(parameters: list[Tensor], whole: Task, s: int, t: int) -> nn.Sequenti
     first, bias, *rest = (p.detach().clone() for p in parameters)
     layers: list[nn.Module] = [nn.Linear(first.shape[1], first.shape[3])]
     if rest:
-        layers += [nn.ReLU(), nn.Linear(whole.hidden, CLASSES)]
+        layers += [nn.ReLU(), nn.Linear(whole.model.hidden, CLASSES)]
         layers[2].load_state_dict({"weight": rest[0][s, t].T, "bias": rest[1][s, 0, t]})
     layers[0].load_state_dict({"weight": first[s, :, t].T, "bias": bias[s, 0, t]})
     return nn.Sequential(*layers)
@@ -252,7 +200,7 @@ def test_a_model_is_that_of_a_longhand_loop(name: str, hidden: int, monkeypatch:
     original = train._all_records
 
     def keeping(best: Any, *rest: Any) -> list[dict[str, Any]]:
-        kept[:] = [best.parameters, best.model.parameters]
+        kept[:] = [best.state, best.model.state]
         return original(best, *rest)
 
     monkeypatch.setattr(train, "_all_records", keeping)
@@ -387,7 +335,7 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
     whole = task(metric=metric, settings=[setting()] * 2, hidden=6)
     original, calls = train._AdamW.step, []
 
-    def step(self: train._AdamW, grads: tuple[Tensor, ...]) -> None:
+    def step(self: train._AdamW, grads: list[Tensor]) -> None:
         original(self, grads)
         calls.append(0)
         if len(calls) == 15:
@@ -451,7 +399,7 @@ def test_probabilities_are_those_that_the_loss_trains() -> None:
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
 def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
     plain = task(count=2, metric=metric)
-    free = search.FREE[metric]
+    free = search.FREE["single_label"][metric]
     records = train.train(replace(plain, free=[free]))
     trained, tuned = records[:6], records[6:]
     for found, expected in zip(trained, train.train(plain), strict=True):
@@ -469,7 +417,7 @@ def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
 
 
 def test_a_failed_training_is_failed_when_tuned_too() -> None:
-    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["log_loss"]]))
+    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["single_label"]["log_loss"]]))
     assert [r["failed"] for r in found] == [True, True]
 
 

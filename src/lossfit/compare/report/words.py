@@ -13,6 +13,7 @@ _TITLES = {
     "for_brier": "Brier loss",
     "cross_entropy+tuned_prior": "Cross-entropy, prior tuned",
     "cross_entropy+temperature": "Cross-entropy, temperature tuned",
+    "bce+tuned_thresholds": "Binary cross-entropy, thresholds tuned",
     "exact": "EXACT",
     "bce": "Binary cross-entropy",
     "zlpr": "ZLPR",
@@ -106,7 +107,7 @@ def answer(summary: dict[str, Any]) -> list[str]:
     entry = entries[summary["recommended"]["loss"]]
     chosen = with_setting(entry["loss"], entry["params"])
     if summary["recommended"]["better_than_cross_entropy"]:
-        verb = "Keep cross-entropy and tune it after training" if entry["free"] else f"Train with {chosen}"
+        verb = f"Keep {inline(reference)} and tune it after training" if entry["free"] else f"Train with {chosen}"
         found = [f"{verb}: {_gain(entry, metric)} {name} over {inline(reference)}'s {base}."]
         found += [
             f"It beats what is free too: {change(v['difference'], metric)}{unit(metric)} over {inline(v['loss'])}."
