@@ -487,16 +487,15 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
 
     ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
     the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
-    free, the curves are those of the models before they were tuned. The counts by class are of the chosen models alone.
+    free, the curves are those of the models before they were tuned.
     """
     weight = task.weights("test")
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
     each = None if weight is None else metrics.by_model(weight, len(log_p))
-    models = detail.chosen(values, best.pruned)
     if task.kind is SINGLE_LABEL:
-        curves = _curves(log_p, target, each) | detail.of_confusions(log_p, target, each, models)
+        curves = _curves(log_p, target, each) | detail.of_confusions(log_p, target, each)
     else:
-        curves = detail.of_classes(log_p > 0, target, each, models)
+        curves = detail.of_classes(log_p > 0, target, each)
     records = []
     for m in range(len(log_p)):
         s, t = divmod(m, values.shape[1])

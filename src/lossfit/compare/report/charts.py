@@ -65,12 +65,13 @@ def suggested(summary: dict[str, Any]) -> list[str]:
     return [summary["reference"], *picked]
 
 
-def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> alt.TopLevelMixin:
+def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> Any:
     """Mean difference in the asked metric with its 95% interval, coloured by the verdict of the rule."""
     metric = summary["metric"]
     title = options(summary["labels"])[metric]["change"]
     records = _differences(summary, metric)
-    return interval_plot(records, title, width=width, legend=legend).properties(height=max(120, 24 * len(records)))
+    found = interval_plot(records, title, width=width, legend=legend)
+    return found.properties(height=max(120, 24 * len(records)))
 
 
 def all_differences(summary: dict[str, Any]) -> Any:
@@ -117,7 +118,7 @@ def interval_plot(
     of: str = "loss",
     width: int | str = "container",
     legend: bool = False,
-) -> alt.LayerChart:
+) -> Any:
     """Dots with intervals, one row for each ``of``, in the order of the records."""
     tips = [alt.Tooltip(f"{name}:Q", format="+.3g") for name in ("difference", "low", "high")]
     base = alt.Chart(page.data(records)).encode(
@@ -132,8 +133,7 @@ def interval_plot(
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, axis=AT_END), x2="high:Q")
     dots = base.mark_circle(size=80, opacity=1).encode(x="difference:Q")
     zero = alt.Chart(page.data([{}])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x=alt.datum(0))
-    found: alt.LayerChart = alt.layer(zero, bars, dots).properties(width=width)
-    return found
+    return alt.layer(zero, bars, dots).properties(width=width)
 
 
 def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
