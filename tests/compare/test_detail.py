@@ -1,6 +1,7 @@
 """Counts by class and confusions, against loops over the rows and scikit-learn."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def scores(models: int = 4, classes: int = CLASSES, rows: int = ROWS) -> tuple[t
 def test_counts_and_confusions(weighted: bool) -> None:
     log_p, target = scores()
     weight = torch.rand(4, ROWS) if weighted else None
-    found = detail.of_confusions(log_p, target, weight, [0, 3])
-    assert all(column[1] is None and column[2] is None for column in found.values())
-    for m in (0, 3):
+    found = detail.of_confusions(log_p, target, weight)
+    assert set(found) == set(detail.NAMES)
+    for m in range(4):
         each = None if weight is None else weight[m].numpy()
         matrix = confusion_matrix(target[m], log_p[m].argmax(1), labels=range(CLASSES), sample_weight=each)
         np.testing.assert_allclose(found["class_hits"][m], matrix.diagonal(), rtol=1e-6)
@@ -45,7 +46,7 @@ def test_counts_and_confusions(weighted: bool) -> None:
 def test_many_classes_keep_the_most_frequent_confusions() -> None:
     log_p, target = scores(1, 600, 3000)
     target[0, :50], log_p[0, :50, 7] = 3, 100.0
-    found = detail.of_confusions(log_p, target, None, [0])
+    found = detail.of_confusions(log_p, target, None)
     assert len(found["class_rows"][0]) == 600
     assert len(found["confused_rows"][0]) == detail.MOST_PAIRS
     assert (found["confused_actual"][0][0], found["confused_predicted"][0][0]) == (3, 7)
@@ -56,8 +57,7 @@ def test_many_classes_keep_the_most_frequent_confusions() -> None:
 def test_any_number_of_right_classes(weighted: bool) -> None:
     predicted, labels = torch.rand(2, ROWS, CLASSES) > 0.5, torch.rand(2, ROWS, CLASSES) > 0.3
     weight = torch.rand(2, ROWS) if weighted else None
-    found = detail.of_classes(predicted, labels, weight, [1])
-    assert found["class_hits"][0] is None
+    found = detail.of_classes(predicted, labels, weight)
     hits = np.zeros(CLASSES)
     for i in range(ROWS):
         each = 1.0 if weight is None else float(weight[1, i])
@@ -70,11 +70,27 @@ def test_any_number_of_right_classes(weighted: bool) -> None:
     np.testing.assert_allclose(hits / np.array(found["class_rows"][1]), recall, rtol=1e-6)
 
 
-def test_who_is_chosen() -> None:
-    values = torch.tensor([[0.1, 0.5, 0.5], [0.9, 0.2, 0.1], [0.3, -torch.inf, 0.2], [-torch.inf, 0.1, 0.2]])
-    pruned = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1]]).bool()
-    # The first of ties; not the pruned one; unless all others failed.
-    assert detail.chosen(values, pruned) == [1, 4, 6, 11]
+@pytest.mark.parametrize("higher", [True, False])
+def test_the_counts_of_the_chosen_are_kept(higher: bool) -> None:
+    sign = 1 if higher else -1
+    nothing = -sign * math.inf
+    records = [
+        {"loss": loss, "split": s, "trial": t, "failed": v == nothing, "pruned": p, "validation": v, "class_hits": [1]}
+        for loss in ("focal", "poly")
+        for s, (values, pruned) in enumerate(
+            [
+                ([0.1, 0.5, 0.5], [False, False, False]),  # the first of ties
+                ([0.9, 0.2, 0.1], [True, False, False]),  # not the pruned one
+                ([0.3, -math.inf, 0.2], [True, False, True]),  # unless all others failed
+            ]
+        )
+        for t, (v, p) in enumerate(zip([sign * x for x in values], pruned, strict=True))
+    ]
+    thinned = detail.thin(records, higher=higher)
+    assert [r["trial"] for r in thinned if r["class_hits"] is not None] == [1, 1, 0] * 2
+    best = chosen(pl.DataFrame(records), "accuracy" if higher else "log_loss")
+    assert best["trial"].to_list() == [1, 1, 0] * 2
+    assert all(r["class_hits"] == [1] for r in records)
 
 
 def test_differences_are_those_of_the_corrected_test() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 from torch import Tensor, nn
 
 from lossfit.compare import metrics, search, train
@@ -114,6 +114,8 @@ class Longhand:
         p, y = self.probabilities(2), self.whole.labels[self.split.test]
         log_p, target = torch.from_numpy(p).log()[None], torch.from_numpy(y)[None]
         curves = metrics.reliability(log_p, target)
+        table = confusion_matrix(y, p.argmax(1), labels=range(CLASSES))
+        wrong = [(a, b) for a in range(CLASSES) for b in range(CLASSES) if a != b and table[a, b]]
         found = {
             "loss": self.whole.candidate.name,
             "split": self.s,
@@ -130,6 +132,12 @@ class Longhand:
             **{f"test_{name}": metric.function(log_p, target).item() for name, metric in metrics.METRICS.items()},
             **dict(zip(("bin_rows", "bin_confidence", "bin_hits"), (c[0].tolist() for c in curves), strict=True)),
             "risks": metrics.risk_coverage(log_p, target)[0].tolist(),
+            "class_hits": table.diagonal().tolist(),
+            "class_predicted": table.sum(0).tolist(),
+            "class_rows": table.sum(1).tolist(),
+            "confused_actual": [a for a, _ in wrong],
+            "confused_predicted": [b for _, b in wrong],
+            "confused_rows": [int(table[pair]) for pair in wrong],
             "curve_steps": self.steps,
             "curve_values": self.values,
             "curve_gaps": self.gaps,

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from lossfit.compare import detail
 from lossfit.compare.errors import InputError
 from lossfit.compare.store import write_part
 from lossfit.compare.train import Task, train
@@ -36,7 +37,8 @@ class Job:
 
     def run(self, progress: Callable[[float], None]) -> None:
         start = time.perf_counter()
-        records = train(self.task, progress)
+        task = self.task
+        records = detail.thin(train(task, progress), higher=task.kind.metrics[task.metric].higher)
         each = (time.perf_counter() - start) / (len(self.task.splits) * len(self.task.settings))
         write_part(self.part, records, self.first_split, each)
 

@@ -430,6 +430,14 @@ class _Best:
         for i, (own, more) in enumerate(zip(self.state, other.state, strict=True)):
             self.state[i] = per_model(torch.cat([per_model(own, i), per_model(more, i)], 1), i)
 
+    def chosen(self, values: Tensor) -> Tensor:
+        """The setting of each split that is best by these values (S, T), the first if they tie; of the pruned ones only
+        if all others failed (S,).
+        """
+        whole = torch.where(self.pruned, -torch.inf, values)
+        ranked = torch.where((whole == -torch.inf).all(1, keepdim=True), values, whole)
+        return torch.from_numpy(np.argmax(ranked.numpy(), 1))
+
     def going_on(self, checkpoint: int, splits: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the models in training go on: rows (S'',) of ``splits``, and of each columns (S'', T'') of
         ``trials``.
@@ -495,17 +503,16 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
 
     ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
     the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
-    free, the curves are those of the models before they were tuned. The counts by class are of the chosen models alone,
-    and so are ``left_out_...``, the metrics without a tenth of the test rows at a time, where these are given.
+    free, the curves are those of the models before they were tuned. Where the test rows are given, ``left_out_...`` are
+    the metrics without a tenth of them at a time, of the model that is chosen in each split.
     """
     weight = task.weights("test")
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
     each = None if weight is None else metrics.by_model(weight, len(log_p))
-    models = detail.chosen(values, best.pruned)
     if task.kind is SINGLE_LABEL:
-        curves = _curves(log_p, target, each) | detail.of_confusions(log_p, target, each, models)
+        curves = _curves(log_p, target, each) | detail.of_confusions(log_p, target, each)
     else:
-        curves = detail.of_classes(log_p > 0, target, each, models)
+        curves = detail.of_classes(log_p > 0, target, each)
     records = []
     for m in range(len(log_p)):
         s, t = divmod(m, values.shape[1])
@@ -537,16 +544,21 @@ def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Ten
             }
         )
     if task.given:
-        _leave_out(task, records, models, log_p, target)
+        _leave_out(task, records, best, values, log_p, target)
     return records
 
 
-def _leave_out(task: Task, records: list[dict[str, Any]], models: list[int], log_p: Tensor, target: Tensor) -> None:
+def _leave_out(
+    task: Task, records: list[dict[str, Any]], best: _Best, values: Tensor, log_p: Tensor, target: Tensor
+) -> None:
+    trials = values.shape[1]
+    models = torch.arange(len(values)) * trials + best.chosen(values)
+    weight = task.weights("test")
     tenths = given.groups(task.labels[task.splits[0].test])
-    found = given.left_out(task.kind.metrics, log_p[models], target[models], task.weights("test"), tenths)
-    split_of = {m: s for s, m in enumerate(models)}
+    found = given.left_out(task.kind.metrics, log_p[models], target[models], weight, tenths)
     for m, record in enumerate(records):
-        record |= {f"left_out_{name}": of[split_of[m]] if m in split_of else None for name, of in found.items()}
+        chosen = m == models[m // trials]
+        record |= {f"left_out_{name}": of[m // trials] if chosen else None for name, of in found.items()}
 
 
 def _curves(log_p: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, list[Any]]:

@@ -65,7 +65,7 @@ def suggested(summary: dict[str, Any]) -> list[str]:
     return [summary["reference"], *picked]
 
 
-def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> alt.TopLevelMixin:
+def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> Any:
     """Mean difference in the asked metric with its 95% interval, coloured by the verdict of the rule."""
     metric = summary["metric"]
     title = options(summary["labels"])[metric]["change"]
