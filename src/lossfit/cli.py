@@ -347,7 +347,8 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
         console.print(Text(sentence), soft_wrap=True)
     console.print(
         f"\n{summary['trainings']:,} trainings ({summary['search']['pruned']:,} of them pruned) in "
-        f"{summary['seconds']:.0f} s. Report: {out / 'report.html'}\n",
+        f"{summary['seconds']:.0f} s. Report: {out / 'report.html'}\n"
+        f"A model for new rows: lossfit export {out}\n",
         soft_wrap=True,
         markup=False,
     )

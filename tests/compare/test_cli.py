@@ -174,7 +174,7 @@ class TestPlot:
 
 
 def test_help_has_examples() -> None:
-    for command in ("compare", "list", "plot"):
+    for command in ("compare", "export", "predict", "list", "plot"):
         found = run(command, "--help")
         assert found.exit_code == 0
         examples = [line.strip() for line in found.stdout.splitlines() if line.strip().startswith(f"lossfit {command}")]

@@ -47,6 +47,7 @@ SHUFFLED = [(i * 7) % ROWS for i in range(ROWS)]
         (SHUFFLED, "customerId", "id", "an id, different in every row"),
         (SHUFFLED, "row number", "id", "an id, different in every row"),
         ([f"u{i}" for i in SHUFFLED], "user_id", "id", "an id, different in every row"),
+        ([f"B{i}" for i in SHUFFLED], "bottle", "id", "an id, different in every row"),
         (ROWS * [datetime.date(2020, 1, 1)], "c", "constant", "the same in every row"),
         ([datetime.date(2020, 1, 1 + i) for i in range(ROWS)], "c", "Date", "of type Date"),
     ],

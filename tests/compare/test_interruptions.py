@@ -85,16 +85,16 @@ def test_data_that_has_changed_is_not_gone_on_with(here: Path) -> None:
     assert numbers().equals(before)
 
 
-@pytest.mark.parametrize(("workers", "most", "name"), [(1, 12_000, "results"), (2, 6_000, "parts/")])
-def test_a_full_disk_is_told_in_a_line_and_loses_nothing(here: Path, workers: int, most: int, name: str) -> None:
+def test_a_full_disk_is_told_in_a_line_and_loses_nothing(here: Path) -> None:
     def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
-    command = [*COMMAND, "--workers", str(workers)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limited)
+    found = subprocess.run(
+        [*COMMAND, "--workers", "2"], capture_output=True, text=True, check=False, preexec_fn=limited
+    )
     assert found.returncode == 2, found.stderr
     (line,) = found.stderr.strip().splitlines()
-    assert f"The file 'out/{name}" in line
+    assert "The file 'out/parts/" in line
     assert "cannot be written: File too large. What" in line
     assert line.endswith("What is finished is kept; the same command with --resume goes on.")
     assert not leftovers()

@@ -208,7 +208,8 @@ def _is_id(column: pl.Series) -> bool:
         return bool(_ID.search(column.name)) or bool((column.cast(pl.Int128).diff().drop_nulls() == 1).all())
     if column.dtype != pl.String:
         return False
-    return bool(_ID.search(column.name)) or not column.str.contains(r"\S\s+\S").any()
+    words = column.str.contains(r"\S\s+\S").any() or _almost_numbers(column)
+    return bool(_ID.search(column.name)) or not words
 
 
 def _left_out(names: list[str], why: str) -> str:
