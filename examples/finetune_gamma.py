@@ -7,8 +7,8 @@ et al., 2025, arXiv 2508.05629).
 
 Measured on positive tweets that were held out: perplexity per character, how often the likeliest character is the right
 one, the calibration error of its probability, and the entropy of the predictions; on other tweets that were held out,
-the perplexity: what was forgotten. Of texts drawn from the model: the share of words that occur in the training texts,
-and how many different words there are among a thousand.
+the perplexity: what was forgotten. Of texts drawn from the model: the share of words that occur in the tweets, and
+how many different words there are among a thousand.
 
     pip install '.[transformers]'
     python examples/finetune_gamma.py    # 4 seeds, under 4 minutes on 2 cores

@@ -49,8 +49,8 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
     parameters, state dict, tied weights and ``save_pretrained``. The sum of the losses is divided by
     ``num_items_in_batch`` where Trainer gives it; where all labels are -100, loss and gradients are 0.
 
-    It works in place, and before or after peft, gradient checkpointing, DDP and ``fully_shard`` of the model. A model
-    that is fused already takes the new loss.
+    It works in place, before or after peft, and with gradient checkpointing; DDP and ``fully_shard`` of the model come
+    after it. A model that is fused already takes the new loss.
 
     Args:
         model: with a head that is one ``nn.Linear`` and cross-entropy on its scores, also wrapped by peft.
