@@ -125,11 +125,11 @@ def test_learnt_numbers_rows_and_weights(reduction: str, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["chunked", "triton"])
 def test_what_a_users_link_holds_gets_its_gradient(backend: str) -> None:
-    net = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).double()
-    raw = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+    x, weight, _, target = layer(backend=backend)
+    net = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).to(x)
+    raw = torch.nn.Parameter(torch.tensor(0.3).to(x))
     factor = torch.sigmoid(raw)
     loss = lossfit.LinkLoss(lambda d: factor * net(d.unsqueeze(-1)).squeeze(-1).square())
-    x, weight, _, target = layer(backend=backend)
     of = [x, weight, raw, *net.parameters()]
     expected = gradients(loss(x @ weight.T, target), of, retain_graph=True)
     close(gradients(loss.linear(x, weight, target, backend=backend), of), expected)

@@ -32,7 +32,7 @@ from lossfit.commands.serve import serve
 from lossfit.commands.stop import stopping
 from lossfit.compare import data as sources
 from lossfit.compare import engine, features, kinds, noise, store
-from lossfit.compare.errors import InputError, NotWritten
+from lossfit.compare.errors import InputError, NotWrittenError
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
 from lossfit.compare.summary import summarise, verdict
@@ -264,7 +264,7 @@ def compare(
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
         raise typer.Exit(130) from None
-    except NotWritten as error:
+    except NotWrittenError as error:
         raise InputError(f"{error} What is finished is kept; the same command with --resume goes on.") from error
     if len(levels) > 1:
         print_noise(console, over_noise, out)

@@ -160,7 +160,7 @@ class Products:
         first = self.to_weight is None
         if first and (self.dtype != self.summed or sparse is not None):
             self.to_weight = self.weight.new_zeros(self.weight.shape, dtype=self.summed)
-        if sparse is not None:
+        if sparse is not None and self.to_weight is not None:
             sparse.to_weight(dz, x, self.to_weight)
         elif self.to_weight is None:
             self.to_weight = dz.t() @ x

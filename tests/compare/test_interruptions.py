@@ -16,7 +16,7 @@ import pytest
 
 from command import refused, run
 from lossfit.compare import store
-from lossfit.compare.errors import NotWritten
+from lossfit.compare.errors import NotWrittenError
 
 COMMAND = [
     sys.executable,
@@ -108,7 +108,7 @@ def test_an_error_of_the_disk_names_the_file_and_spares_the_old_one(tmp_path: Pa
         raise OSError(28, os.strerror(28))
 
     (tmp_path / "a.json").write_text("old")
-    with pytest.raises(NotWritten, match=r"a.json' cannot be written: No space left on device\."):
+    with pytest.raises(NotWrittenError, match=r"a.json' cannot be written: No space left on device\."):
         store.replace(tmp_path / "a.json", full)
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"

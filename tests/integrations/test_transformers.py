@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 import os
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +69,9 @@ FAMILIES = {
 OF_BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 NO_DROPOUT = {"llama": {}, "bert classes": OF_BERT, "bert tokens": OF_BERT, "t5": {"dropout_rate": 0.0}}
 FUSED, FUNCTION = "fuse", "compute_loss_func"
+
+
+OTHERS = ("granite", "roberta classes", "llama classes", "bart")
 
 
 def build(family: str, **changes: object) -> nn.Module:
@@ -162,7 +167,7 @@ def both(plain: nn.Module, fused: nn.Module, inputs: dict[str, Any]) -> tuple[An
     return found[0], found[1]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in OTHERS])
 def test_training_is_that_of_the_plain_model(family: str, tmp_path: Path) -> None:
     plain, trained, _ = train(family, None, None, tmp_path)
     fused, same, _ = train(family, FUSED, lossfit.CrossEntropyLoss(), tmp_path)
@@ -176,6 +181,15 @@ def test_training_is_that_of_the_plain_model(family: str, tmp_path: Path) -> Non
         expected, got = trained.eval()(**inputs), same.eval()(**inputs)
     assert torch.equal(got.loss, expected.loss)
     assert torch.equal(got.logits, expected.logits)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_step_is_that_of_the_plain_model(family: str) -> None:
+    plain, fused = build(family), fuse(build(family), lossfit.CrossEntropyLoss())
+    expected, got = both(plain, fused, batch(family))
+    assert isinstance(got.logits, Scores)
+    assert got.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
+    assert difference(plain, fused, grad) < 1e-5
 
 
 GAMMA = lossfit.GammaCrossEntropyLoss(0.3, label_smoothing=0.1)
@@ -361,16 +375,23 @@ def test_unfused_copied_and_fused_again() -> None:
         unfuse(model)
 
 
-def test_in_a_loop_with_accelerate() -> None:
+@pytest.fixture
+def half_precision() -> Iterator[Any]:
+    """An accelerator of its own, since they share their state."""
     accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state()
+    yield accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    accelerate.state.AcceleratorState._reset_state()
+
+
+def test_in_a_loop_with_accelerate(half_precision: Any) -> None:
     inputs = batch("llama")
     plain, model = build("llama").train(), fuse(build("llama").train(), lossfit.CrossEntropyLoss())
-    accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
-    prepared, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
+    prepared, optimizer = half_precision.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
     outputs = prepared(**inputs)
     assert isinstance(outputs.logits, Scores)
     assert outputs.loss.item() == pytest.approx(plain(**inputs).loss.item(), rel=1e-2)
-    accelerator.backward(outputs.loss)
+    half_precision.backward(outputs.loss)
     optimizer.step()
     assert isinstance(unfuse(model)(**inputs).logits, Tensor)  # accelerate's wrapper stays
     assert isinstance(fuse(model, lossfit.CrossEntropyLoss())(**inputs).logits, Scores)
@@ -611,6 +632,8 @@ def wrong() -> Iterator[tuple[Callable[[], object], type[Exception], str]]:
         made = lambda several=several: build("bert classes", **several)  # noqa: E731
         yield lambda m=made: fuse(m(), LOSS), ValueError, f"one right class among several.*{problem}"
         yield lambda m=made: compute_loss_func(LOSS, m()), ValueError, f"one right class among several.*{problem}"
+    number = {"num_labels": 1}
+    yield lambda: fuse(build("bert classes", **number), LOSS), ValueError, "one right class among several.*regression"
     yield lambda: compute_loss_func(LOSS), ValueError, "`shift` of 0 or 1, or a `model`.*None"
     yield lambda: compute_loss_func(LOSS, shift=2), ValueError, "`shift` of 0 or 1.*2"
     yield lambda: compute_loss_func(LOSS, WithoutHead(tf.BertConfig(**ENCODER))), ValueError, "`shift`.*WithoutHead"
@@ -644,6 +667,23 @@ def test_another_forward_around_the_body_is_refused() -> None:
         model.model(input_ids=inputs["input_ids"])
     assert isinstance(model(input_ids=inputs["input_ids"]).logits, Tensor)
     model.eval().model(input_ids=inputs["input_ids"])
+
+
+def test_the_recipe_for_gamma_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "finetune_gamma.py"))
+    small = {"SEEDS": 2, "STEPS": 2, "MORE_STEPS": 2, "GAMMAS": (0.0, 1.0), "DRAWN": 4, "HELD_OUT": 8, "BATCH": 4}
+    for name, value in small.items():
+        monkeypatch.setitem(example["main"].__globals__, name, value)
+    level = tf.utils.logging.get_verbosity()
+    example["main"]()
+    tf.utils.logging.set_verbosity(level)
+    told = capsys.readouterr().out.splitlines()
+    table = {line[:12].strip(): line[12:].split() for line in told[3:6]}
+    assert table.keys() == {"before", "gamma 0", "gamma 1"}
+    assert all(len(cells) == 7 and all(math.isfinite(float(cell)) for cell in cells) for cells in table.values())
+    assert table["gamma 0"] != table["gamma 1"] != table["before"]
+    assert told[-1].startswith("gamma 1")
+    assert told[-1].count("±") == 7
 
 
 WAYS = [(FUNCTION, "bert tokens"), (FUSED, "llama")]

@@ -7,7 +7,7 @@ class InputError(ValueError):
     """Something in the data or the arguments that the user can mend."""
 
 
-class NotWritten(InputError):
+class NotWrittenError(InputError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 
 

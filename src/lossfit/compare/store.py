@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 import lossfit
-from lossfit.compare.errors import InputError, NotWritten, first_line
+from lossfit.compare.errors import InputError, NotWrittenError, first_line
 
 if TYPE_CHECKING:
     from lossfit.compare.engine import Plan
@@ -134,7 +134,7 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise NotWritten(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from error
+        raise NotWrittenError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -41,7 +41,7 @@ class Epilogue(_Chunk):
             given = self.columns, self.part.valid, self.mean_weight
             found = launch.forward(self.z, *given, *wanted, self.here, self.scoring)
         self.meeting = None if self.part.shard is None else _Meeting(found, self.z, self.part.shard)
-        self.gap = Gap(*found)
+        self.gap = Gap._make(found)
 
     def results(self) -> tuple[Tensor, ...]:
         if self.meeting is not None:

@@ -201,8 +201,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Five) -> None:
     scores, target, valid, here, weight, ctx.hard, ctx.mean, _, ctx.entropy, ctx.cap, divisor, shift = inputs
     own, rivals, _, _, entropy = output
     ctx.set_materialize_grads(False)
-    entropy = entropy if ctx.entropy else None
-    ctx.save_for_backward(scores, target, valid, here, weight, own, rivals, entropy, divisor, shift)
+    needed = entropy if ctx.entropy else None
+    ctx.save_for_backward(scores, target, valid, here, weight, own, rivals, needed, divisor, shift)
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

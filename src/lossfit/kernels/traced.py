@@ -122,11 +122,10 @@ def _backward(
     for at in chunks:
         features = products.rows(at)
         z = products.scores(features)
-        y, some, by, *numbers = _cut(at, target, valid, divisor, own, rivals, entropy, *upstream)
+        y, some, by, t, r, h, to_t, to_r, to_m, to_h = _cut(at, target, valid, divisor, own, rivals, entropy, *upstream)
         sparse = multiplied_in_part(z) if skip_blocks else None
-        kept = None if sparse is None else sparse.kept
-        into: Any = {"out": z, "scoring": Scoring(cap, by, shift), "kept": kept}
-        launch.backward(z, y, some, mean_weight, *numbers, hard, **into)
+        kept, how = None if sparse is None else sparse.kept, Scoring(cap, by, shift)
+        launch.backward(z, y, some, mean_weight, t, r, h, to_t, to_r, to_m, to_h, hard, None, z, how, kept)
         products.pull(at, features, z, z, sparse)
         products.release(products.last)
     found = products.finish(None)

@@ -70,7 +70,10 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
     metric = summary["metric"]
     title = options(summary["labels"])[metric]["change"]
     records = _differences(summary, metric)
-    return interval_plot(records, title, width=width, legend=legend).properties(height=max(120, 24 * len(records)))
+    found: alt.TopLevelMixin = interval_plot(records, title, width=width, legend=legend).properties(
+        height=max(120, 24 * len(records))
+    )
+    return found
 
 
 def all_differences(summary: dict[str, Any]) -> Any:
@@ -117,7 +120,7 @@ def interval_plot(
     of: str = "loss",
     width: int | str = "container",
     legend: bool = False,
-) -> alt.LayerChart:
+) -> Any:
     """Dots with intervals, one row for each ``of``, in the order of the records."""
     tips = [alt.Tooltip(f"{name}:Q", format="+.3g") for name in ("difference", "low", "high")]
     base = alt.Chart(page.data(records)).encode(

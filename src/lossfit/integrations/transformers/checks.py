@@ -72,6 +72,8 @@ def shift_of(model: PreTrainedModel) -> int:
 def check_problem(model: PreTrainedModel) -> None:
     """Raise unless labels are one of several classes."""
     problem = getattr(model.config, "problem_type", None)
+    if problem is None and "Classification" in type(model).__name__ and model.config.num_labels == 1:
+        problem = "regression"  # as the models take it
     if problem in ("regression", "multi_label_classification"):
         raise ValueError(f"Expected `model` with one right class among several, but its problem_type is {problem!r}.")
 
