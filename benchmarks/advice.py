@@ -35,6 +35,7 @@ from lossfit.compare.models import HIDDEN
 from lossfit.compare.summary import chosen
 
 LEFT_OUT = ("exact",)  # an integral over each row: it takes as long as all others together
+FREE = search.FREE[SINGLE_LABEL.family]
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error")
 MOST_ROWS, FEWEST_OF_CLASS = 2000, 10
 SPLITS, TRIALS = 8, 4
@@ -65,7 +66,7 @@ def measure(half: data.Dataset) -> dict[str, Values]:
     """The test metrics of the candidates, by the metric that settings and checkpoints are chosen by."""
     drawn = splits.draw(half, SPLITS, 0)
     matrices = features.make(half, drawn)
-    free = list({candidate.name: candidate for candidate in search.FREE.values()}.values())
+    free = list({candidate.name: candidate for candidate in FREE.values()}.values())
     wanted = {c.name: c for metric in METRICS for c in candidates(metric) if not c.tuned}
     records: dict[str, list[dict[str, Any]]] = {metric: [] for metric in METRICS}
     for candidate in wanted.values():
@@ -73,10 +74,10 @@ def measure(half: data.Dataset) -> dict[str, Values]:
         added = free if candidate.name == SINGLE_LABEL.reference else []
         seeds = list(range(SPLITS))
         task = train.Task(
-            candidate, settings, drawn, matrices, half.labels, len(half.classes), HIDDEN, METRICS[0], seeds, added
+            candidate, settings, drawn, matrices, half.labels, len(half.classes), HIDDEN, METRICS[0], seeds, free=added
         )
         for metric, found in train.train_for(task, list(METRICS)).items():
-            keys = ("loss", "split", "trial", "failed", "validation", f"test_{metric}")
+            keys = ("loss", "split", "trial", "failed", "pruned", "validation", f"test_{metric}")
             records[metric] += [{k: record[k] for k in keys} for record in found]
     found = {}
     for metric in METRICS:
@@ -161,7 +162,7 @@ def regrets(sets: list[dict[str, Any]], metric: str, way: str) -> list[float] | 
     found = []
     for one in sets:
         cases = one["metrics"][metric]
-        free = search.FREE[metric].name if metric in search.FREE else SINGLE_LABEL.reference
+        free = FREE[metric].name if metric in FREE else SINGLE_LABEL.reference
         names = [free if way == "free" else c.get(way, way.removeprefix("always ")) for c in cases]
         if any(n not in c["regret"] for n, c in zip(names, cases, strict=True)):
             return None

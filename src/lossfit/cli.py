@@ -28,6 +28,7 @@ from lossfit.compare import data as sources
 from lossfit.compare import engine, kinds
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
+from lossfit.compare.search import SEARCHES
 from lossfit.compare.summary import summarise, verdict
 from lossfit.losses.base import Loss
 from lossfit.losses.single import SingleLabelLoss
@@ -142,6 +143,13 @@ def compare(
     losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
     splits: Annotated[int, typer.Option(help="Random splits into train, validation and test.")] = 20,
     trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
+    search: Annotated[
+        str,
+        typer.Option(
+            help="quasi-random: settings spread evenly, the same in each split; tpe: half of them, and the rest "
+            "proposed for each split by what these reach on its validation rows."
+        ),
+    ] = SEARCHES[0],
     label_noise: Annotated[float, typer.Option(help="Share of training labels to replace by another class.")] = 0.0,
     model: Annotated[str, typer.Option(help="auto (mlp), linear, or mlp: one hidden layer of 32 units.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes to train in.")] = os.cpu_count() or 1,
@@ -191,6 +199,7 @@ def compare(
         test=None if test is None else str(test),
         test_column=test_column,
         max_rows=max_rows,
+        search=search,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
     try:
@@ -271,7 +280,8 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     for sentence in words.answer(summary):
         console.print(Text(sentence), soft_wrap=True)
     console.print(
-        f"\n{summary['trainings']:,} trainings in {summary['seconds']:.0f} s. Report: {out / 'report.html'}\n",
+        f"\n{summary['trainings']:,} trainings ({summary['search']['pruned']:,} of them pruned) in "
+        f"{summary['seconds']:.0f} s. Report: {out / 'report.html'}\n",
         soft_wrap=True,
         markup=False,
     )

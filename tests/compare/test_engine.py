@@ -15,9 +15,9 @@ import pytest
 from lossfit.compare import engine
 from lossfit.compare.errors import InputError
 
-PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=2, seed=3)
+PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3, search="tpe")
 COMMAND = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,logit_adjustment"]
-COMMAND += ["--splits", "12", "--trials", "2", "--seed", "3"]
+COMMAND += ["--splits", "12", "--trials", "4", "--seed", "3", "--search", "tpe"]
 
 
 def numbers(results: pl.DataFrame) -> pl.DataFrame:
@@ -43,13 +43,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
 
 
 def test_a_row_for_each_training(whole: pl.DataFrame) -> None:
-    assert whole.height == 3 * 12 * 2
+    assert whole.height == 3 * 12 * 4
     assert whole["loss"].unique(maintain_order=True).to_list() == ["cross_entropy", "focal", "logit_adjustment"]
     counted = whole.group_by("loss", "split").len()
-    assert counted["len"].unique().to_list() == [2]
+    assert counted["len"].unique().to_list() == [4]
     assert whole["split"].max() == 11
     assert not whole["failed"].any()
     assert (whole["seconds"] > 0).all()
+    pruned = whole.group_by("loss", "split").agg(pl.col("pruned").sum())["pruned"]
+    assert pruned.is_in([1, 2]).all()  # one of two in each round, unless the split ended before
+    assert (whole["steps"] == whole["curve_steps"].list.last()).all()
+    assert not whole.filter(pl.col("pruned"))["stopped"].any()
 
 
 def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
@@ -183,6 +187,7 @@ class TestFolders:
         ({"label_noise": -0.1}, r"--label-noise in \[0, 1\), but got -0.1"),
         ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
         ({"losses": "focal,fokal"}, r"`losses` .* got 'fokal'. Did you mean 'focal'\?"),
+        ({"search": "tpa"}, r"`search` to be one of 'quasi-random', 'tpe', but got 'tpa'. Did you mean 'tpe'\?"),
         ({"model": "resnet"}, r"`model` to be one of 'auto', 'linear', 'mlp', but got 'resnet'"),
     ],
 )

@@ -6,14 +6,17 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from lossfit.compare.kinds import MULTI_LABEL
 from lossfit.compare.metrics import METRICS
 from lossfit.compare.posthoc import (
     POWERS,
     THRESHOLDS,
     PriorTuning,
     TemperatureTuning,
+    ThresholdTuning,
     prior_offsets,
     temperatures,
+    threshold_offsets,
     tune,
 )
 
@@ -105,3 +108,55 @@ def test_it_helps_on_other_rows() -> None:
     metric = METRICS["log_loss"].function
     gain = metric(over_other, target) - metric(tune("temperature", over, y, "log_loss")(over_other), target)
     assert (gain > 0.05).all()
+
+
+def labelled(models: int, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of three classes, and which of them are right: of the second and third few."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.rand(models, count, 3, generator=generator) < torch.tensor([0.5, 0.2, 0.05])
+    return 1.5 * y - torch.tensor([0.5, 1.5, 3.0]) + torch.randn(y.shape, generator=generator), y
+
+
+@pytest.mark.parametrize(
+    ("metric", "average"), [("macro_f1", "macro"), ("micro_f1", "micro"), ("sample_f1", "samples")]
+)
+def test_thresholds_are_the_best_on_the_validation_rows(metric: str, average: str) -> None:
+    def score(labels: np.ndarray, predicted: np.ndarray, average: str = average) -> float:
+        return f1_score(labels, predicted, average=average, zero_division=0)
+
+    scores, y = labelled(4, 150)
+    offsets = threshold_offsets(scores, y, metric).numpy()
+    for m in range(4):
+        z, labels = scores[m].numpy(), y[m].numpy()
+        found = score(labels, z + offsets[m] > 0)
+        assert found > score(labels, z > 0)
+        if metric == "macro_f1":
+            each = [max(score(labels[:, [c]], z[:, [c]] + t > 0, "binary") for t in THRESHOLDS) for c in range(3)]
+            assert found == pytest.approx(np.mean(each))
+            assert len(set(offsets[m].tolist())) > 1
+        else:
+            assert found == pytest.approx(max(score(labels, z + t > 0) for t in THRESHOLDS))
+            assert len(set(offsets[m].tolist())) == 1
+
+
+def test_thresholds_of_rows_that_count_twice_are_those_of_rows_that_are_there_twice() -> None:
+    scores, y = labelled(2, 60)
+    weight = torch.ones(1, 60)
+    weight[:, ::3] = 2
+    twice = [torch.cat([rows, rows[:, ::3]], 1) for rows in (scores, y)]
+    for metric in ("macro_f1", "micro_f1"):
+        assert torch.equal(threshold_offsets(scores, y, metric, weight), threshold_offsets(*twice, metric))
+
+
+def test_thresholds_help_on_other_rows_and_change_nothing_where_nothing_is_gained() -> None:
+    (scores, y), (other, target) = labelled(5, 500), labelled(5, 3000, seed=1)
+    macro_f1 = MULTI_LABEL.metrics["macro_f1"].function
+    assert (macro_f1(tune("thresholds", scores, y, "macro_f1")(other), target) > macro_f1(other, target) + 0.02).all()
+    single = ThresholdTuning("macro_f1").fit(scores[0], y[0].int())
+    torch.testing.assert_close(single(other[0]), tune("thresholds", scores[:1], y[:1], "macro_f1")(other[:1])[0])
+    assert ThresholdTuning("micro_f1").fit(4.0 * y[0] - 2, y[0]).offset.abs().max() == 0
+
+
+def test_thresholds_of_a_metric_with_one_right_class() -> None:
+    with pytest.raises(ValueError, match=r"`metric` to be one of 'micro_f1', .*, but got 'accuracy'"):
+        ThresholdTuning("accuracy")

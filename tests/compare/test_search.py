@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import lossfit
 from lossfit import registry
-from lossfit.compare import search
+from lossfit.compare import proposals, search
 from lossfit.compare.metrics import METRICS
 from lossfit.compare.search import Candidate
 from lossfit.compare.splits import Split
@@ -46,7 +46,7 @@ def test_all_have_the_same_learning_rates_and_weight_decays(trials: int) -> None
 @pytest.mark.parametrize("seed", range(5))
 def test_rates_and_decays_cover_their_ranges_evenly(seed: int) -> None:
     found = search.settings(CANDIDATES["cross_entropy"], 16, seed)
-    for name, (low, high) in (("learning_rate", search.LEARNING_RATES), ("weight_decay", search.WEIGHT_DECAYS)):
+    for name, (low, high) in proposals.RANGES.items():
         values = np.array([s[name] for s in found])
         assert values.min() >= low
         assert values.max() <= high
@@ -146,7 +146,12 @@ def test_what_is_free_for_the_metric_always_takes_part() -> None:
         assert search.choose("focal", metric) == [CANDIDATES["cross_entropy"], *free, CANDIDATES["focal"]]
         assert [c for c in search.choose("all", metric) if c.tuned] == free
     assert search.choose("cross_entropy+temperature", "accuracy")[1:] == [temperature]
-    assert not any(c.tuned for c in search.choose("all", "macro_f1", "multi_label"))
+    assert [c.name for c in search.choose("focal_bce", "macro_f1", "multi_label")] == [
+        "bce",
+        "bce+tuned_thresholds",
+        "focal_bce",
+    ]
+    assert not any(c.tuned for c in search.choose("all", "hamming_loss", "multi_label"))
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -162,6 +167,16 @@ def test_the_code_of_what_is_free_runs(name: str) -> None:
         assert scope["tuned"].metric == "macro_f1"
     else:
         assert_close(scope["p"].sum(1), torch.ones(60))
+
+
+def test_the_code_of_tuned_thresholds_runs() -> None:
+    logits, labels = torch.randn(30, 3), torch.randint(0, 2, (30, 3)).float()
+    scope: dict[str, object] = {"validation_logits": logits, "validation_labels": labels}
+    scope |= {"logits": logits, "labels": labels}
+    exec("\n".join(search.candidate("bce+tuned_thresholds").code({}, "macro_f1")), scope)
+    assert scope["tuned"].metric == "macro_f1"
+    assert scope["predicted"].shape == (30, 3)
+    assert_close(scope["loss"], torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
 
 
 @pytest.mark.parametrize("name", [name for name in CANDIDATES if name not in FREE])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from lossfit.compare.stats import holm, needed, paired_difference, power, probability_best
+from lossfit.compare.stats import holm, jackknife, needed, paired_difference, power, probability_best
 
 DIFFERENCES = [0.013, -0.004, 0.021, 0.008, 0.017, -0.001, 0.012]
 
@@ -156,3 +156,52 @@ def test_the_rows_needed_have_the_power() -> None:
 
 def test_nothing_is_needed_where_nothing_is_to_be_told() -> None:
     assert needed(0.0, 0.02, 5, 0.25, 0.05) == needed(0.01, 0.0, 5, 0.25, 0.05) == (None, None)
+
+
+class TestSharedTestRows:
+    """What rows do that all splits are tested on, which the differences of splits do not show."""
+
+    def test_the_jackknife_of_a_mean_is_its_variance(self) -> None:
+        rows = np.random.default_rng(0).normal(size=25)
+        left_out = np.array([np.delete(rows, i).mean() for i in range(25)])
+        assert jackknife(left_out) == pytest.approx(rows.var(ddof=1) / 25)
+        assert jackknife(None) == jackknife(left_out[:1]) == 0
+
+    def test_the_variances_add_up_with_the_degrees_of_freedom_of_welch(self) -> None:
+        rng = np.random.default_rng(1)
+        d, left_out = rng.normal(1, 1, 8), rng.normal(1, 0.1, 10)
+        own, shared = (1 / 8 + 0.6) * d.var(ddof=1), 9 / 10 * ((left_out - left_out.mean()) ** 2).sum()
+        degrees = (own + shared) ** 2 / (own**2 / 7 + shared**2 / 9)
+        found = paired_difference(d, 0.6, left_out)
+        error = math.sqrt(own + shared)
+        assert found.p_value == pytest.approx(2 * reference.t(degrees).sf(d.mean() / error))
+        assert found.high - found.mean == pytest.approx(reference.t(degrees).ppf(0.975) * error)
+        assert paired_difference(d, 0.6, np.full(10, 0.3)) == paired_difference(d, 0.6)
+
+    def test_splits_that_agree_do_not_settle_what_the_rows_leave_open(self) -> None:
+        left_out = np.linspace(0.0, 0.02, 10)
+        assert paired_difference([0.01] * 5, 0.6).p_value == 0
+        assert paired_difference([0.01] * 5, 0.6, left_out).p_value > 0.1
+
+    def test_no_more_than_the_level_is_called_different_on_given_rows(self) -> None:
+        """Two losses that are equal on all rows there could be differ on 200 of them."""
+        rng, wrong = np.random.default_rng(2), np.zeros(2)
+        for _ in range(400):
+            of_row = rng.choice([-1.0, 0.0, 1.0], 200, p=[0.1, 0.8, 0.1])  # in every split
+            own = rng.choice([-1.0, 0.0, 1.0], (10, 200), p=[0.02, 0.96, 0.02])
+            d = of_row + own
+            tenths = np.arange(200) % 10
+            left_out = np.array([d[:, tenths != g].mean() for g in range(10)])
+            means = d.mean(1)
+            wrong += [paired_difference(means, 0.6, v).p_value < 0.05 for v in (None, left_out)]
+        assert wrong[0] > 60
+        assert wrong[1] < 28
+
+    def test_the_probability_to_be_best_is_less_certain(self) -> None:
+        values = np.array([[0.72, 0.73, 0.72, 0.73], [0.71, 0.72, 0.71, 0.72]])
+        left_out = np.array([[0.725] * 10, np.linspace(0.70, 0.73, 10)])
+        assert probability_best(values, 0.6)[0] == 1
+        sure = probability_best(values, 0.6, left_out)
+        scale = math.sqrt(jackknife(left_out[1] - left_out[0]))
+        assert sure[0] == pytest.approx(reference.norm.cdf(0.01 / scale), abs=0.03)
+        assert sure.sum() == pytest.approx(1)

@@ -38,6 +38,8 @@ def records() -> list[dict[str, object]]:
                         "learning_rate": settings[trial]["learning_rate"],
                         "weight_decay": settings[trial]["weight_decay"],
                         "failed": False,
+                        "pruned": False,
+                        "stopped": False,
                         "validation": 0.7 if right else 0.6,
                         # The other setting would do better on the test rows, which may not matter.
                         **{f"test_{metric}": value if right else 0.99 for metric in metrics.METRICS},
@@ -122,6 +124,46 @@ def test_failed_trainings_are_passed_over_and_counted() -> None:
     poly = entries(found)["poly"]
     assert found["failed_trainings"] == poly["failed_trainings"] == 1
     assert poly["test"]["accuracy"]["mean"] == pytest.approx(np.mean([0.99, *TEST["poly"][1:]]))
+
+
+def test_a_pruned_training_is_chosen_only_where_all_others_failed() -> None:
+    rows = records()
+    for row in rows:  # the one that is better on validation
+        row["pruned"] = row["trial"] == row["split"] % 2
+        if row["loss"] == "poly" and row["split"] == 0 and not row["pruned"]:
+            row.update(failed=True, validation=-math.inf)
+    found = summary.summarise(outcome(rows))
+    assert entries(found)["focal"]["test"]["accuracy"]["mean"] == pytest.approx(0.99)
+    expected = np.mean([TEST["poly"][0], *[0.99] * (SPLITS - 1)])
+    assert entries(found)["poly"]["test"]["accuracy"]["mean"] == pytest.approx(expected)
+    assert found["search"]["pruned"] == len(TEST) * SPLITS
+    assert entries(found)["poly"]["pruned_trainings"] == SPLITS
+    assert f"given up: {len(TEST) * SPLITS} of {len(TEST) * SPLITS * TRIALS} trainings" in words.searched(found)
+
+
+def test_the_setting_shown_is_the_best_on_average_where_all_splits_try_the_same() -> None:
+    rows = records()
+    for row in rows:
+        row["validation"] = [0.7, 0.6][row["trial"]] if row["split"] < 5 else [0.0, 0.6][row["trial"]]
+    shown = entries(summary.summarise(outcome(rows)))["focal"]
+    tried = search.settings(search.candidates()["focal"], TRIALS, 0)[1]
+    assert shown["params"] == {"gamma": tried["gamma"]}
+    assert shown["training"] == {k: tried[k] for k in ("learning_rate", "weight_decay")}
+
+
+def test_the_setting_shown_is_the_middle_one_where_each_split_has_its_own() -> None:
+    rows = records()
+    gammas = sorted(search.candidates()["focal"].search["gamma"])[:SPLITS]
+    for row in rows:
+        row["learning_rate"] = 0.002 * 5 ** (row["split"] / 3) if row["validation"] == 0.7 else 0.05
+        if row["loss"] == "focal":
+            row["params"] = json.dumps({"gamma": gammas[min(row["split"], len(gammas) - 1)]})
+    plan = engine.Plan("yeast", losses="focal,poly,squared", splits=SPLITS, trials=TRIALS, search="tpe")
+    found = entries(summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, 0)))
+    # Of six in a row, the two in the middle are as near to the others; in rate and gamma together, so is one of them.
+    own = found["focal"]
+    assert own["training"]["learning_rate"] in [pytest.approx(0.002 * 5 ** (s / 3)) for s in (2, 3)]
+    assert own["params"]["gamma"] in gammas[2:4]
 
 
 @pytest.mark.filterwarnings("error")

@@ -11,15 +11,13 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
-from lossfit.compare import metrics, search, splits, train
-from lossfit.compare.data import Dataset
+from lossfit.compare import metrics, search, train
 from lossfit.compare.models import Stacked
 from lossfit.compare.search import Setting
 from lossfit.compare.train import Task
+from trainings import CLASSES, FEATURES, ROWS, agree, setting, task
 
 STEPS = 24
-ROWS, FEATURES, CLASSES = 165, 5, 3
-COUNTS = [80, 50, 35]  # 99 rows to train on: batches of 32 leave some over
 
 
 @pytest.fixture(autouse=True)
@@ -40,56 +38,6 @@ def _double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def setting(rate: float = 0.02, decay: float = 0.3, **own: float) -> Setting:
-    return {"learning_rate": rate, "weight_decay": decay, **own}
-
-
-def task(
-    name: str = "cross_entropy",
-    settings: list[Setting] | None = None,
-    *,
-    count: int = 1,
-    hidden: int = 0,
-    metric: str = "log_loss",
-    features: int = FEATURES,
-    noise: float = 0.2,
-) -> Task:
-    """Three overlapping classes; noise is on training and validation labels."""
-    rng = np.random.default_rng(3)
-    labels = rng.permutation(np.repeat(np.arange(CLASSES), COUNTS))
-    x = rng.normal(size=(CLASSES, features))[labels] + rng.normal(size=(ROWS, features))
-    data = Dataset("test", labels, list("abc"), "")
-    drawn = []
-    for split in splits.draw(data, count, 0):
-        flips = rng.random(ROWS) < noise
-        drawn.append(replace(split, seen=np.where(flips, (labels + 1) % CLASSES, labels)))
-    x = x.astype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
-    matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
-    candidate = search.candidates()[name]
-    return Task(
-        candidate,
-        settings or search.settings(candidate, 3, 0),
-        drawn,
-        matrices,
-        labels,
-        CLASSES,
-        hidden,
-        metric,
-        [100 + s for s in range(count)],
-    )
-
-
-def agree(found: dict[str, Any], expected: dict[str, Any], rel: float = 1e-5, leave: tuple[str, ...] = ()) -> None:
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        if key in leave:
-            continue
-        if isinstance(value, float) or (isinstance(value, list) and value):
-            assert found[key] == pytest.approx(value, rel=rel, abs=1e-6), key
-        else:
-            assert found[key] == value, key
 
 
 def alone(whole: Task, s: int, t: int) -> dict[str, Any]:
@@ -139,6 +87,9 @@ class Longhand:
         self.model, self.whole, self.s, self.t = model, whole, s, t
         self.split, self.x = whole.splits[s], whole.matrices[s]
         self.value, self.best_step = math.inf, 0
+        self.steps: list[int] = []
+        self.values: list[float] = []
+        self.gaps: list[list[float]] = []
         self.best: dict[str, Tensor] = {}
 
     def probabilities(self, part: int) -> np.ndarray:
@@ -146,7 +97,13 @@ class Longhand:
             return self.model(torch.from_numpy(self.x[part])).double().softmax(1).numpy()
 
     def check(self, step: int) -> None:
-        value = log_loss(self.split.seen[self.split.validation], self.probabilities(1), labels=range(CLASSES))
+        p, y = self.probabilities(1), self.split.seen[self.split.validation]
+        value = log_loss(y, p, labels=range(CLASSES))
+        right = p[np.arange(len(y)), y]
+        ranks = [round(q * (len(y) - 1)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
+        self.steps.append(step)
+        self.values.append(value)
+        self.gaps.append(np.sort(np.log(right / (1 - right)))[ranks].tolist())
         if value < self.value:
             self.value, self.best_step = value, step
             self.best = {name: p.clone() for name, p in self.model.state_dict().items()}
@@ -166,10 +123,16 @@ class Longhand:
             "weight_decay": own["weight_decay"],
             "failed": False,
             "best_step": self.best_step,
+            "steps": STEPS,
+            "pruned": False,
+            "stopped": False,
             "validation": self.value,
             **{f"test_{name}": metric.function(log_p, target).item() for name, metric in metrics.METRICS.items()},
             **dict(zip(("bin_rows", "bin_confidence", "bin_hits"), (c[0].tolist() for c in curves), strict=True)),
             "risks": metrics.risk_coverage(log_p, target)[0].tolist(),
+            "curve_steps": self.steps,
+            "curve_values": self.values,
+            "curve_gaps": self.gaps,
         }
         assert found["test_log_loss"] == pytest.approx(log_loss(y, p, labels=range(CLASSES)))
         assert found["test_accuracy"] == pytest.approx(accuracy_score(y, p.argmax(1)))
@@ -224,7 +187,7 @@ def longhand(whole: Task, s: int, t: int) -> Longhand:
             optimizer.step()
             schedule.step()
             step += 1
-            if step in (STEPS // 4, STEPS // 2, 3 * STEPS // 4, STEPS):
+            if step % (STEPS // 8) == 0:
                 found.check(step)
     return found
 
@@ -257,7 +220,7 @@ def test_the_best_checkpoint_may_be_an_early_one() -> None:
     settings = [setting(rate, decay) for rate in (10.0, 1.0, 0.1, 0.005) for decay in (0.0, 3.0)]
     records = train.train(task(settings=settings, count=4))
     steps = {r["best_step"] for r in records}
-    assert steps <= {6, 12, 18, 24}
+    assert steps <= set(range(3, 25, 3))
     assert len(steps) > 2
 
 
@@ -275,12 +238,14 @@ def test_the_checkpoint_is_the_best_by_the_metric(metric: str, monkeypatch: pyte
     settings = [setting(1.0), setting(0.002), setting(0.05)]
     records = train.train(task("focal", [{**s, "gamma": 2.0} for s in settings], metric=metric, count=2))
     *checkpoints, test = (v.tolist() for v in seen)
-    assert len(checkpoints) == 4
+    assert len(checkpoints) == 8
     for m, record in enumerate(records):
         values = [c[m] for c in checkpoints]
         best = max(values) if plain.higher else min(values)
         assert record["validation"] == best
-        assert record["best_step"] == 6 * (values.index(best) + 1)
+        assert record["best_step"] == 3 * (values.index(best) + 1)
+        assert record["curve_steps"] == list(range(3, 25, 3))
+        assert record["curve_values"] == values
         assert record[f"test_{metric}"] == test[m]
 
 
@@ -290,7 +255,7 @@ def test_the_earlier_checkpoint_is_kept_on_a_tie() -> None:
     apart = 50 * np.eye(CLASSES, FEATURES, dtype=np.float32)
     far = tuple(apart[whole.labels[rows]] for rows in (split.train, split.validation, split.test))
     for record in train.train(replace(whole, matrices=[far], settings=[setting()])):
-        assert (record["validation"], record["test_accuracy"], record["best_step"]) == (1.0, 1.0, 6)
+        assert (record["validation"], record["test_accuracy"], record["best_step"]) == (1.0, 1.0, 3)
 
 
 def test_what_is_tested_on_is_the_true_label() -> None:
@@ -378,7 +343,9 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
 
     monkeypatch.setattr(train._AdamW, "step", step)
     healthy, broken = train.train(whole)
-    assert broken["best_step"] in (6, 12)
+    assert 3 <= broken["best_step"] <= 12
+    assert np.isfinite(broken["curve_values"]).tolist() == np.isfinite(broken["curve_gaps"]).all(1).tolist()
+    assert np.isnan(broken["curve_values"]).tolist() == [False] * 4 + [True] * 4
     assert not broken["failed"]
     assert math.isfinite(broken["test_log_loss"])
     monkeypatch.undo()
@@ -388,7 +355,7 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
 def test_progress_goes_from_nothing_to_all() -> None:
     shares: list[float] = []
     train.train(task(), shares.append)
-    assert shares == pytest.approx([(step + 1) / STEPS for step in range(STEPS)])
+    assert shares == pytest.approx([*((step + 1) / STEPS for step in range(STEPS)), 1])
 
 
 @pytest.mark.parametrize(("rows", "steps", "epochs", "expected"), [(96, 5, 1, 5), (96, 5, 4, 12), (20, 3, 10, 10)])
@@ -403,7 +370,7 @@ def test_there_are_as_many_steps_as_promised(
     matrices = [(x[:rows], validation, test) for x, validation, test in whole.matrices]
     shares: list[float] = []
     train.train(replace(whole, splits=cut, matrices=matrices), shares.append)
-    assert len(shares) == expected
+    assert len(shares) == expected + 1
 
 
 def test_batches_go_through_all_rows_of_each_split() -> None:
@@ -432,7 +399,7 @@ def test_probabilities_are_those_that_the_loss_trains() -> None:
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
 def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
     plain = task(count=2, metric=metric)
-    free = search.FREE[metric]
+    free = search.FREE["single_label"][metric]
     records = train.train(replace(plain, free=[free]))
     trained, tuned = records[:6], records[6:]
     for found, expected in zip(trained, train.train(plain), strict=True):
@@ -450,7 +417,7 @@ def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
 
 
 def test_a_failed_training_is_failed_when_tuned_too() -> None:
-    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["log_loss"]]))
+    found = train.train(replace(task(settings=[setting(rate=1e30)]), free=[search.FREE["single_label"]["log_loss"]]))
     assert [r["failed"] for r in found] == [True, True]
 
 

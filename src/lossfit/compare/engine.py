@@ -17,7 +17,8 @@ from lossfit.compare import duplicates, features, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.models import HIDDEN
-from lossfit.compare.train import Task
+from lossfit.compare.search import Candidate
+from lossfit.compare.train import PATIENCE, Task
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
 _TASK_NUMBERS = 1 << 27
@@ -61,6 +62,7 @@ class Plan:
     test: str | None = None
     test_column: str | None = None
     max_rows: int = MAX_ROWS
+    search: str = search.SEARCHES[0]
 
     @property
     def kind(self) -> Kind:
@@ -68,7 +70,7 @@ class Plan:
         return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
 
     @property
-    def candidates(self) -> list[search.Candidate]:
+    def candidates(self) -> list[Candidate]:
         """What takes part, the reference first."""
         return search.choose(self.losses, self.metric, self.kind.family)
 
@@ -78,14 +80,20 @@ class Plan:
         return sources.load(self.source, self.target, test=self.test, **roles)
 
     @property
-    def trained(self) -> list[search.Candidate]:
+    def trained(self) -> list[Candidate]:
         """Those that need trainings of their own."""
         return [candidate for candidate in self.candidates if not candidate.tuned]
+
+    @property
+    def proposed(self) -> int:
+        """How many of a split's settings are proposed by what the others reach."""
+        return self.trials // 2 if self.search == "tpe" else 0
 
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
         lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
+        lossfit.inputs.check_choice("search", self.search, search.SEARCHES)
         search.choose(self.losses, self.metric, self.kind.family)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
@@ -156,7 +164,7 @@ def run(
     def job(candidate: search.Candidate, chunk: range) -> pool.Job:
         task = Task(
             candidate,
-            search.settings(candidate, plan.trials, plan.seed),
+            search.settings(candidate, plan.trials - plan.proposed, plan.seed),
             [drawn[s] for s in chunk],
             [matrices[s] for s in chunk],
             data.labels,
@@ -166,6 +174,10 @@ def run(
             [plan.seed * 1_000_003 + s for s in chunk],
             weight=data.weight,
             free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
+            prune=True,
+            patience=PATIENCE,
+            proposed=plan.proposed,
+            given=data.test is not None,
         )
         return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
 
@@ -196,7 +208,8 @@ def _notes(data: sources.Dataset, drawn: list[splits.Split], plan: Plan) -> list
         some = f"{len(drawn[0].test):,} of the {given:,}" if len(drawn[0].test) < given else f"the {given:,}"
         notes.append(
             f"Every split tests on {some} rows that are given for it. The splits differ in the rows to train and to "
-            "choose on and in their seeds, so the intervals do not tell what other test rows would change."
+            "choose on and in their seeds; what other test rows would change is estimated by leaving out a tenth of "
+            "these at a time, and is in the intervals."
         )
         there = data.labels[drawn[0].test]
         absent = [

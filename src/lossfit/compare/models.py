@@ -54,7 +54,23 @@ class Stacked:
             z = torch.matmul(z.relu().transpose(1, 2), rest[0]).transpose(1, 2) + rest[1]
         return z
 
+    def keep(self, splits: Tensor, trials: Tensor) -> None:
+        """Go on with some models only: of the splits (S',) the settings (S', T')."""
+        self.splits, self.settings = trials.shape
+        self.parameters = [pick(p.detach(), i, splits, trials).requires_grad_() for i, p in enumerate(self.parameters)]
+
     def by_setting(self, values: Tensor, index: int) -> Tensor:
         """Numbers (T,) or (S, T), shaped to multiply a parameter: settings are dimension 2, in the last weights 1."""
         values = values.expand(self.splits, self.settings)
         return values[:, :, None, None] if index == 2 else values[:, None, :, None]
+
+
+def per_model(parameter: Tensor, index: int) -> Tensor:
+    """The same numbers by split and setting, (S, T, ...)."""
+    return parameter if index == 2 else parameter.transpose(1, 2)
+
+
+def pick(parameter: Tensor, index: int, splits: Tensor, trials: Tensor) -> Tensor:
+    """Of the splits (S',) the settings (S', T'), as a parameter of the same order."""
+    found = per_model(parameter, index)[splits.unsqueeze(1), trials]
+    return per_model(found, index).contiguous()

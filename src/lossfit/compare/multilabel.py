@@ -28,7 +28,12 @@ def micro_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Te
 
 def macro_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over the classes of their F1."""
-    return _f1(scores > 0, labels, (1,), weight).mean(1)
+    return class_f1(scores, labels, weight).mean(1)
+
+
+def class_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """F1 of each class, (M, L)."""
+    return _f1(scores > 0, labels, (1,), weight)
 
 
 def sample_f1(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:

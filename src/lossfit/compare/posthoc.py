@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lossfit import inputs
-from lossfit.compare.kinds import SINGLE_LABEL
+from lossfit.compare import multilabel
+from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL
 from lossfit.compare.metrics import by_model, mean
 
 POWERS = tuple(sorted((i / 8 for i in range(-4, 17)), key=abs))
@@ -133,17 +134,83 @@ def temperatures(log_p: Tensor, labels: Tensor, weight: Tensor | None = None) ->
     return grid[torch.stack(found).argmin(0)]
 
 
+class ThresholdTuning(nn.Module):
+    r"""Thresholds other than 0 for the scores of classes of which any number may be right, from validation rows.
+
+    For macro F1 each class has its own, the one of the best F1 of the class: macro F1 is their mean. For other metrics
+    all classes have the same. They are in [-5, 5], in log-odds; the one nearest to 0 is taken among the best.
+
+    Args:
+        metric: a metric of `lossfit compare` with any number of right classes per row.
+
+    Raises:
+        ValueError: there is no such metric.
+
+    Source: Z. Lipton, C. Elkan and B. Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure",
+    2014.
+
+    Example:
+        >>> from lossfit.compare.posthoc import ThresholdTuning
+        >>> logits = torch.tensor([[-1.1, 3.0], [-1.2, -3.0], [-2.1, 3.0], [-2.2, -3.0]])
+        >>> tuned = ThresholdTuning("macro_f1").fit(logits, torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]))
+        >>> (tuned(logits) > 0).int()
+        tensor([[1, 1],
+                [1, 0],
+                [0, 1],
+                [0, 0]], dtype=torch.int32)
+    """
+
+    offset: Tensor
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        inputs.check_choice("metric", metric, MULTI_LABEL.metrics)
+        self.metric = metric
+        self.register_buffer("offset", torch.zeros(()))
+
+    def fit(self, logits: Tensor, labels: Tensor) -> ThresholdTuning:
+        """Find the thresholds on logits (N, C) and labels (N, C), each 0 or 1."""
+        self.offset = threshold_offsets(logits.detach().unsqueeze(0), labels.bool().unsqueeze(0), self.metric)[0]
+        return self
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits (..., C), moved so that the threshold is 0."""
+        return logits + self.offset.to(logits.dtype)
+
+
+def threshold_offsets(scores: Tensor, labels: Tensor, metric: str, weight: Tensor | None = None) -> Tensor:
+    """What to add to the scores of each class (M, C), from scores and labels (M, N, C)."""
+    models, _, classes = scores.shape
+    each = None if weight is None else by_model(weight, models)
+    best = torch.full((models, classes), -torch.inf, dtype=torch.float64)
+    offset = scores.new_zeros(models, classes)
+    for step in THRESHOLDS:
+        if metric == "macro_f1":
+            value = multilabel.class_f1(scores + step, labels, each)
+        else:
+            card = MULTI_LABEL.metrics[metric]
+            value = (card.function(scores + step, labels, each) * (1 if card.higher else -1)).unsqueeze(1)
+        better = value > best
+        best = torch.where(better, value, best)
+        offset = torch.where(better, step, offset)
+    return offset
+
+
 def tune(kind: str, log_p: Tensor, labels: Tensor, metric: str, weight: Tensor | None = None) -> Adjust:
     """What changes log-probabilities (M, N, C) of other rows, found on validation rows of the same models.
 
     Args:
-        kind: "prior" or "temperature"; the temperature is the one of the lowest log loss, whatever the metric.
-        log_p, labels: of the validation rows, (M, N, C) and (M, N).
-        metric: what the prior is tuned for.
+        kind: "prior", "temperature" or "thresholds"; the temperature is the one of the lowest log loss, whatever the
+            metric.
+        log_p, labels: of the validation rows, (M, N, C) and (M, N); for thresholds scores and labels (M, N, C).
+        metric: what the prior or the thresholds are tuned for.
         weight: what the rows count in each split (S, N), if they do not count the same.
     """
     if kind == "prior":
         offset = prior_offsets(log_p, labels, metric, weight).unsqueeze(1)
         return lambda rows: (rows + offset).log_softmax(2)
+    if kind == "thresholds":
+        moved = threshold_offsets(log_p, labels, metric, weight).unsqueeze(1)
+        return lambda rows: rows + moved
     temperature = temperatures(log_p, labels, weight).view(-1, 1, 1)
     return lambda rows: (rows / temperature).log_softmax(2)

@@ -34,7 +34,12 @@ class Advice(NamedTuple):
 
 
 def advise(
-    values: Mapping[str, np.ndarray], reference: str, free: Collection[str] = (), *, higher: bool = True
+    values: Mapping[str, np.ndarray],
+    reference: str,
+    free: Collection[str] = (),
+    left_out: Mapping[str, np.ndarray] | None = None,
+    *,
+    higher: bool = True,
 ) -> Advice:
     """Which loss to recommend, from a metric on the test rows of the same splits for every candidate.
 
@@ -59,6 +64,8 @@ def advise(
         values: by candidate, one number per split, at least 2; all candidates on the same splits.
         reference: the candidate to stay with, in ``values``.
         free: the candidates that need no trainings besides the reference's.
+        left_out: if all splits share their test rows, by candidate the mean over splits without one group of these rows
+            at a time: see :func:`lossfit.compare.stats.paired_difference`.
         higher: whether more of the metric is better.
 
     Example:
@@ -70,11 +77,13 @@ def advise(
         ('focal', True)
     """
     means = {name: float(np.mean(v)) * (1 if higher else -1) for name, v in values.items()}
-    adjusted = p_values(values, reference, free)
+    adjusted = p_values(values, reference, free, left_out)
     better = [name for name, p in adjusted.items() if p <= LEVEL and means[name] > means[reference]]
     rivals = [name for name in adjusted if name in free and means[name] > means[reference]]
     trained = [name for name in better if name not in free]
-    passing = [n for n in trained if all(means[n] > means[r] and _p_value(values, n, r) <= LEVEL for r in rivals)]
+    passing = [
+        n for n in trained if all(means[n] > means[r] and _p_value(values, n, r, left_out) <= LEVEL for r in rivals)
+    ]
     recommended = max(passing or (rivals if better else []) or [reference], key=means.__getitem__)
     return Advice(
         recommended,
@@ -85,7 +94,12 @@ def advise(
 
 
 def best_guess(
-    values: Mapping[str, np.ndarray], reference: str, free: Collection[str] = (), *, higher: bool = True
+    values: Mapping[str, np.ndarray],
+    reference: str,
+    free: Collection[str] = (),
+    left_out: Mapping[str, np.ndarray] | None = None,
+    *,
+    higher: bool = True,
 ) -> str:
     """What to use if one has to choose, and the rule of :func:`advise` does not tell: no claim that it is better.
 
@@ -94,39 +108,58 @@ def best_guess(
     training rows. The 2 was chosen by the regret on the data sets of ``benchmarks/advice.py``.
 
     Args:
-        values, reference, free, higher: as in :func:`advise`.
+        values, reference, free, left_out, higher: as in :func:`advise`.
     """
     means = {name: float(np.mean(v)) * (1 if higher else -1) for name, v in values.items()}
     start = max([reference, *(name for name in values if name in free)], key=means.__getitem__)
     known = [name for name in values if name not in free and name != reference]
-    found = [
-        n for n in known if means[n] > means[start] and means[n] - means[start] >= ERRORS * _error(values, n, start)
-    ]
+    better = [n for n in known if means[n] > means[start]]
+    found = [n for n in better if means[n] - means[start] >= ERRORS * _error(values, n, start, left_out)]
     return max([start, *found], key=means.__getitem__)
 
 
-def _error(values: Mapping[str, np.ndarray], name: str, other: str) -> float:
+def _error(values: Mapping[str, np.ndarray], name: str, other: str, left_out: Mapping[str, np.ndarray] | None) -> float:
     differences = values[name] - values[other]
-    return math.sqrt((1 / len(differences) + TEST_TO_TRAIN) * float(differences.var(ddof=1)))
+    own = (1 / len(differences) + usual_ratio(left_out)) * float(differences.var(ddof=1))
+    return math.sqrt(own + stats.jackknife(between(left_out, name, other)))
 
 
-def p_values(values: Mapping[str, np.ndarray], reference: str, free: Collection[str] = ()) -> dict[str, float]:
+def usual_ratio(left_out: Mapping[str, np.ndarray] | None) -> float:
+    """In the place of test rows over training rows where only these are meant: 0.25; :data:`SHARED` if all test rows
+    are shared, since their part of the variance is then counted apart.
+    """
+    return TEST_TO_TRAIN if left_out is None else SHARED
+
+
+def between(left_out: Mapping[str, np.ndarray] | None, name: str, other: str) -> np.ndarray | None:
+    """The difference of two candidates without one group of the shared test rows at a time, if they are shared."""
+    return None if left_out is None else left_out[name] - left_out[other]
+
+
+def p_values(
+    values: Mapping[str, np.ndarray],
+    reference: str,
+    free: Collection[str] = (),
+    left_out: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, float]:
     """Of every candidate but the reference, adjusted: the first step of :func:`advise`."""
     others = [name for name in values if name != reference]
     count = sum(name in free for name in others)
     # Half of the level each, if there are both.
     weights = [(len(others) - count) / count if name in free and count < len(others) else 1.0 for name in others]
-    adjusted = stats.holm([_p_value(values, name, reference) for name in others], weights)
+    adjusted = stats.holm([_p_value(values, name, reference, left_out) for name in others], weights)
     return dict(zip(others, adjusted, strict=True))
 
 
-def _p_value(values: Mapping[str, np.ndarray], name: str, other: str) -> float:
-    return stats.paired_difference(values[name] - values[other], SHARED).p_value
+def _p_value(
+    values: Mapping[str, np.ndarray], name: str, other: str, left_out: Mapping[str, np.ndarray] | None
+) -> float:
+    return stats.paired_difference(values[name] - values[other], SHARED, between(left_out, name, other)).p_value
 
 
-def difference(values: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+def difference(values: np.ndarray, base: np.ndarray, left_out: np.ndarray | None = None) -> dict[str, Any]:
     """By the rule's test, not adjusted, with its 95% interval."""
-    found = stats.paired_difference(values - base, SHARED)
+    found = stats.paired_difference(values - base, SHARED, left_out)
     return {"difference": found.mean, "ci95": [found.low, found.high], "p_value": found.p_value}
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from lossfit import inputs, registry
+from lossfit.compare import proposals
 from lossfit.compare.kinds import KINDS
 from lossfit.losses.base import Loss
 
-LEARNING_RATES = (2e-3, 5e-2)
-WEIGHT_DECAYS = (1e-2, 1e1)
+SEARCHES = ("quasi-random", "tpe")
+"""All settings spread evenly and the same in each split; or half of them, and the rest proposed by what these reach."""
 
 Setting = dict[str, float]
 """learning_rate, weight_decay, and a value for each of the candidate's hyper-parameters."""
@@ -31,7 +31,7 @@ class Candidate:
             ``weight_power`` (class weights, inverse to the class frequency to this power) and ``prior_power`` (logit
             adjustment by the class frequency to this power).
         tuned: "" for a training of its own. Else what is done after training to the reference's models, by their
-            validation rows: "prior" or "temperature". It is free: it needs no more trainings.
+            validation rows: "prior", "temperature" or "thresholds". It is free: it needs no more trainings.
     """
 
     name: str
@@ -79,6 +79,13 @@ class Candidate:
                 f'tuned = PriorTuning("{metric}").fit(validation_logits, validation_labels)',
                 "predicted = tuned(logits).argmax(1)",
             ]
+        elif self.tuned == "thresholds":
+            lines += [
+                "# after training",
+                "from lossfit.compare.posthoc import ThresholdTuning",
+                f'tuned = ThresholdTuning("{metric}").fit(validation_logits, validation_labels)',
+                "predicted = tuned(logits) > 0",
+            ]
         return lines
 
 
@@ -99,14 +106,18 @@ OWN = {
 
 _PRIOR = Candidate("cross_entropy+tuned_prior", "cross_entropy", tuned="prior")
 _TEMPERATURE = Candidate("cross_entropy+temperature", "cross_entropy", tuned="temperature")
+_THRESHOLDS = Candidate("bce+tuned_thresholds", "bce", tuned="thresholds")
 FREE = {
-    "balanced_accuracy": _PRIOR,
-    "macro_f1": _PRIOR,
-    "log_loss": _TEMPERATURE,
-    "brier": _TEMPERATURE,
-    "calibration_error": _TEMPERATURE,
+    "single_label": {
+        "balanced_accuracy": _PRIOR,
+        "macro_f1": _PRIOR,
+        "log_loss": _TEMPERATURE,
+        "brier": _TEMPERATURE,
+        "calibration_error": _TEMPERATURE,
+    },
+    "multi_label": {"macro_f1": _THRESHOLDS, "micro_f1": _THRESHOLDS, "sample_f1": _THRESHOLDS},
 }
-"""What anyone would do to cross-entropy's models before changing the loss, by the metric that it helps."""
+"""What anyone would do to the reference's models before changing the loss, by the metric that it helps."""
 
 
 def candidates(family: str = "single_label") -> dict[str, Candidate]:
@@ -122,7 +133,7 @@ def candidates(family: str = "single_label") -> dict[str, Candidate]:
         needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
         if name not in found and not needed:
             found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
-    added = [*OWN.values(), _PRIOR, _TEMPERATURE] if single else []
+    added = [*OWN.values(), _PRIOR, _TEMPERATURE] if single else [_THRESHOLDS]
     return {**found, **{candidate.name: candidate for candidate in added}}
 
 
@@ -147,10 +158,10 @@ def choose(names: str, metric: str = "accuracy", family: str = "single_label") -
     """
     known = candidates(family)
     always = [known[KINDS[family].reference]]
-    if family == "single_label" and metric in FREE:
-        always.append(FREE[metric])
+    if metric in FREE[family]:
+        always.append(FREE[family][metric])
     if names == "all":
-        others = [candidate for of, candidate in OWN.items() if of != metric] + [_PRIOR, _TEMPERATURE]
+        others = [candidate for of, candidate in OWN.items() if of != metric] + [_PRIOR, _TEMPERATURE, _THRESHOLDS]
         return [*always, *(c for c in known.values() if c not in [*always, *others])]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
@@ -161,14 +172,11 @@ def choose(names: str, metric: str = "accuracy", family: str = "single_label") -
 def settings(candidate: Candidate, trials: int, seed: int) -> list[Setting]:
     """The settings a candidate is tried with: as many for each, with the same learning rates and weight decays.
 
-    These two spread evenly over their (logarithmic) ranges by a Halton sequence. The values of a hyper-parameter are
-    gone through evenly too, in an order of its own.
+    These two spread evenly over their (logarithmic) ranges. The values of a hyper-parameter are gone through evenly
+    too, in an order of its own.
     """
-    points = qmc.Halton(2, seed=np.random.default_rng(seed)).random(trials)
-    rates, decays = (
-        low * (high / low) ** points[:, i] for i, (low, high) in enumerate((LEARNING_RATES, WEIGHT_DECAYS))
-    )
-    columns = {"learning_rate": rates, "weight_decay": decays}
+    pairs = proposals.spread(trials, seed)
+    columns = {name: np.array([pair[name] for pair in pairs]) for name in proposals.RANGES}
     rng = np.random.default_rng(seed)
     for name, values in candidate.search.items():
         if trials < len(values):

@@ -19,7 +19,9 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def paired_difference(differences: Sequence[float] | np.ndarray, test_to_train: float) -> Difference:
+def paired_difference(
+    differences: Sequence[float] | np.ndarray, test_to_train: float, left_out: np.ndarray | None = None
+) -> Difference:
     r"""The corrected resampled t-test.
 
     Splits of the same data share rows, so their differences vary less than those of fresh data would. The variance of
@@ -27,11 +29,16 @@ def paired_difference(differences: Sequence[float] | np.ndarray, test_to_train: 
     by rule of thumb: the level is near 5% where test rows are the main source of variation, and above where the
     training set is.
 
+    What all splits share does not show in their differences. If they share all test rows, the variance that these cause
+    is added, as :func:`jackknife` has it, and the degrees of freedom are those of the sum.
+
     Args:
         differences: one per split, at least 2.
         test_to_train: test rows over rows that the fit saw, validation included.
+        left_out: the mean difference without one group of the shared test rows at a time, if all are shared.
 
-    Source: C. Nadeau and Y. Bengio, "Inference for the Generalization Error", 2003, section 4.
+    Source: C. Nadeau and Y. Bengio, "Inference for the Generalization Error", 2003, section 4; B. L. Welch, "The
+    Generalization of Student's Problem when Several Different Population Variances are Involved", 1947, for the sum.
 
     Example:
         >>> from lossfit.compare.stats import paired_difference
@@ -44,11 +51,29 @@ def paired_difference(differences: Sequence[float] | np.ndarray, test_to_train: 
     if count < 2:
         raise ValueError(f"Expected `differences` from at least 2 splits, but got {count}.")
     mean = float(values.mean())
-    error = math.sqrt((1 / count + test_to_train) * float(values.var(ddof=1)))
+    own, shared = (1 / count + test_to_train) * float(values.var(ddof=1)), jackknife(left_out)
+    error = math.sqrt(own + shared)
     if error == 0:
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    reach = float(stats.t.ppf(0.975, count - 1)) * error
-    return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, count - 1)))
+    degrees = float(count - 1)
+    if left_out is not None and shared > 0:
+        # As shares of the variance, which may be small enough for its square to vanish.
+        part = own / (own + shared)
+        degrees = 1 / (part**2 / (count - 1) + (1 - part) ** 2 / (len(left_out) - 1))
+    reach = float(stats.t.ppf(0.975, degrees)) * error
+    return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, degrees)))
+
+
+def jackknife(left_out: np.ndarray | None) -> float:
+    r"""The variance of a number that rows cause, from the number without one of G groups of them at a time.
+
+    :math:`\frac{G - 1}{G} \sum_g (d_g - \bar d)^2`; 0 for None and for less than two groups.
+
+    Source: B. Efron and C. Stein, "The Jackknife Estimate of Variance", 1981, section 1.
+    """
+    if left_out is None or len(left_out) < 2:
+        return 0.0
+    return (len(left_out) - 1) * float(np.var(left_out))
 
 
 def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
@@ -79,17 +104,25 @@ def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> l
 
 
 def probability_best(
-    values: np.ndarray, test_to_train: float, *, higher: bool = True, resamples: int = 4000, seed: int = 0
+    values: np.ndarray,
+    test_to_train: float,
+    left_out: np.ndarray | None = None,
+    *,
+    higher: bool = True,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> np.ndarray:
     r"""How often each loss has the best mean when the splits are drawn again, (L,).
 
     A bootstrap over splits, the same ones for all losses. Means over J splits of the same data vary less than means
     over fresh data, so each resampled deviation is widened by :math:`\sqrt{1 + J n_{test} / n_{train}}`, the factor of
-    the corrected t-test. Ties share.
+    the corrected t-test. Ties share. If all splits share their test rows, what other ones would change is drawn
+    besides, normal with the covariance of the jackknife.
 
     Args:
         values: a metric by loss and split, (L, J), with L and J at least 1.
         test_to_train: as in :func:`paired_difference`.
+        left_out: the means without one group of the shared test rows at a time, (L, G).
         higher: whether more is better.
         resamples: of the splits.
         seed: fixes them.
@@ -106,9 +139,14 @@ def probability_best(
     if found.ndim != 2 or not found.size:
         raise ValueError(f"Expected `values` of shape (losses, splits), but got {found.shape}.")
     count = found.shape[1]
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples) / count
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), resamples) / count
     mean = found.mean(1)
     means = mean + math.sqrt(1 + count * test_to_train) * (drawn @ (found - mean[:, None]).T)
+    if left_out is not None:
+        groups = left_out.shape[1]
+        away = left_out - left_out.mean(1, keepdims=True)
+        means += math.sqrt((groups - 1) / groups) * (rng.standard_normal((resamples, groups)) @ away.T)
     means = means if higher else -means
     # Sums in another order may differ in the last digit, which is a tie.
     best = means >= means.max(1, keepdims=True) - 1e-12

@@ -66,7 +66,7 @@ def write_part(path: Path, records: list[dict[str, Any]], first_split: int, seco
     rows = [
         {**r, "split": first_split + r["split"], "params": json.dumps(r["params"]), "seconds": seconds} for r in records
     ]
-    replace(path, pl.DataFrame(rows).write_parquet)
+    replace(path, pl.DataFrame(rows, infer_schema_length=None).write_parquet)
 
 
 def gather(out: Path, order: list[str]) -> pl.DataFrame:

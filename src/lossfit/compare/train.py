@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossfit import registry
-from lossfit.compare import metrics, posthoc
+from lossfit import gap, registry
+from lossfit.compare import given, metrics, posthoc, proposals
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
-from lossfit.compare.models import Stacked
+from lossfit.compare.models import Stacked, per_model, pick
 from lossfit.compare.search import Candidate, Setting, make_loss
 from lossfit.compare.splits import Split
 from lossfit.losses.metric import MetricLoss
@@ -23,7 +23,13 @@ from lossfit.losses.single import SingleLabelLoss
 BATCH = 128
 STEPS = 400
 EPOCHS = 10
-CHECKPOINTS = 4
+CHECKPOINTS = 8
+RUNGS = (2, 4)
+"""The checkpoints at which the worse half of a split's settings is pruned, if any is."""
+PATIENCE = 3
+"""Checkpoints without an improvement after which a comparison ends a split."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of the gap on the validation rows, kept at each checkpoint."""
 _LEAST = 1e-12
 
 
@@ -32,7 +38,7 @@ class Task:
     """What is trained at once.
 
     Attributes:
-        candidate, settings: a loss and its T settings.
+        candidate, settings: a loss and the settings that it is tried with in every split.
         splits, matrices: S splits of the rows, and their features.
         labels: the true class of every row (N,), or which classes are right (N, C).
         classes: how many there are.
@@ -41,6 +47,10 @@ class Task:
         seeds: one for each split; with the split they fix weights and batches.
         weight: what each row counts (N,), in training and in the metrics.
         free: what else is measured of the same models, after tuning them on the validation rows.
+        prune: whether, at the checkpoints in :data:`RUNGS`, the worse half of each split's settings is given up.
+        patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
+        proposed: how many settings are tried besides, proposed for each split by its validation rows.
+        given: whether the test rows are the same in all splits.
     """
 
     candidate: Candidate
@@ -54,6 +64,10 @@ class Task:
     seeds: list[int]
     weight: np.ndarray | None = None
     free: list[Candidate] = field(default_factory=list)
+    prune: bool = False
+    patience: int = 0
+    proposed: int = 0
+    given: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -70,8 +84,11 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     """One record for each training, split by split: validation and test metrics, curves, and the best step.
 
     AdamW with a linearly falling learning rate, for 400 steps of 128 rows or 10 passes over the data, whichever is
-    more. The weights at the best of 4 checkpoints are kept, by the metric on the validation rows. A model whose loss
+    more. The weights at the best of 8 checkpoints are kept, by the metric on the validation rows. A model whose loss
     stops being finite keeps its last good checkpoint.
+
+    What is proposed, pruned or stopped early in a split depends on the validation rows of that split alone: those of
+    another one may be test rows here.
 
     The records of the candidates in ``task.free`` come after those of the loss itself.
     """
@@ -81,49 +98,117 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
 def train_for(
     task: Task, wanted: list[str], progress: Callable[[float], None] = lambda share: None
 ) -> dict[str, list[dict[str, Any]]]:
-    """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints."""
+    """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints.
+
+    With several metrics nothing is proposed, pruned or stopped early: it would suit one of them.
+    """
+    data = _Data(task)
+    if len(wanted) > 1:
+        task = replace(task, prune=False, patience=0, proposed=0)
+    share = len(task.settings) / (len(task.settings) + task.proposed)
+    found = _fit(task, data, [task.settings] * len(task.splits), wanted, lambda done: progress(share * done))
+    if task.proposed:
+        first = found[task.metric]
+        tried = zip(first.tried(), task.seeds, strict=True)
+        more = [proposals.propose(one, task.candidate.search, task.proposed, seed) for one, seed in tried]
+        second = _fit(task, data, more, wanted, lambda done: progress(share + (1 - share) * done))
+        first.join(second[task.metric])
+    return {metric: _all_records(best, data) for metric, best in found.items()}
+
+
+class _Data:
+    """Features and labels of the splits. The training rows stay where they are; other parts are stacked (S, N, D)."""
+
+    def __init__(self, task: Task) -> None:
+        train, validation, test = zip(*task.matrices, strict=True)
+        self.x = [torch.from_numpy(part) for part in train]
+        self.x_validation, self.x_test = (torch.from_numpy(np.stack(parts)) for parts in (validation, test))
+        self.y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
+        self.y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
+        self.y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
+        self.weight = task.weights("train")
+
+
+def _fit(
+    task: Task, data: _Data, settings: list[list[Setting]], wanted: list[str], progress: Callable[[float], None]
+) -> dict[str, _Best]:
+    """Train the settings of each split, and keep the best checkpoints by each of the metrics."""
     generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
-    x, x_validation, x_test = (torch.from_numpy(np.stack(m)) for m in zip(*task.matrices, strict=True))
-    y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
-    y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
-    y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
-    trials = len(task.settings)
-    model = Stacked(x.shape[2], task.classes, trials, task.hidden, generators)
-    batch = min(BATCH, x.shape[1])
-    steps = max(STEPS, EPOCHS * (x.shape[1] // batch))
-    weight = task.weights("train")
-    objective = Objective(task, y, batch, weight)
-    optimizer = _AdamW(model, task.settings, steps)
-    kept = {metric: _Best(model, replace(task, metric=metric), x_validation, y_validation) for metric in wanted}
-    rows = _batches(generators, x.shape[1], batch)
+    rows, features = data.x[0].shape
+    model = Stacked(features, task.classes, len(settings[0]), task.hidden, generators)
+    batch = min(BATCH, rows)
+    steps = max(STEPS, EPOCHS * (rows // batch))
+    kept = {metric: _Best(model, replace(task, metric=metric), settings, data) for metric in wanted}
+    splits, trials = torch.arange(len(settings)), torch.arange(len(settings[0])).expand(len(settings), -1)
+    objective = Objective(task, data.y, batch, data.weight, settings)
+    optimizer = _AdamW(model, settings, steps)
+    order = _batches(generators, rows, batch)
     for step in range(1, steps + 1):
-        at = next(rows)
-        z = model(x.gather(1, at.unsqueeze(2).expand(-1, -1, x.shape[2])))
-        loss = objective(z, y[torch.arange(len(at)).unsqueeze(1), at], None if weight is None else weight.gather(1, at))
+        at = next(order)[splits]
+        each = splits.unsqueeze(1), at
+        z = model(torch.stack([data.x[s][own] for s, own in zip(splits.tolist(), at, strict=True)]))
+        loss = objective(z, data.y[each], None if data.weight is None else data.weight[each])
         optimizer.step(torch.autograd.grad(loss, model.parameters))
-        if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
-            for best in kept.values():
-                best.update(step)
+        checkpoint = step * CHECKPOINTS // steps
+        if checkpoint > (step - 1) * CHECKPOINTS // steps:
+            _check(model, task, data, kept, step, splits, trials)
+            if checkpoint < CHECKPOINTS:
+                staying, going = kept[wanted[0]].going_on(checkpoint, splits, trials)
+                if not len(staying):
+                    break
+                if going.shape != trials.shape:
+                    model.keep(staying, going)
+                    optimizer.keep(staying, going)
+                    splits, trials = splits[staying], trials[staying.unsqueeze(1), going]
+                    own = [[settings[s][t] for t in of] for s, of in zip(splits.tolist(), trials.tolist(), strict=True)]
+                    weight = None if data.weight is None else data.weight[splits]
+                    objective = Objective(task, data.y[splits], batch, weight, own)
         progress(step / steps)
-    return {metric: _all_records(best, x_test, y_test) for metric, best in kept.items()}
+    progress(1.0)
+    return kept
+
+
+@torch.no_grad()
+def _check(
+    model: Stacked, task: Task, data: _Data, kept: dict[str, _Best], step: int, splits: Tensor, trials: Tensor
+) -> None:
+    """A checkpoint: every metric's best models are brought up to date."""
+    whole = len(splits) == len(data.y)
+    z = model(data.x_validation if whole else data.x_validation[splits])
+    y = data.y_validation[splits].repeat_interleave(z.shape[2], 0)
+    gaps = gap_quantiles(_by_model(z), y) if task.kind is SINGLE_LABEL else None
+    for best in kept.values():
+        best.update(step, z, y, gaps, splits, trials)
+
+
+def gap_quantiles(z: Tensor, y: Tensor) -> Tensor:
+    """Of the log-odds of the target, over the rows of each model: logits (M, N, C) and labels (M, N) to (M, 5).
+
+    Each is the value of a row, the nearest one in rank. NaN where a model's scores are not finite.
+    """
+    odds = gap(z.flatten(0, 1), y.flatten()).log_odds.view(y.shape).sort(1).values
+    ranks = [round(q * (y.shape[1] - 1)) for q in QUANTILES]
+    return torch.where(z.isfinite().all(2).all(1, keepdim=True), odds[:, ranks], torch.nan)
 
 
 class Objective:
     """The sum over all models of the mean of their loss over a batch."""
 
-    def __init__(self, task: Task, y: Tensor, batch: int, row_weight: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        y: Tensor,
+        batch: int,
+        row_weight: Tensor | None = None,
+        settings: list[list[Setting]] | None = None,
+    ) -> None:
+        self.settings = settings or [task.settings] * len(y)
         self.total = batch if row_weight is None else batch * row_weight.mean(1).clamp(min=_LEAST).view(-1, 1, 1)
         self.batch, self.classes, self.kind = batch, task.classes, task.kind
-        settings = {
-            name: torch.tensor([s[name] for s in task.settings])
-            for name in task.candidate.search
-            if not name.endswith("_power")
-        }
         if registry.get(task.candidate.loss).family == "metric":
-            self.loss = make_loss(task.candidate, **settings)
+            self.loss = make_loss(task.candidate, **_hypers(task.candidate, self.settings))
         else:
-            shape = (len(task.splits), batch, len(task.settings))
-            per_row = {name: values.expand(shape).reshape(-1) for name, values in settings.items()}
+            per_row = _hypers(task.candidate, self.settings, batch)
             self.loss = make_loss(task.candidate, reduction="none", **per_row)
         self.prior = self.weight = None
         if task.kind is MULTI_LABEL:
@@ -136,12 +221,11 @@ class Objective:
         log_weight = self._table(task, "weight_power", weight)
         self.weight = None if log_weight is None else log_weight.exp()
 
-    @staticmethod
-    def _table(task: Task, name: str, logarithm: Tensor) -> Tensor | None:
+    def _table(self, task: Task, name: str, logarithm: Tensor) -> Tensor | None:
         """Logarithms (S, C) times each setting's power, (S, T, C)."""
         if name not in task.candidate.search:
             return None
-        return torch.tensor([s[name] for s in task.settings]).view(1, -1, 1) * logarithm.unsqueeze(1)
+        return _column(self.settings, name).unsqueeze(2) * logarithm.unsqueeze(1)
 
     def __call__(self, z: Tensor, y: Tensor, row_weight: Tensor | None = None) -> Tensor:
         """Of logits (S, B, T, C), labels (S, B) or (S, B, C), and what the rows count (S, B)."""
@@ -164,14 +248,33 @@ class Objective:
         return total
 
 
+def _column(settings: list[list[Setting]], name: str) -> Tensor:
+    """A number of each setting, (S, T)."""
+    return torch.tensor([[setting[name] for setting in of] for of in settings])
+
+
+def _hypers(candidate: Candidate, settings: list[list[Setting]], batch: int | None = None) -> dict[str, Tensor]:
+    """The hyper-parameters of the loss, (S, T), or of every row (S batch T)."""
+    own = {name: _column(settings, name) for name in candidate.search if not name.endswith("_power")}
+    if batch is None:
+        return own
+    return {name: v.unsqueeze(1).expand(-1, batch, -1).reshape(-1) for name, v in own.items()}
+
+
 class _AdamW:
     """AdamW over stacked weights, with a learning rate and a weight decay for each setting."""
 
-    def __init__(self, model: Stacked, settings: list[Setting], steps: int) -> None:
+    def __init__(self, model: Stacked, settings: list[list[Setting]], steps: int) -> None:
         self.model, self.steps, self.taken = model, steps, 0
-        self.rate = torch.tensor([s["learning_rate"] for s in settings])
-        self.decay = torch.tensor([s["weight_decay"] for s in settings])
+        self.rate, self.decay = (_column(settings, name) for name in ("learning_rate", "weight_decay"))
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters]
+
+    def keep(self, splits: Tensor, trials: Tensor) -> None:
+        """Go on with the models that :meth:`Stacked.keep` keeps."""
+        each = splits.unsqueeze(1), trials
+        self.rate, self.decay = self.rate[each], self.decay[each]
+        for i, (first, second) in enumerate(self.moments):
+            self.moments[i] = pick(first, i, splits, trials), pick(second, i, splits, trials)
 
     @torch.no_grad()
     def step(self, grads: tuple[Tensor, ...]) -> None:
@@ -188,31 +291,105 @@ class _AdamW:
 
 
 class _Best:
-    """The weights of each model at its best checkpoint; the earlier one if they tie."""
+    """The weights of each model at its best checkpoint, the earlier one if they tie; and how it came there.
 
-    def __init__(self, model: Stacked, task: Task, x: Tensor, y: Tensor) -> None:
-        self.model, self.task, self.x, self.y = model, task, x, y
-        self.metric = task.kind.metrics[task.metric].weighted(task.weights("validation"))
-        shape = len(task.splits), len(task.settings)
+    Attributes:
+        value, step: of the best checkpoint (S, T); the value is negated where less is better, -inf if there is none.
+        reached: the step of the last checkpoint (S, T).
+        pruned, stopped: how the training ended, if before its time (S, T).
+        steps: of the checkpoints so far.
+        values, gaps: of each checkpoint (S, T, 8), and the gap's quantiles (S, T, 8, 5); NaN where there are none.
+        stale: checkpoints since a model of the split improved (S,).
+    """
+
+    def __init__(self, model: Stacked, task: Task, settings: list[list[Setting]], data: _Data) -> None:
+        self.model, self.task, self.settings = model, task, settings
+        self.metric, self.weight = task.kind.metrics[task.metric], task.weights("validation")
+        self.sign = 1 if self.metric.higher else -1
+        shape = len(settings), len(settings[0])
         self.value = torch.full(shape, -torch.inf, dtype=torch.float64)
-        self.step = torch.zeros(shape, dtype=torch.int64)
+        self.step, self.reached = (torch.zeros(shape, dtype=torch.int64) for _ in range(2))
+        self.pruned, self.stopped = (torch.zeros(shape, dtype=torch.bool) for _ in range(2))
+        self.steps: list[int] = []
+        self.values = torch.full((*shape, CHECKPOINTS), torch.nan, dtype=torch.float64)
+        self.gaps = torch.full((*shape, CHECKPOINTS, len(QUANTILES)), torch.nan)
+        self.stale = torch.zeros(len(settings), dtype=torch.int64)
         self.parameters = [p.detach().clone() for p in model.parameters]
 
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        z = self.model(self.x)
-        log_p = log_probabilities(self.task, z) if self.metric.needs_probabilities else _by_model(z)
-        target = self.y.repeat_interleave(z.shape[2], 0)
-        value = self.metric.function(log_p, target).view(self.value.shape) * (1 if self.metric.higher else -1)
+    def update(self, step: int, z: Tensor, y: Tensor, gaps: Tensor | None, splits: Tensor, trials: Tensor) -> None:
+        """A checkpoint of the models in training: of the splits (S',) the settings (S', T').
+
+        Args:
+            step: of the checkpoint.
+            z: logits (S', N, T', C).
+            y: labels of the validation rows by model, (S' T', N).
+            gaps: (S' T', 5).
+            splits, trials: which models they are.
+        """
+        each = splits.unsqueeze(1), trials
+        settings = [[self.settings[s][t] for t in of] for s, of in zip(splits.tolist(), trials.tolist(), strict=True)]
+        log_p = log_probabilities(self.task, z, settings) if self.metric.needs_probabilities else _by_model(z)
+        metric = self.metric.weighted(None if self.weight is None else self.weight[splits])
         finite = z.isfinite().all(3).all(1)
-        better = finite & (value > self.value)
-        self.value = torch.where(better, value, self.value)
-        self.step = torch.where(better, step, self.step)
+        value = torch.where(finite, metric.function(log_p, y).view(trials.shape), torch.nan)
+        at = len(self.steps)
+        self.steps.append(step)
+        self.reached[each] = step
+        self.values[(*each, at)] = value
+        if gaps is not None:
+            self.gaps[(*each, at)] = gaps.view(*trials.shape, -1).to(self.gaps)
+        better = finite & (self.sign * value > self.value[each])
+        self.value[each] = torch.where(better, self.sign * value, self.value[each])
+        self.step[each] = torch.where(better, step, self.step[each])
+        self.stale[splits] = torch.where(better.any(1), 0, self.stale[splits] + 1)
+        row, column = better.nonzero(as_tuple=True)
         for i, (kept, parameter) in enumerate(zip(self.parameters, self.model.parameters, strict=True)):
-            kept.copy_(torch.where(self.model.by_setting(better, i), parameter, kept))
+            per_model(kept, i)[splits[row], trials[row, column]] = per_model(parameter.detach(), i)[row, column]
+
+    def tried(self) -> list[list[proposals.Tried]]:
+        """What is known of each split's settings."""
+        pruned = torch.where(self.pruned, self.reached, 0).tolist()
+        columns = zip(self.settings, self.value.tolist(), pruned, strict=True)
+        return [[proposals.Tried(s, v, at or None) for s, v, at in zip(*of, strict=True)] for of in columns]
+
+    def join(self, other: _Best) -> None:
+        """Take over the models of another round: more settings of the same splits."""
+        self.settings = [[*a, *b] for a, b in zip(self.settings, other.settings, strict=True)]
+        for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
+        self.steps = max(self.steps, other.steps)
+        pairs = enumerate(zip(self.parameters, other.parameters, strict=True))
+        self.parameters = [torch.cat(pair, 1 if i == 2 else 2) for i, pair in pairs]
+
+    def chosen(self, values: Tensor) -> Tensor:
+        """The setting of each split that is best by these values (S, T), the first if they tie; of the pruned ones only
+        if all others failed (S,).
+        """
+        whole = torch.where(self.pruned, -torch.inf, values)
+        ranked = torch.where((whole == -torch.inf).all(1, keepdim=True), values, whole)
+        return torch.from_numpy(np.argmax(ranked.numpy(), 1))
+
+    def going_on(self, checkpoint: int, splits: Tensor, trials: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the models in training go on: rows (S'',) of ``splits``, and of each columns (S'', T'') of
+        ``trials``.
+        """
+        staying = torch.arange(len(splits))
+        if self.task.patience:
+            ends = self.stale[splits] >= self.task.patience
+            self.stopped[splits[ends].unsqueeze(1), trials[ends]] = True
+            staying = staying[~ends]
+        count = trials.shape[1]
+        if not self.task.prune or checkpoint not in RUNGS or count == 1:
+            return staying, torch.arange(count).expand(len(staying), -1)
+        each = splits[staying].unsqueeze(1), trials[staying]
+        ranked = self.value[each].argsort(stable=True, dim=1, descending=True)
+        going = ranked[:, : count // 2].sort(1).values
+        self.pruned[each] = True
+        self.pruned[each[0], each[1].gather(1, going)] = False
+        return staying, going
 
 
-def log_probabilities(task: Task, z: Tensor) -> Tensor:
+def log_probabilities(task: Task, z: Tensor, settings: list[list[Setting]] | None = None) -> Tensor:
     """Logits (S, B, T, C) to log-probabilities (S T, B, C), by the rule that belongs to the loss.
 
     Where any number of classes may be right, the logits themselves.
@@ -222,62 +399,94 @@ def log_probabilities(task: Task, z: Tensor) -> Tensor:
     kind = registry.get(task.candidate.loss)
     if not issubclass(kind, SingleLabelLoss) or kind.probabilities is SingleLabelLoss.probabilities:
         return _by_model(z).log_softmax(2)
-    out = []
-    for t, setting in enumerate(task.settings):
-        loss = make_loss(task.candidate, **task.candidate.describe(setting))
-        assert isinstance(loss, SingleLabelLoss)
-        p = loss.probabilities(z[:, :, t].flatten(0, 1)).view(z.shape[0], z.shape[1], -1)
-        out.append(p.clamp(min=torch.finfo(p.dtype).tiny).log())
-    return torch.stack(out, 1).flatten(0, 1)
+    loss = make_loss(task.candidate, **_hypers(task.candidate, settings or [task.settings] * len(z), z.shape[1]))
+    assert isinstance(loss, SingleLabelLoss)
+    p = loss.probabilities(z.flatten(0, 2)).view(z.shape)
+    return _by_model(p.clamp(min=torch.finfo(p.dtype).tiny).log())
 
 
 def _by_model(z: Tensor) -> Tensor:
     return z.transpose(1, 2).flatten(0, 1)
 
 
-def _all_records(best: _Best, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+def _all_records(best: _Best, data: _Data) -> list[dict[str, Any]]:
     """Of the loss, and of what is free."""
     task = best.task
-    target, seen = (rows.repeat_interleave(len(task.settings), 0) for rows in (y, best.y))
+    target, seen = (rows.repeat_interleave(best.value.shape[1], 0) for rows in (data.y_test, data.y_validation))
     with torch.no_grad():
-        log_p = log_probabilities(task, best.model(x, best.parameters))
-        log_p_validation = log_probabilities(task, best.model(best.x, best.parameters)) if task.free else log_p
-    records = _records(task, best.value, best.step, log_p, target)
-    weight = task.weights("validation")
+        log_p = log_probabilities(task, best.model(data.x_test, best.parameters), best.settings)
+        log_p_validation = log_p
+        if task.free:
+            z = best.model(data.x_validation, best.parameters)
+            log_p_validation = log_probabilities(task, z, best.settings)
+    records = _records(task, best, best.value, log_p, target)
+    metric = best.metric.weighted(best.weight)
     for candidate in task.free:
-        adjust = posthoc.tune(candidate.tuned, log_p_validation, seen, task.metric, weight)
-        value = best.metric.function(adjust(log_p_validation), seen) * (1 if best.metric.higher else -1)
+        adjust = posthoc.tune(candidate.tuned, log_p_validation, seen, task.metric, best.weight)
+        value = metric.function(adjust(log_p_validation), seen) * best.sign
         value = torch.where(best.value == -torch.inf, best.value, value.view(best.value.shape))
-        records += _records(replace(task, candidate=candidate), value, best.step, adjust(log_p), target)
+        records += _records(replace(task, candidate=candidate), best, value, adjust(log_p), target)
     return records
 
 
-def _records(task: Task, values: Tensor, steps: Tensor, log_p: Tensor, target: Tensor) -> list[dict[str, Any]]:
+def _records(task: Task, best: _Best, values: Tensor, log_p: Tensor, target: Tensor) -> list[dict[str, Any]]:
+    """One for each model, split by split.
+
+    ``curve_steps`` are its checkpoints, ``curve_values`` the metric on the validation rows there, and ``curve_gaps``
+    the quantiles of the gap (:func:`gap_quantiles`) if one class is right. ``steps`` is how far it came. Of what is
+    free, the curves are those of the models before they were tuned. Where the test rows are given, ``left_out_...`` are
+    the metrics without a tenth of them at a time, of the model that is chosen in each split.
+    """
     weight, curves = task.weights("test"), {}
     found = {n: m.weighted(weight).function(log_p, target).tolist() for n, m in task.kind.metrics.items()}
     if task.kind is SINGLE_LABEL:
         curves = _curves(log_p, target, None if weight is None else metrics.by_model(weight, len(log_p)))
-    sign = 1 if task.kind.metrics[task.metric].higher else -1
     records = []
     for m in range(len(log_p)):
-        s, t = divmod(m, len(task.settings))
-        value = values[s, t].item()
+        s, t = divmod(m, values.shape[1])
+        value, setting, reached = values[s, t].item(), best.settings[s][t], int(best.reached[s, t])
+        done = sum(step <= reached for step in best.steps)
+        course: dict[str, Any] = {
+            "curve_steps": best.steps[:done],
+            "curve_values": best.values[s, t, :done].tolist(),
+        }
+        if task.kind is SINGLE_LABEL:
+            course["curve_gaps"] = best.gaps[s, t, :done].tolist()
         records.append(
             {
                 "loss": task.candidate.name,
                 "split": s,
                 "trial": t,
-                "params": task.candidate.describe(task.settings[t]),
-                "learning_rate": task.settings[t]["learning_rate"],
-                "weight_decay": task.settings[t]["weight_decay"],
+                "params": task.candidate.describe(setting),
+                "learning_rate": setting["learning_rate"],
+                "weight_decay": setting["weight_decay"],
                 "failed": value == -torch.inf,
-                "best_step": int(steps[s, t]),
-                "validation": sign * value,
+                "best_step": int(best.step[s, t]),
+                "steps": reached,
+                "pruned": bool(best.pruned[s, t]),
+                "stopped": bool(best.stopped[s, t]),
+                "validation": best.sign * value,
                 **{f"test_{name}": values[m] for name, values in found.items()},
                 **{name: values[m] for name, values in curves.items()},
+                **course,
             }
         )
+    if task.given:
+        _leave_out(task, records, best, values, log_p, target)
     return records
+
+
+def _leave_out(
+    task: Task, records: list[dict[str, Any]], best: _Best, values: Tensor, log_p: Tensor, target: Tensor
+) -> None:
+    trials = values.shape[1]
+    models = torch.arange(len(values)) * trials + best.chosen(values)
+    weight = task.weights("test")
+    tenths = given.groups(task.labels[task.splits[0].test])
+    found = given.left_out(task.kind.metrics, log_p[models], target[models], weight, tenths)
+    for m, record in enumerate(records):
+        chosen = m == models[m // trials]
+        record |= {f"left_out_{name}": of[m // trials] if chosen else None for name, of in found.items()}
 
 
 def _curves(log_p: Tensor, target: Tensor, weight: Tensor | None) -> dict[str, list[Any]]:

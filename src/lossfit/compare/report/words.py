@@ -13,6 +13,7 @@ _TITLES = {
     "for_brier": "Brier loss",
     "cross_entropy+tuned_prior": "Cross-entropy, prior tuned",
     "cross_entropy+temperature": "Cross-entropy, temperature tuned",
+    "bce+tuned_thresholds": "Binary cross-entropy, thresholds tuned",
     "exact": "EXACT",
     "bce": "Binary cross-entropy",
     "zlpr": "ZLPR",
@@ -106,7 +107,7 @@ def answer(summary: dict[str, Any]) -> list[str]:
     entry = entries[summary["recommended"]["loss"]]
     chosen = with_setting(entry["loss"], entry["params"])
     if summary["recommended"]["better_than_cross_entropy"]:
-        verb = "Keep cross-entropy and tune it after training" if entry["free"] else f"Train with {chosen}"
+        verb = f"Keep {inline(reference)} and tune it after training" if entry["free"] else f"Train with {chosen}"
         found = [f"{verb}: {_gain(entry, metric)} {name} over {inline(reference)}'s {base}."]
         found += [
             f"It beats what is free too: {change(v['difference'], metric)}{unit(metric)} over {inline(v['loss'])}."
@@ -163,6 +164,31 @@ def _gain(entry: dict[str, Any], metric: str) -> str:
 
 def _list(entries: list[dict[str, Any]], metric: str) -> str:
     return ", ".join(f"{inline(e['loss'])} ({change(e['vs_cross_entropy']['difference'], metric)})" for e in entries)
+
+
+def searched(summary: dict[str, Any]) -> str:
+    """How the settings were tried and chosen, and what was given up early."""
+    search = summary["search"]
+    tried = f"{summary['trials']} for each loss: the same learning rates and weight decays, and values of its own"
+    if search["proposed"]:
+        tried += (
+            f"; {search['proposed']} of them proposed by what the others reach on the validation rows of their split"
+        )
+    found = (
+        f"{tried}. In each split the one that is best by {phrase(summary['metric'])} on the validation rows is tested, "
+        f"at the best of {search['checkpoints']} checkpoints."
+    )
+    if search["pruned"]:
+        found += (
+            f" After a quarter and after half of the steps the worse half of a split's settings was given up: "
+            f"{search['pruned']:,} of {summary['trainings']:,} trainings."
+        )
+    if search["stopped"]:
+        found += (
+            f" {search['stopped']:,} ended early: no training of their split had improved at {search['patience']} "
+            "checkpoints."
+        )
+    return found
 
 
 def other_metrics(summary: dict[str, Any]) -> list[str]:
