@@ -29,9 +29,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from lossfit.compare import data, features, rule, search, splits, train
+from lossfit.compare import data, features, models, rule, search, splits, train
 from lossfit.compare.kinds import SINGLE_LABEL
-from lossfit.compare.models import HIDDEN
 from lossfit.compare.summary import chosen
 
 LEFT_OUT = ("exact",)  # an integral over each row: it takes as long as all others together
@@ -68,13 +67,14 @@ def measure(half: data.Dataset) -> dict[str, Values]:
     matrices = features.make(half, drawn)
     free = list({candidate.name: candidate for candidate in FREE.values()}.values())
     wanted = {c.name: c for metric in METRICS for c in candidates(metric) if not c.tuned}
+    model = models.choose("mlp", matrices[0][0].shape[1], len(half.classes))
     records: dict[str, list[dict[str, Any]]] = {metric: [] for metric in METRICS}
     for candidate in wanted.values():
         settings = search.settings(candidate, TRIALS, 0)
         added = free if candidate.name == SINGLE_LABEL.reference else []
         seeds = list(range(SPLITS))
         task = train.Task(
-            candidate, settings, drawn, matrices, half.labels, len(half.classes), HIDDEN, METRICS[0], seeds, free=added
+            candidate, settings, drawn, matrices, half.labels, len(half.classes), model, METRICS[0], seeds, free=added
         )
         for metric, found in train.train_for(task, list(METRICS)).items():
             keys = ("loss", "split", "trial", "failed", "pruned", "validation", f"test_{metric}")

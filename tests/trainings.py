@@ -9,6 +9,7 @@ import torch
 
 from lossfit.compare import search, splits
 from lossfit.compare.data import Dataset
+from lossfit.compare.models import Architecture
 from lossfit.compare.search import Setting
 from lossfit.compare.train import Task
 
@@ -49,7 +50,7 @@ def task(
         matrices,
         labels,
         CLASSES,
-        hidden,
+        Architecture("mlp" if hidden else "linear", features, CLASSES, hidden),
         metric,
         [100 + s for s in range(count)],
     )

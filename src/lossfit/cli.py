@@ -24,8 +24,10 @@ from lossfit import registry
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.commands.columns import print_columns
+from lossfit.commands.export import export
+from lossfit.commands.predict import predict
 from lossfit.compare import data as sources
-from lossfit.compare import engine, kinds
+from lossfit.compare import engine, features, kinds
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import render, words
 from lossfit.compare.search import SEARCHES
@@ -99,7 +101,10 @@ def compare(
             metavar="A,B,...",
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="A column to read as text.", metavar="COLUMN")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="A column to read as text; given again, one more, each by itself.", metavar="COLUMN"),
+    ] = None,
     numeric: Annotated[
         list[str] | None, typer.Option(help="Columns to read as numbers, such as year,price.", metavar="A,B,...")
     ] = None,
@@ -131,8 +136,16 @@ def compare(
     impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
     embedding: Annotated[
         str | None,
-        typer.Option(help="Read the text by this sentence-transformers model (name or path) instead of TF-IDF."),
+        typer.Option(help="Read the text by this sentence-transformers model (name or path)."),
     ] = None,
+    text_features: Annotated[
+        str,
+        typer.Option(
+            help="tfidf: words and pairs by a vocabulary; hashing: by their hashes, for much text; sentence: vectors "
+            f"of --embedding, or of {features.PACKAGED} if that is installed. auto: tfidf, or hashing from "
+            f"{features.MUCH_TEXT:,} characters on."
+        ),
+    ] = "auto",
     metric: Annotated[
         str | None,
         typer.Option(
@@ -151,7 +164,16 @@ def compare(
         ),
     ] = SEARCHES[0],
     label_noise: Annotated[float, typer.Option(help="Share of training labels to replace by another class.")] = 0.0,
-    model: Annotated[str, typer.Option(help="auto (mlp), linear, or mlp: one hidden layer of 32 units.")] = "auto",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="linear; mlp: one hidden layer of 32 units; cnn: a small residual network for images; "
+            "package.module:factory: your own, a function or class in the current folder or installed, called with "
+            "those of features, classes and shape that it takes, which returns a torch.nn.Module. auto: mlp, or cnn "
+            "for images if a training takes 3 s at most."
+        ),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes to train in.")] = os.cpu_count() or 1,
     seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
@@ -163,9 +185,11 @@ def compare(
     lossfit compare yeast --metric balanced_accuracy
     lossfit compare customers.csv --target churned --metric macro_f1
     lossfit compare reviews.parquet --target stars --text body --losses focal,label_smoothing
+    lossfit compare mails.csv --target folder --text subject --text body --text-features hashing
     lossfit compare films.csv --text plot --target drama --target comedy --target crime
     lossfit compare digits.npz --metric log_loss
     lossfit compare photos/ --splits 5 --max-rows 5000
+    lossfit compare photos/ --model networks:small --splits 5 --trials 4
     lossfit compare scans.csv --target finding --group patient --drop scanner,date
     lossfit compare survey.csv --target vote --weight design_weight --categorical zip
     lossfit compare train.csv --target churned --test test.csv
@@ -180,7 +204,7 @@ def compare(
     plan = engine.Plan(
         source,
         targets if len(targets) > 1 else next(iter(targets), None),
-        text,
+        tuple(text) if text and len(text) > 1 else next(iter(text or ()), None),
         tuple(drop or ()),
         impute,
         embedding,
@@ -200,6 +224,8 @@ def compare(
         test_column=test_column,
         max_rows=max_rows,
         search=search,
+        device=device,
+        text_features=text_features,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
     try:
@@ -368,5 +394,7 @@ def _parse(spec: str) -> SingleLabelLoss:
     return loss
 
 
+app.command()(_plainly(export))
+app.command()(_plainly(predict))
 app.command()(_plainly(calibrate))
 app.command()(_plainly(claims))

@@ -188,7 +188,10 @@ class TestFolders:
         ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
         ({"losses": "focal,fokal"}, r"`losses` .* got 'fokal'. Did you mean 'focal'\?"),
         ({"search": "tpa"}, r"`search` to be one of 'quasi-random', 'tpe', but got 'tpa'. Did you mean 'tpe'\?"),
-        ({"model": "resnet"}, r"`model` to be one of 'auto', 'linear', 'mlp', but got 'resnet'"),
+        (
+            {"model": "resnet"},
+            r"`model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_run(tmp_path: Path, settings: dict[str, object], match: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lossfit.compare import features
+from lossfit.compare import features, texts
 from lossfit.compare.data import Dataset
 from lossfit.compare.errors import InputError
 from lossfit.compare.splits import Split
@@ -23,6 +23,8 @@ def split(train: int = 40, validation: int = 10, rows: int = ROWS, seed: int = 0
 
 
 def dataset(**columns: object) -> Dataset:
+    if isinstance(columns.get("text"), list):
+        columns["text"] = {"t": columns["text"]}
     columns = {name: pl.DataFrame(v) if isinstance(v, dict) else v for name, v in columns.items()}
     return Dataset("test", np.arange(ROWS) % 2, ["a", "b"], "", **columns)  # type: ignore[arg-type]
 
@@ -37,8 +39,8 @@ def sentences(seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(WORDS, 6)) for _ in range(ROWS)]
 
 
-def one(data: Dataset, rows: Split, embedding: str | None = None) -> features.Matrices:
-    return features.make(data, [rows], embedding)[0]
+def one(data: Dataset, rows: Split, embedding: str | None = None, asked: str = "auto") -> features.Matrices:
+    return features.make(data, [rows], features.reader(data, asked, embedding)[0])[0]
 
 
 def test_rows_are_where_the_split_puts_them() -> None:
@@ -190,10 +192,10 @@ def test_text_becomes_what_its_words_say() -> None:
 
 
 def test_text_has_at_most_256_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert features.TEXT_DIMENSIONS == 256
+    assert texts.DIMENSIONS == 256
     words = {w for i in split().train for w in sentences()[i].split()}
     assert len(words) <= one(dataset(text=sentences()), split())[0].shape[1] < 256
-    monkeypatch.setattr(features, "TEXT_DIMENSIONS", 6)
+    monkeypatch.setattr(texts, "DIMENSIONS", 6)
     assert one(dataset(text=sentences()), split())[0].shape[1] == 6
 
 
@@ -249,7 +251,7 @@ def test_an_embedding_needs_text_and_its_extra(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="--embedding needs a text column, named by --text"):
         one(dataset(numeric=numbers()), split(), "known")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(InputError, match=r"--embedding needs an extra: pip install 'lossfit\[embed\]'"):
+    with pytest.raises(InputError, match=r"Sentence vectors need an extra: pip install 'lossfit\[embed\]'"):
         one(dataset(text=sentences()), split(), "known")
 
 

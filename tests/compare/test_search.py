@@ -11,6 +11,7 @@ import lossfit
 from lossfit import registry
 from lossfit.compare import proposals, search
 from lossfit.compare.metrics import METRICS
+from lossfit.compare.models import Architecture
 from lossfit.compare.search import Candidate
 from lossfit.compare.splits import Split
 from lossfit.compare.train import Objective, Task
@@ -187,7 +188,8 @@ def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     train_labels = torch.cat([torch.arange(classes).expand(splits, -1), shares.multinomial(rows, replacement=True)], 1)
     labels = torch.stack([train_labels[s, torch.randperm(rows)[:batch]] for s in range(splits)])
     empty = Split(*[np.zeros(0, dtype=np.int64)] * 4)
-    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, 0, "accuracy", [0] * splits)
+    model = Architecture("linear", 1, classes)
+    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, model, "accuracy", [0] * splits)
     z = torch.randn(splits, batch, len(settings), classes, requires_grad=True)
     found = Objective(task, train_labels, batch)(z, labels)
     each = [

@@ -265,7 +265,7 @@ class TestSaved:
         found = load(str(save_dataset(tmp_path / "reviews", columns(), FEATURES)), text="text")
         assert (found.name, found.classes, found.rows) == ("reviews", ["neg", "pos"], 20)
         assert found.labels.tolist() == [i % 2 for i in range(20)]
-        assert found.text == columns()["text"]
+        assert found.text["text"].to_list() == columns()["text"]
         assert found.numeric.to_dict(as_series=False) == {"x": columns()["x"]}
 
     def test_splits_give_the_rows_to_test_on(self, tmp_path: Path) -> None:

@@ -362,5 +362,5 @@ class TestDuplicates:
         data = Dataset("test", np.arange(8) % 2, ["a", "b"], "", images=images)
         drawn = draw(data, 2, 0)
         assert duplicates.count(data, drawn)[0] == 2
-        assert duplicates.count(replace(data, text=list("abcdefgh")), drawn)[0] == 0
-        assert duplicates.count(replace(data, text=list("abcdefgg")), drawn)[0] == 2
+        assert duplicates.count(replace(data, text=pl.DataFrame({"t": list("abcdefgh")})), drawn)[0] == 0
+        assert duplicates.count(replace(data, text=pl.DataFrame({"t": list("abcdefgg")})), drawn)[0] == 2

@@ -141,7 +141,7 @@ class Longhand:
 
 def initial(whole: Task, s: int, t: int, generator: torch.Generator) -> nn.Sequential:
     """A module with the weights that the task's models start from."""
-    start = Stacked(whole.matrices[s][0].shape[1], CLASSES, len(whole.settings), whole.hidden, [generator])
+    start = Stacked(whole.matrices[s][0].shape[1], CLASSES, len(whole.settings), whole.model.hidden, [generator])
     return module(start.parameters, whole, 0, t)
 
 
@@ -149,7 +149,7 @@ def module(parameters: list[Tensor], whole: Task, s: int, t: int) -> nn.Sequenti
     first, bias, *rest = (p.detach().clone() for p in parameters)
     layers: list[nn.Module] = [nn.Linear(first.shape[1], first.shape[3])]
     if rest:
-        layers += [nn.ReLU(), nn.Linear(whole.hidden, CLASSES)]
+        layers += [nn.ReLU(), nn.Linear(whole.model.hidden, CLASSES)]
         layers[2].load_state_dict({"weight": rest[0][s, t].T, "bias": rest[1][s, 0, t]})
     layers[0].load_state_dict({"weight": first[s, :, t].T, "bias": bias[s, 0, t]})
     return nn.Sequential(*layers)
@@ -200,7 +200,7 @@ def test_a_model_is_that_of_a_longhand_loop(name: str, hidden: int, monkeypatch:
     original = train._all_records
 
     def keeping(best: Any, *rest: Any) -> list[dict[str, Any]]:
-        kept[:] = [best.parameters, best.model.parameters]
+        kept[:] = [best.state, best.model.state]
         return original(best, *rest)
 
     monkeypatch.setattr(train, "_all_records", keeping)
@@ -335,7 +335,7 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
     whole = task(metric=metric, settings=[setting()] * 2, hidden=6)
     original, calls = train._AdamW.step, []
 
-    def step(self: train._AdamW, grads: tuple[Tensor, ...]) -> None:
+    def step(self: train._AdamW, grads: list[Tensor]) -> None:
         original(self, grads)
         calls.append(0)
         if len(calls) == 15:

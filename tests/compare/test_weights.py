@@ -10,6 +10,7 @@ from sklearn import metrics as sklearn
 
 from lossfit.compare import metrics, multilabel, search, splits, train
 from lossfit.compare.data import Dataset
+from lossfit.compare.models import Architecture
 from lossfit.compare.train import Objective, Task
 
 M, N, C = 3, 120, 4
@@ -144,7 +145,7 @@ def task(name: str, weight: np.ndarray | None, flipped: np.ndarray | None = None
         matrices,
         right if many else labels,
         3,
-        4,
+        Architecture("mlp", 5, 3, 4),
         "micro_f1" if many else "log_loss",
         [1, 2],
         weight=weight,

@@ -5,3 +5,32 @@ The way of the data: a source becomes a :class:`~lossfit.compare.data.Dataset` (
 side by side as stacked weights (models, train) and measured (metrics). The engine runs what is missing and keeps what
 is finished (engine); differences to cross-entropy are tested (stats) and summed up (summary, report).
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lossfit.compare.export.model import Model
+
+__all__ = ["load_model"]
+
+
+def load_model(folder: str | Path) -> Model:
+    """A model that `lossfit export` wrote, from its folder or the folder of its comparison.
+
+    Its ``predict`` takes a file, a folder of images, a table or an array: see
+    :class:`~lossfit.compare.export.model.Model`. Nothing in the files is run: weights are numbers in the safetensors
+    format, the rest is JSON.
+
+    Raises:
+        InputError: there is no model, or its files are cut off, edited, or of another version.
+
+    Example:
+        >>> model = lossfit.compare.load_model("lossfit-yeast")  # doctest: +SKIP
+        >>> model.predict("new.csv", keep=("id",))  # doctest: +SKIP
+    """
+    from lossfit.compare.export import model
+
+    return model.load(folder)

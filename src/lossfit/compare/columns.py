@@ -17,7 +17,7 @@ ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
 FEWEST_IDS = 20
 _NUMBERS, _EMPTY, _CONSTANT = "row numbers", "empty", "the same in every row"
 _IDS = "an id, different in every row; --numeric or --categorical keeps it"
-_STRINGS = (pl.String, pl.Categorical, pl.Enum)
+STRINGS = (pl.String, pl.Categorical, pl.Enum)
 _SHORT = {_NUMBERS: "row number", _EMPTY: "empty", _CONSTANT: "constant", _IDS: "id"}
 _ID = re.compile(
     r"(?i:^(id|uuid|guid|index|idx|key|row|row[_ ]?(number|num|nr|id))$|(_|-|\s|\.)(id|uuid|guid)$)|[a-z]I[dD]$"
@@ -31,7 +31,7 @@ class Roles:
     Attributes:
         target: the column of the classes, or several, each with whether that class is right.
         votes: a column for each class, with votes or probabilities; then there is no target.
-        text: a column to read as text.
+        text: columns to read as text.
         drop: columns to leave out.
         numeric, categorical: columns to read so, whatever they look like.
         group: rows of the same value stay together in every split.
@@ -43,7 +43,7 @@ class Roles:
 
     target: tuple[str, ...] = ()
     votes: tuple[str, ...] = ()
-    text: str | None = None
+    text: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
@@ -58,8 +58,9 @@ class Roles:
         lists = {"--target": self.target, "--votes": self.votes, "--drop": tuple(dict.fromkeys(self.drop))}
         lists |= {"--numeric": tuple(dict.fromkeys(self.numeric))}
         lists |= {"--categorical": tuple(dict.fromkeys(self.categorical))}
-        ones = {"--text": self.text, "--group": self.group, "--weight": self.weight, "--test-column": self.test_column}
+        ones = {"--group": self.group, "--weight": self.weight, "--test-column": self.test_column}
         found = [("--target", column) for column in lists.pop("--target")]
+        found += [("--text", column) for column in self.text]
         found += [(option, column) for option, column in ones.items() if column is not None]
         return found + [(option, column) for option, columns in lists.items() for column in columns]
 
@@ -78,12 +79,13 @@ def check_names(frame: pl.DataFrame, roles: Roles) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it is shown before training."""
+    """A column as it is shown before training, and its type in the file."""
 
     name: str
     type: str
     missing: int
     examples: list[str]
+    dtype: str = ""
 
 
 @dataclass
@@ -131,12 +133,12 @@ def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False, test: np.n
     found.notes = [_left_out(names, why) for why, names in out.items()]
     frame = frame.drop(found.types)
     for column in frame:
-        found.types[column.name] = "categorical" if column.dtype in _STRINGS else "numeric"
+        found.types[column.name] = "categorical" if column.dtype in STRINGS else "numeric"
     numeric = frame.select(c for c in frame.columns if found.types[c] == "numeric")
     single = arrays and all(dtype == pl.Float32 for dtype in numeric.dtypes)
     found.numeric = numeric if single else numeric.cast(pl.Float64)
     found.categorical = frame.select(c for c in frame.columns if found.types[c] == "categorical").cast(pl.String)
-    _check_finite(found.numeric)
+    check_finite(found.numeric)
     _check_missing(found.numeric, found.categorical, roles.impute)
     _check_categories(found.categorical.drop(roles.categorical, strict=False))
     hints = {column.name: _almost_numbers(column) for column in found.categorical if column.name not in asked}
@@ -157,9 +159,7 @@ def _as_asked(frame: pl.DataFrame, roles: Roles) -> pl.DataFrame:
             raise InputError(f"--numeric: the column {name!r} is {column.dtype}.")
         if column.dtype.is_float():
             continue
-        plain = column.cast(pl.String).str.strip_chars() if column.dtype in _STRINGS else column
-        numbers = (plain.to_physical() if plain.dtype.is_temporal() else plain).cast(pl.Float64, strict=False)
-        wrong = numbers.is_null() & column.is_not_null()
+        numbers, wrong = as_numbers(column)
         if wrong.any() and not roles.impute:
             at = int(wrong.arg_true()[0])
             raise InputError(
@@ -174,6 +174,13 @@ def _as_asked(frame: pl.DataFrame, roles: Roles) -> pl.DataFrame:
     return frame
 
 
+def as_numbers(column: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Numbers from a column of any single values, and where there is a value that is none."""
+    plain = column.cast(pl.String).str.strip_chars() if column.dtype in STRINGS else column
+    numbers = (plain.to_physical() if plain.dtype.is_temporal() else plain).cast(pl.Float64, strict=False)
+    return numbers, numbers.is_null() & column.is_not_null()
+
+
 def _useless(column: pl.Series, arrays: bool, whole: pl.Series) -> str | None:
     """Why nothing can be learnt from a column, of the rows to learn from or the whole; None if something may."""
     if column.name in ROW_NUMBERS:
@@ -183,7 +190,7 @@ def _useless(column: pl.Series, arrays: bool, whole: pl.Series) -> str | None:
     if not len(known):
         return _EMPTY
     number = column.dtype.is_numeric() or column.dtype == pl.Boolean
-    if not number and column.dtype not in _STRINGS:
+    if not number and column.dtype not in STRINGS:
         return f"of type {column.dtype}"
     # A missing string is a category of its own; a missing number is filled in.
     if known.n_unique() == 1 and (number or len(known) == len(column)):
@@ -194,12 +201,14 @@ def _useless(column: pl.Series, arrays: bool, whole: pl.Series) -> str | None:
 
 
 def _is_id(column: pl.Series) -> bool:
-    """Whether a column numbers the rows, or names them as its name says."""
+    """Whether a column numbers the rows, or names them: as its name says, or by a single word for each."""
     if len(column) < FEWEST_IDS or column.null_count() or column.n_unique() < len(column):
         return False
     if column.dtype.is_integer():
         return bool(_ID.search(column.name)) or bool((column.cast(pl.Int128).diff().drop_nulls() == 1).all())
-    return column.dtype == pl.String and bool(_ID.search(column.name))
+    if column.dtype != pl.String:
+        return False
+    return bool(_ID.search(column.name)) or not column.str.contains(r"\S\s+\S").any()
 
 
 def _left_out(names: list[str], why: str) -> str:
@@ -209,7 +218,7 @@ def _left_out(names: list[str], why: str) -> str:
     return f"Left out: the column {names[0]!r}, {why}."
 
 
-def _check_finite(numeric: pl.DataFrame) -> None:
+def check_finite(numeric: pl.DataFrame) -> None:
     for column in numeric:
         wrong = column.cast(pl.Float32).is_infinite().fill_null(False)
         if wrong.any():
@@ -254,7 +263,7 @@ def _almost_numbers(column: pl.Series) -> str:
 def described(frame: pl.DataFrame, types: dict[str, str]) -> list[Column]:
     """Every column of a table, with how many values are missing and the first distinct ones."""
     return [
-        Column(column.name, types[column.name], _missing(column), _examples(column))
+        Column(column.name, types[column.name], _missing(column), _examples(column), str(column.dtype))
         for column in frame
         if column.name in types
     ]

@@ -29,7 +29,7 @@ class Dataset:
         classes: their names.
         numeric: columns of numbers, (N, .).
         categorical: columns of strings, (N, .).
-        text: a column of texts.
+        text: columns of texts, (N, .).
         images: (N, height, width, channels).
         votes: how many raters chose each class, or its probability, (N, C). Then ``labels`` is the majority.
         groups: numbers (N,); rows of the same number stay together.
@@ -37,6 +37,7 @@ class Dataset:
         test: which rows are to test on (N,), where that is given.
         fingerprint: of what was read, to recognise it again.
         columns: what was read, to be shown; of bundled sets, nothing.
+        target: the columns of the labels, if they are not votes.
         notes: what should be known of the reading.
     """
 
@@ -46,7 +47,7 @@ class Dataset:
     fingerprint: str
     numeric: pl.DataFrame = field(default_factory=pl.DataFrame)
     categorical: pl.DataFrame = field(default_factory=pl.DataFrame)
-    text: list[str] | None = None
+    text: pl.DataFrame = field(default_factory=pl.DataFrame)
     votes: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     images: np.ndarray | None = None
@@ -54,10 +55,19 @@ class Dataset:
     weight: np.ndarray | None = None
     test: np.ndarray | None = None
     columns: list[Column] = field(default_factory=list)
+    target: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
         return len(self.labels)
+
+    @property
+    def image(self) -> tuple[int, int, int] | None:
+        """Channels, height and width, if there are images."""
+        if self.images is None:
+            return None
+        _, height, width, channels = self.images.shape
+        return channels, height, width
 
     @property
     def counts(self) -> np.ndarray:
@@ -107,7 +117,9 @@ def table(
 
 
 def _roles(target: str | tuple[str, ...] | None, roles: dict[str, Any]) -> Roles:
-    return Roles((target,) if isinstance(target, str) else target or (), **roles)
+    text = roles.pop("text", None) or ()
+    target = (target,) if isinstance(target, str) else target or ()
+    return Roles(target, text=(text,) if isinstance(text, str) else tuple(text), **roles)
 
 
 def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
@@ -165,14 +177,13 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         notes.append(f"Rows count by {roles.weight!r}, in training and in the metrics.")
     if roles.test_column is not None:
         types[roles.test_column] = "rows to test on"
-    text = None
-    if roles.text is not None:
-        if frame[roles.text].dtype != pl.String:
-            raise InputError(f"Expected the column {roles.text!r} to hold text, but it is {frame[roles.text].dtype}.")
-        text = frame[roles.text].fill_null("").to_list()
-        types[roles.text] = "text"
+    for column in roles.text:
+        if frame[column].dtype != pl.String:
+            raise InputError(f"Expected the column {column!r} to hold text, but it is {frame[column].dtype}.")
+    text = frame.select(pl.col(column).fill_null("") for column in roles.text)
+    types |= dict.fromkeys(roles.text, "text")
     found = columns.features(frame.drop(types), roles, raw.arrays, raw.test)
-    if not found.numeric.width and not found.categorical.width and text is None and raw.images is None:
+    if not found.numeric.width and not found.categorical.width and not text.width and raw.images is None:
         told = ", ".join(map(repr, roles.target or roles.votes))
         left = " ".join(found.notes)
         raise InputError(
@@ -193,6 +204,7 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         weight,
         raw.test,
         columns.described(frame, {**types, **found.types}),
+        roles.target,
     )
 
 

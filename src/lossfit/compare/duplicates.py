@@ -36,9 +36,7 @@ def count(data: Dataset, splits: list[Split]) -> tuple[int, float]:
 
 def _keys(data: Dataset) -> np.ndarray:
     """A number for each row, the same for the same features."""
-    frames = [frame for frame in (data.numeric, data.categorical) if frame.width]
-    if data.text is not None:
-        frames.append(pl.DataFrame({"text": data.text}))
+    frames = [frame for frame in (data.numeric, data.categorical, data.text) if frame.width]
     if data.images is not None:
         frames.append(pl.DataFrame({"image": [image.tobytes() for image in data.images]}))
     keys = [frame.hash_rows() for frame in frames]

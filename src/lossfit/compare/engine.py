@@ -13,12 +13,11 @@ import torch
 
 import lossfit
 from lossfit.compare import data as sources
-from lossfit.compare import duplicates, features, pool, search, splits, store
+from lossfit.compare import device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
-from lossfit.compare.models import HIDDEN
 from lossfit.compare.search import Candidate
-from lossfit.compare.train import PATIENCE, Task
+from lossfit.compare.train import PATIENCE, Task, steps_for
 
 # Numbers that the matrices and the scores of one task may hold together, and splits.
 _TASK_NUMBERS = 1 << 27
@@ -43,7 +42,7 @@ class Plan:
 
     source: str
     target: str | tuple[str, ...] | None = None
-    text: str | None = None
+    text: str | tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     impute: bool = False
     embedding: str | None = None
@@ -62,6 +61,8 @@ class Plan:
     test: str | None = None
     test_column: str | None = None
     max_rows: int = MAX_ROWS
+    device: str = "auto"
+    text_features: str = "auto"
     search: str = search.SEARCHES[0]
 
     @property
@@ -92,7 +93,8 @@ class Plan:
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         lossfit.inputs.check_choice("metric", self.metric, self.kind.metrics)
-        lossfit.inputs.check_choice("model", self.model, ("auto", "linear", "mlp"))
+        models.check_name(self.model)
+        device.choose(self.device)
         lossfit.inputs.check_choice("search", self.search, search.SEARCHES)
         search.choose(self.losses, self.metric, self.kind.family)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
@@ -112,7 +114,8 @@ class Outcome:
     data: sources.Dataset
     results: pl.DataFrame
     seconds: float
-    hidden: int
+    model: models.Architecture
+    device: str
 
 
 def run(
@@ -145,17 +148,18 @@ def run(
     """
     plan.check()
     data = plan.load()
-    features.check(data, plan.embedding)
     drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise, plan.max_rows or None)
     if data.groups is not None:
         drawn = splits.equalised(data, drawn, plan.seed)
     store.check_folder(out, plan, data.fingerprint, resume)
-    data = replace(data, notes=data.notes + _notes(data, drawn, plan))
+    read, of_text = features.reader(data, plan.text_features, plan.embedding)
+    kind, told = models.resolve(plan.model, data.image, steps_for(len(drawn[0].train)))
+    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
     show(data)
     start, before = time.perf_counter(), _seconds(out)
-    matrices = features.make(data, drawn, plan.embedding)
+    matrices = features.make(data, drawn, read)
     store.make_folder(out, plan, data.fingerprint)
-    hidden = 0 if plan.model == "linear" else HIDDEN
+    model, where = _model(kind, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
     tasks = list(_tasks(plan, _task_numbers(plan, data, matrices) if alike else _TASK_NUMBERS))
     todo = [(c, chunk) for c, chunk in tasks if not store.part(out, c.name, chunk.start).exists()]
@@ -169,11 +173,12 @@ def run(
             [matrices[s] for s in chunk],
             data.labels,
             len(data.classes),
-            hidden,
+            model,
             plan.metric,
             [plan.seed * 1_000_003 + s for s in chunk],
             weight=data.weight,
             free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
+            device=where,
             prune=True,
             patience=PATIENCE,
             proposed=plan.proposed,
@@ -189,7 +194,15 @@ def run(
     pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
     _note_seconds(out, before + time.perf_counter() - start)
     results = store.gather(out, [c.name for c in plan.candidates])
-    return Outcome(plan, data, results, _seconds(out), hidden)
+    return Outcome(plan, data, results, _seconds(out), model, where)
+
+
+def _model(kind: str, data: sources.Dataset, matrices: list[features.Matrices]) -> models.Architecture:
+    """The network, tried on a few rows."""
+    rows, width = matrices[0][0].shape
+    found = models.choose(kind, width, len(data.classes), data.image)
+    found.check(torch.from_numpy(matrices[0][0][: min(rows, 4)]))
+    return found
 
 
 def _notes(data: sources.Dataset, drawn: list[splits.Split], plan: Plan) -> list[str]:

@@ -14,6 +14,6 @@ def listed(names: Iterable[object], most: int = 10) -> str:
     return f"{told} and {len(names) - most} more" if len(names) > most else told
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library's error says, without the advice that may follow."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

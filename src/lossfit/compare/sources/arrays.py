@@ -14,8 +14,12 @@ from lossfit.compare.sources.raw import Raw, digest, with_test
 NAMES = ("X", "y", "X_test", "y_test")
 
 
-def read(path: Path) -> Raw:
+def read(path: Path, *, labelled: bool = True) -> Raw:
     """X (N, features), or images (N, height, width) or (N, height, width, channels); y (N,).
+
+    Args:
+        path: the file.
+        labelled: whether y must be there; else it is null where it is not.
 
     Raises:
         InputError: it is no .npz file, holds other arrays, lacks one, holds Python objects, or the shapes do not fit.
@@ -25,7 +29,7 @@ def read(path: Path) -> Raw:
     try:
         with np.load(path, allow_pickle=False) as file:
             names = list(file.files)
-            _check_names(path, names)
+            _check_names(path, names, labelled)
             arrays = {name: _array(path, file, name) for name in names}
     except InputError:
         raise
@@ -39,7 +43,12 @@ def read(path: Path) -> Raw:
     return with_test(found, test, ("X", "X_test"))
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def unlabelled(x: np.ndarray) -> Raw:
+    """Rows of an array, as :func:`read` reads those of a file."""
+    return _raw(Path("the array"), {"X": x}, ("X", "y"), "")
+
+
+def _check_names(path: Path, names: list[str], labelled: bool) -> None:
     other = [name for name in names if name not in NAMES]
     if other:
         raise InputError(
@@ -47,7 +56,7 @@ def _check_names(path: Path, names: list[str]) -> None:
             f"holds {listed(other)}."
         )
     pairs = [("X", "y"), ("X_test", "y_test")] if {"X_test", "y_test"} & set(names) else [("X", "y")]
-    lacking = [name for pair in pairs for name in pair if name not in names]
+    lacking = [name for pair in pairs for name in pair if name not in names and (labelled or name != "y")]
     if lacking:
         raise InputError(
             f"The file {str(path)!r} lacks {' and '.join(map(repr, lacking))}; it holds {listed(names) or 'nothing'}."
@@ -70,20 +79,23 @@ def _array(path: Path, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
 
 
 def _raw(path: Path, arrays: dict[str, np.ndarray], names: tuple[str, str], fingerprint: str) -> Raw:
-    x, y = (arrays[name] for name in names)
+    x, y = arrays[names[0]], arrays.get(names[1])
     if x.ndim not in (2, 3, 4) or not (np.issubdtype(x.dtype, np.number) or x.dtype == bool) or np.iscomplexobj(x):
         raise InputError(
             f"Expected {names[0]} in {str(path)!r} to hold numbers of shape (rows, features), or images of shape "
             f"(rows, height, width) or (rows, height, width, channels), but got {x.dtype} of shape {x.shape}."
         )
-    if y.ndim != 1 or y.dtype.kind not in "biufUS" or len(y) != len(x):
+    if y is not None and (y.ndim != 1 or y.dtype.kind not in "biufUS" or len(y) != len(x)):
         raise InputError(
             f"Expected {names[1]} in {str(path)!r} to hold a class for each of the {len(x)} rows of {names[0]}, but "
             f"got {y.dtype} of shape {y.shape}."
         )
     if x.size == 0:
         raise InputError(f"{names[0]} in {str(path)!r} has shape {x.shape}: there are no rows or no columns.")
-    classes = pl.Series("y", y.astype(str) if y.dtype.kind in "US" else y)
+    if y is None:
+        classes = pl.repeat(None, len(x), dtype=pl.Int64, eager=True).alias("y")
+    else:
+        classes = pl.Series("y", y.astype(str) if y.dtype.kind in "US" else y)
     if x.ndim == 2:
         columns = pl.DataFrame(x if x.dtype == np.float64 else x.astype(np.float32), schema=_columns(x.shape[1]))
         return Raw(columns.with_columns(classes), fingerprint, target="y", arrays=True)

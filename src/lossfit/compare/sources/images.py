@@ -16,7 +16,9 @@ LARGEST = 32
 Opened = Path | IO[bytes]
 
 
-def read(names: Sequence[str], opened: Callable[[int], Opened], size: tuple[int, int] | None) -> tuple[np.ndarray, str]:
+def read(
+    names: Sequence[str], opened: Callable[[int], Opened], size: tuple[int, int] | None, channels: int | None = None
+) -> tuple[np.ndarray, str]:
     """Images (N, height, width, channels) in uint8, and a note of what was done to them.
 
     One channel if all images are grey, else red, green and blue. Images of one size of at most 32 x 32 are kept as they
@@ -26,16 +28,17 @@ def read(names: Sequence[str], opened: Callable[[int], Opened], size: tuple[int,
         names: what to call each image in errors.
         opened: from the number of an image to its path or to a file.
         size: height and width, if they are given.
+        channels: 1 or 3, if it is given.
 
     Raises:
         InputError: Pillow is not installed, or an image cannot be read.
     """
     pillow = _pillow()
-    sizes, grey = set(), True
+    sizes, grey = set(), channels != 3
     for i, name in enumerate(names):
         with _open(pillow, opened(i), name) as image:
             sizes.add((image.height, image.width))
-            grey &= image.mode in ("1", "L", "I;16", "I")
+            grey &= channels == 1 or image.mode in ("1", "L", "I;16", "I")
     only = next(iter(sizes)) if len(sizes) == 1 else (LARGEST + 1, 0)
     height, width = size or (only if max(only) <= LARGEST else (LARGEST, LARGEST))
     found = np.empty((len(names), height, width, 1 if grey else 3), dtype=np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
@@ -18,8 +19,12 @@ def read(path: Path) -> Raw:
     return Raw(read_file(path), digest(path.read_bytes()))
 
 
-def read_file(path: Path) -> pl.DataFrame:
+def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
     """The table in a .csv or .parquet file.
+
+    Args:
+        path: the file.
+        strings: columns of a .csv file to read as strings, whatever they look like.
 
     Raises:
         InputError: it is empty, or not what its name says.
@@ -28,8 +33,8 @@ def read_file(path: Path) -> pl.DataFrame:
         raise InputError(f"The file {str(path)!r} is empty.")
     try:
         if path.suffix == ".csv":
-            _check_header(path)
-            frame = pl.read_csv(path, infer_schema_length=None, null_values=MISSING)
+            types = {name: pl.String for name in _header(path) if name in strings}
+            frame = pl.read_csv(path, infer_schema_length=None, null_values=MISSING, schema_overrides=types)
         else:
             frame = pl.read_parquet(path)
     except InputError:
@@ -41,9 +46,10 @@ def read_file(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _check_header(path: Path) -> None:
+def _header(path: Path) -> list[str]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         header = next((row for row in csv.reader(file) if row), [])
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
         raise InputError(f"The file {str(path)!r} has several columns of the same name: {listed(twice)}.")
+    return header

@@ -1,0 +1,352 @@
+"""A trained model in a folder: weights and what it reads in two files without code, and predictions from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from torch import Tensor, nn
+
+from lossfit import registry
+from lossfit.compare import search, store, targets
+from lossfit.compare.errors import InputError, first_line, listed
+from lossfit.compare.export.reading import Found, Reading
+from lossfit.compare.kinds import KINDS, Kind
+from lossfit.compare.models import Architecture
+from lossfit.compare.preparation import Preparation
+from lossfit.losses.single import SingleLabelLoss
+
+FORMAT = "lossfit-model"
+VERSION = 1
+JSON, WEIGHTS = "model.json", "model.safetensors"
+FOLDER = "model"
+"""Of a model in the folder of its comparison."""
+_ROWS = 10_000
+_NETWORK = "network."
+
+
+class Predictions(NamedTuple):
+    """What a model says of rows.
+
+    Attributes:
+        table: one row each, in their order: what was kept of the input; then, where one class is right, ``class``,
+            ``confidence`` and ``p_NAME`` for each class; where any number is, 0 or 1 in a column of each class's name,
+            and ``p_NAME``.
+        metrics: by name, where the target is among the columns.
+        labelled: how many rows the metrics are of.
+        notes: what should be known.
+    """
+
+    table: pl.DataFrame
+    metrics: dict[str, float]
+    labelled: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, and all that it needs to read new rows.
+
+    Attributes:
+        loss: the candidate that it was trained with.
+        params: its hyper-parameters.
+        family: "single_label" or "multi_label".
+        metric: what it was chosen for.
+        classes: their names.
+        target: the columns of the labels, for the metrics.
+        votes: the columns of votes, instead.
+        weight: the column of what rows count.
+        reading: what it reads of a row.
+        preparation: rows to features.
+        architecture: what the network is made from.
+        network: features to logits.
+        offset: added to the log-probabilities or logits (C,), where a prior or thresholds were tuned.
+        temperature: that log-probabilities are divided by, where it was tuned.
+        trained: how it came about, to be read by people.
+    """
+
+    loss: str
+    params: dict[str, float]
+    family: str
+    metric: str
+    classes: list[str]
+    target: list[str]
+    votes: list[str]
+    weight: str | None
+    reading: Reading
+    preparation: Preparation
+    architecture: Architecture
+    network: nn.Module
+    offset: list[float] | None = None
+    temperature: float | None = None
+    trained: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.family]
+
+    def predict(self, source: Any, *, keep: tuple[str, ...] = (), impute: bool | None = None) -> pl.DataFrame:
+        """The classes of new rows, as a table of Polars with a row for each, in their order.
+
+        Where one class is right, the columns are ``class``, ``confidence`` and ``p_NAME`` for each class, the
+        probabilities. Where any number is, each class has a column of its name, 0 or 1, and ``p_NAME``, the sigmoid of
+        its score: above one half it is predicted.
+
+        Args:
+            source: a .csv, .parquet or .npz file, an image or a folder of images; or a table (of Polars, of pandas, or
+                a dict of lists), or an array (N, features).
+            keep: columns to pass on, before the others.
+            impute: whether missing values are filled in; if not given, as in the comparison.
+
+        Raises:
+            InputError: the source cannot be read, lacks columns that the model reads, or holds other things in them.
+            TypeError: it is none of these.
+        """
+        return self.predictions(source, keep=keep, impute=impute).table
+
+    def predictions(self, source: Any, *, keep: tuple[str, ...] = (), impute: bool | None = None) -> Predictions:
+        """As :meth:`predict`, with the metrics where the target is among the columns, and notes."""
+        found = self.reading.read(source, self.preparation, impute)
+        for name in keep:
+            if name not in found.frame.columns:
+                raise InputError(
+                    f"--keep: there is no column {name!r}. The columns are: {', '.join(found.frame.columns)}."
+                )
+        scores = self.scores(found)
+        table = self._table(scores)
+        taken = [name for name in keep if name in table.columns]
+        if taken:
+            raise InputError(f"--keep: the predictions have a column {taken[0]!r} of their own.")
+        table = pl.concat([found.frame.select(list(dict.fromkeys(keep))), table], how="horizontal") if keep else table
+        metrics, labelled, notes = self._metrics(found.frame, scores)
+        return Predictions(table, metrics, labelled, [*found.notes, *notes])
+
+    @torch.no_grad()
+    def scores(self, found: Found) -> Tensor:
+        """Log-probabilities (N, C); where any number of classes may be right, logits."""
+        self.network.eval()
+        rows = found.frame.height
+        return torch.cat([self._scores(found, start) for start in range(0, rows, _ROWS)])
+
+    def _scores(self, found: Found, start: int) -> Tensor:
+        matrix = self.preparation(found.rows.take(slice(start, start + _ROWS)))
+        return self.adjusted(self.network(torch.from_numpy(matrix)))
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Logits to log-probabilities, by the rule of the loss and what was tuned after training."""
+        if self.family == "multi_label":
+            return logits if self.offset is None else logits + logits.new_tensor(self.offset)
+        log_p = _log_probabilities(self.loss, self.params, logits)
+        if self.offset is not None:
+            log_p = (log_p + log_p.new_tensor(self.offset)).log_softmax(1)
+        if self.temperature is not None:
+            log_p = (log_p / self.temperature).log_softmax(1)
+        return log_p
+
+    def _table(self, scores: Tensor) -> pl.DataFrame:
+        if self.family == "multi_label":
+            chosen = {name: (scores[:, c] > 0).to(torch.int8).numpy() for c, name in enumerate(self.classes)}
+            p = scores.sigmoid()
+        else:
+            p = scores.exp()
+            confidence, at = p.max(1)
+            chosen = {"class": np.array(self.classes, dtype=object)[at.numpy()], "confidence": confidence.numpy()}
+        each = {f"p_{name}": p[:, c].numpy() for c, name in enumerate(self.classes)}
+        return pl.DataFrame({**chosen, **each}, schema_overrides={"class": pl.String} if "class" in chosen else None)
+
+    def _metrics(self, frame: pl.DataFrame, scores: Tensor) -> tuple[dict[str, float], int, list[str]]:
+        labels, known, notes = self._labels(frame)
+        if labels is None or not known.any():
+            return {}, 0, notes
+        rows = torch.from_numpy(np.flatnonzero(known))
+        weight = None
+        if self.weight is not None and self.weight in frame.columns:
+            numbers = frame[self.weight].cast(pl.Float64, strict=False).fill_null(0.0).to_numpy()[known]
+            weight = torch.from_numpy(numbers.copy()).unsqueeze(0)
+        target = torch.from_numpy(labels)[rows].unsqueeze(0)
+        found = {
+            name: metric.weighted(weight).function(scores[rows].unsqueeze(0), target).item()
+            for name, metric in self.kind.metrics.items()
+        }
+        return found, int(known.sum()), notes
+
+    def _labels(self, frame: pl.DataFrame) -> tuple[np.ndarray | None, np.ndarray, list[str]]:
+        """Labels, which rows have them, and what is wrong with the others; None if the target is not there."""
+        nothing = np.zeros(frame.height, dtype=bool)
+        wanted = self.votes or self.target
+        if not wanted or any(name not in frame.columns for name in wanted):
+            return None, nothing, []
+        if self.votes:
+            votes = targets.votes(frame.select(self.votes))
+            return votes.argmax(1), targets.untied(votes), []
+        if self.family == "multi_label":
+            numbers = frame.select(self.target).cast(pl.Float64, strict=False).to_numpy()
+            known = np.asarray(np.isin(numbers, (0.0, 1.0)).all(1))
+            return numbers == 1.0, known, self._unknown(known)
+        column = frame[self.target[0]]
+        if column.dtype.is_float() or column.dtype.is_decimal():
+            column = column.cast(pl.Int64, strict=False)
+        number = {name: c for c, name in enumerate(self.classes)}
+        labels = np.array([number.get(str(value), -1) for value in column], dtype=np.int64)
+        return labels, labels >= 0, self._unknown(labels >= 0)
+
+    def _unknown(self, known: np.ndarray) -> list[str]:
+        if known.all() or not known.any():
+            return []
+        return [f"{(~known).sum():,} rows without a known class in {listed(self.target)} are not in the metrics."]
+
+    def save(self, out: Path) -> None:
+        """Write model.safetensors and then model.json, so that an interruption leaves no half of a model.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / WEIGHTS).is_file())):
+            raise InputError(f"The output {str(out)!r} exists and holds something else; name another folder by --out.")
+        settings, arrays = self.preparation.stored()
+        for name, tensor in self.network.state_dict().items():
+            arrays[f"{_NETWORK}{name}"] = np.ascontiguousarray(tensor.detach().numpy())
+        weights = save_arrays(arrays)
+        contents = {
+            "format": FORMAT,
+            "version": VERSION,
+            "loss": self.loss,
+            "params": self.params,
+            "family": self.family,
+            "metric": self.metric,
+            "classes": self.classes,
+            "target": self.target,
+            "votes": self.votes,
+            "weight": self.weight,
+            "offset": self.offset,
+            "temperature": self.temperature,
+            "architecture": self.architecture.to_json(),
+            "reading": self.reading.to_json(),
+            "preparation": settings,
+            "trained": self.trained,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        text = json.dumps(contents, indent=1, allow_nan=False, ensure_ascii=False)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / JSON).unlink(missing_ok=True)
+        store.replace(out / WEIGHTS, lambda path: path.write_bytes(weights))
+        store.replace(out / JSON, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load(folder: str | Path) -> Model:
+    """See :func:`lossfit.compare.load_model`."""
+    path = Path(folder)
+    if not (path / JSON).is_file() and (path / FOLDER / JSON).is_file():
+        path = path / FOLDER
+    if not path.is_dir():
+        raise InputError(f"There is no folder {str(path)!r}.")
+    if not (path / JSON).is_file():
+        if (path / "plan.json").is_file():
+            raise InputError(
+                f"The folder {str(path)!r} holds a comparison, and no model yet; write it by: lossfit export {path}"
+            )
+        raise InputError(f"The folder {str(path)!r} holds no {JSON}; `lossfit export` writes one.")
+    contents = _json(path / JSON)
+    if contents.get("format") != FORMAT:
+        raise InputError(f"The file {str(path / JSON)!r} does not describe a model of lossfit.")
+    if contents.get("version") != VERSION:
+        raise InputError(
+            f"The model in {str(path)!r} is of version {contents.get('version')!r}; this lossfit reads version "
+            f"{VERSION}. Export it again."
+        )
+    try:
+        weights = (path / WEIGHTS).read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"The folder {str(path)!r} lacks {WEIGHTS}; export the model again.") from error
+    if hashlib.sha256(weights).hexdigest() != contents.get("weights_sha256"):
+        raise InputError(
+            f"The file {str(path / WEIGHTS)!r} is not the one that {JSON} was written with: it is cut off, edited or "
+            "of another model. Export it again."
+        )
+    try:
+        return _restored(contents, load_arrays(weights))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        told = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+        raise InputError(f"The model in {str(path)!r} cannot be rebuilt: {told} Export it again.") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}. Export the model again."
+        ) from error
+    if not isinstance(found, dict):
+        raise InputError(f"Expected an object in the file {str(path)!r}, but got {type(found).__name__}.")
+    return found
+
+
+def _restored(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
+    classes, offset = contents["classes"], contents["offset"]
+    if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"Expected two classes or more, but got {classes!r}.")
+    if offset is not None and (len(offset) != len(classes) or not all(isinstance(v, float) for v in offset)):
+        raise ValueError(f"Expected an offset for each of {len(classes)} classes, but got {offset!r}.")
+    if contents["family"] not in KINDS or contents["metric"] not in KINDS[contents["family"]].metrics:
+        raise ValueError(f"There is no metric {contents['metric']!r} of {contents['family']!r}.")
+    if contents["loss"] not in search.candidates(contents["family"]):
+        raise ValueError(f"There is no loss {contents['loss']!r}.")
+    preparation = Preparation.restore(contents["preparation"], arrays)
+    reading = Reading.from_json(contents["reading"])
+    _check_widths(reading, preparation)
+    architecture = Architecture.from_json(contents["architecture"])
+    if architecture.features != preparation.width or architecture.classes != len(classes):
+        raise ValueError(
+            f"Expected a network of {preparation.width} features and {len(classes)} classes, but got one of "
+            f"{architecture.features} and {architecture.classes}."
+        )
+    network = architecture.module()
+    own = {k.removeprefix(_NETWORK): torch.from_numpy(a) for k, a in arrays.items() if k.startswith(_NETWORK)}
+    network.load_state_dict(own)
+    names = ("loss", "params", "family", "metric", "target", "votes", "weight", "offset", "temperature", "trained")
+    return Model(
+        **{name: contents[name] for name in names},
+        classes=classes,
+        reading=reading,
+        preparation=preparation,
+        architecture=architecture,
+        network=network,
+    )
+
+
+def _check_widths(reading: Reading, preparation: Preparation) -> None:
+    """Whether the columns that are read are as many as are prepared."""
+    text = {"tfidf": "text", "hashing": "hashed", "sentence": "vectors"}[reading.reader] if reading.text else None
+    wanted = {"images": reading.images, "numeric": reading.numeric, "categorical": reading.categorical}
+    names = [name for name, columns in wanted.items() if columns] + ([text] if text else [])
+    if names != list(preparation.parts):
+        raise ValueError(f"Expected the parts {names}, but got {list(preparation.parts)}.")
+    if reading.numeric and preparation.parts["numeric"].width != len(reading.numeric):
+        raise ValueError(f"Expected {len(reading.numeric)} means, but got {preparation.parts['numeric'].width}.")
+    stored = preparation.stored()[0]
+    if reading.categorical and len(stored["categorical"]["common"]) != len(reading.categorical):
+        raise ValueError("Expected categories for each column of strings.")
+    if text in ("text", "hashed") and len(stored[text]["columns"]) != len(reading.text):
+        raise ValueError("Expected words for each column of texts.")
+    if reading.images is not None and [*stored["images"]["size"]] != reading.images[:2]:
+        raise ValueError("Expected images of one size.")
+
+
+def _log_probabilities(name: str, params: dict[str, float], logits: Tensor) -> Tensor:
+    candidate = search.candidate(name)
+    kind = registry.get(candidate.loss)
+    if not issubclass(kind, SingleLabelLoss) or kind.probabilities is SingleLabelLoss.probabilities:
+        return logits.log_softmax(1)
+    loss = search.make_loss(candidate, **params)
+    assert isinstance(loss, SingleLabelLoss)
+    return loss.probabilities(logits).clamp(min=torch.finfo(logits.dtype).tiny).log()
