@@ -174,7 +174,25 @@ def compare(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes to train in.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings at once; if not given, as many as this machine or the cluster has cores."),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="local: processes of this machine; ray: tasks of a Ray cluster, with the same numbers.",
+        ),
+    ] = engine.ENGINES[0],
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster, such as 10.0.0.1:6379, or auto for the one that this machine is part of. If not "
+            "given, --engine ray starts one here and ends it.",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
@@ -195,6 +213,7 @@ def compare(
     lossfit compare train.csv --target churned --test test.csv
     lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
+    lossfit compare photos/ --engine ray --ray-address 10.0.0.1:6379
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
     """
@@ -234,9 +253,11 @@ def compare(
                 plan,
                 out,
                 resume=resume,
-                workers=workers,
+                workers=workers or (os.cpu_count() if where == "local" else None),
                 progress=progress,
                 show=lambda data: print_columns(console, data),
+                engine=where,
+                ray_address=ray_address,
             )
     except KeyboardInterrupt:
         console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
