@@ -1,8 +1,8 @@
 """Run jobs as Ray tasks, on the cores of this machine or on many machines.
 
-A task gets its rows from Ray's object store, where they are put once, and returns its records; this process alone writes
-files. So the machines need no folder in common, and nothing is read from one that another wrote. Each task has one thread,
-as in ``pool``, and its numbers are the same.
+A task gets its rows from Ray's object store, where they are put once, and returns its records; this process alone
+writes files, so the machines need no folder in common. Each task has one thread, as in ``pool``, and its numbers are
+the same.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def check(address: str | None) -> None:
         _greet(host.strip("[]"), int(port))
     except OSError as error:
         raise InputError(
-            f"--ray-address {address}: no cluster answers there ({first_line(error)}). Start one by `ray start --head`, "
-            "and pass the address that it prints."
+            f"--ray-address {address}: no cluster answers there ({first_line(error)}). Start one by "
+            "`ray start --head`, and pass the address that it prints."
         ) from error
 
 

@@ -12,8 +12,8 @@ import polars as pl
 import torch
 
 import lossfit
-from lossfit.compare import data as sources
 from lossfit.compare import cluster, device, duplicates, features, models, pool, search, splits, store
+from lossfit.compare import data as sources
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.search import Candidate
