@@ -1,21 +1,19 @@
-"""Kill `lossfit compare` at random moments, and see that nothing finished is lost and that --resume ends the same.
+"""Kill a comparison at random moments, and see that nothing finished is lost and that going on ends the same.
 
     python scripts/kill_test.py
-    python scripts/kill_test.py --moments 5 --engine ray
+    python scripts/kill_test.py --moments 5 --workers 2
 
-The command runs undisturbed, and then once for each moment: it is killed (SIGKILL) after a random share of the time
-from the making of its folder to its end, and resumed. Each part that was there when it was killed must be whole and stay
-as it is, and the summary must be that of the undisturbed run, its times aside. Ends with 1 if one is not.
+The comparison runs undisturbed, and then once for each moment: it is killed (SIGKILL) after a random share of the time
+from the making of its folder to its end, and gone on with. Each part that was there when it was killed must be whole
+and stay as it is, and the summary must be that of the undisturbed run, its times aside. Ends with 1 if one is not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,10 @@ from typing import Any
 
 import polars as pl
 
+from lossfit.compare import engine
+from lossfit.compare.summary import summarise
+
+PLAN = engine.Plan("yeast", losses="focal,poly,squared,hinge", splits=12, trials=2)
 _TIMES = ("seconds", "seconds_per_training")
 
 
@@ -32,60 +34,57 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", default="local")
-    parser.add_argument("--workers", default="2")
+    parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    command = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,poly,squared,hinge"]
-    command += ["--splits", "12", "--trials", "2", "--engine", asked.engine, "--workers", asked.workers]
+    how = {"workers": asked.workers, "engine": asked.engine}
     rng = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "whole"
-        running = _begin(command, out)
+        running = _begin(out, how)
         start = time.perf_counter()
-        running.wait()
+        running.join()
         seconds = time.perf_counter() - start
-        expected = _finish(command, out)
+        expected = _finish(out, how)
         print(f"Undisturbed: {seconds:.1f} s, {expected['trainings']} trainings", flush=True)
         wrong = 0
         for moment in range(asked.moments):
-            told, right = _killed(command, Path(folder) / str(moment), rng.uniform(0, seconds), expected)
+            told, right = _killed(Path(folder) / str(moment), how, rng.uniform(0, seconds), expected)
             wrong += not right
             print(f"{moment + 1:2}. {told}", flush=True)
     print(f"{asked.moments - wrong} of {asked.moments} ended as the undisturbed run, with every finished part kept.")
     sys.exit(wrong > 0)
 
 
-def _begin(command: list[str], out: Path) -> subprocess.Popen[bytes]:
-    """Run the command until its folder is there."""
-    running = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (out / "plan.json").exists() and running.poll() is None:
-        time.sleep(0.05)
+def _begin(out: Path, how: dict[str, Any]) -> multiprocessing.process.BaseProcess:
+    """Run the comparison until its folder is there."""
+    context = multiprocessing.get_context("forkserver")  # its children need not import PyTorch again
+    context.set_forkserver_preload(["lossfit.compare.engine"])
+    running = context.Process(target=engine.run, args=(PLAN, out), kwargs=how)
+    running.start()
+    while not (out / "plan.json").exists() and running.is_alive():
+        time.sleep(0.01)
     return running
 
 
-def _killed(command: list[str], out: Path, after: float, expected: dict[str, Any]) -> tuple[str, bool]:
-    """Kill the command, go on with it, and say what came of it."""
-    running = _begin(command, out)
-    try:
-        running.wait(after)
-    except subprocess.TimeoutExpired:
-        os.kill(running.pid, signal.SIGKILL)
-        running.wait()
+def _killed(out: Path, how: dict[str, Any], after: float, expected: dict[str, Any]) -> tuple[str, bool]:
+    """Kill the comparison, go on with it, and say what came of it."""
+    running = _begin(out, how)
+    running.join(after)
+    running.kill()
+    running.join()
     kept = {path: path.stat().st_mtime_ns for path in sorted((out / "parts").glob("*.parquet"))}
     rows = sum(pl.read_parquet(path).height for path in kept)  # raises if one is not whole
-    found = _finish(command, out)
+    found = _finish(out, how)
     touched = sum(path.stat().st_mtime_ns != written for path, written in kept.items())
     same = found == expected
-    ended = "" if running.returncode == -signal.SIGKILL else " (it had ended)"
-    told = (
-        f"killed after {after:5.1f} s{ended}: {len(kept)} parts, {rows} trainings kept, {touched} of them trained again"
-    )
+    ended = "" if running.exitcode == -signal.SIGKILL else " (it had ended)"
+    told = f"killed after {after:5.1f} s{ended}: {len(kept)} parts with {rows} trainings, {touched} parts written again"
     return f"{told}, summary {'the same' if same else 'DIFFERENT'}", same and not touched
 
 
-def _finish(command: list[str], out: Path) -> dict[str, Any]:
-    """Run the command to its end; its summary."""
-    subprocess.run([*command, "--out", str(out), "--resume"], check=True, capture_output=True)
-    found: dict[str, Any] = _without_times(json.loads((out / "summary.json").read_text(encoding="utf-8")))
+def _finish(out: Path, how: dict[str, Any]) -> dict[str, Any]:
+    """Go on to the end; the summary."""
+    found: dict[str, Any] = _without_times(summarise(engine.run(PLAN, out, resume=True, **how)))
     return found
 
 
