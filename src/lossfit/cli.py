@@ -188,7 +188,25 @@ def compare(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes to train in.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings at once; if not given, as many as this machine or the cluster has cores."),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="local: processes of this machine; ray: tasks of a Ray cluster, with the same numbers.",
+        ),
+    ] = engine.ENGINES[0],
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster, such as 10.0.0.1:6379, or auto for the one that this machine is part of. If not "
+            "given, --engine ray starts one here and ends it.",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
@@ -210,6 +228,7 @@ def compare(
     lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
     lossfit compare tweets --label-noise 0,0.1,0.2,0.4 --out robust
+    lossfit compare photos/ --engine ray --ray-address 10.0.0.1:6379
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
     """
@@ -253,9 +272,11 @@ def compare(
                     own,
                     folder,
                     resume=resume,
-                    workers=workers,
+                    workers=workers or (os.cpu_count() if where == "local" else None),
                     progress=_part_of(progress, i, len(runs)),
                     show=(lambda data: print_columns(console, data)) if i == 0 else lambda _: None,
+                    engine=where,
+                    ray_address=ray_address,
                     say=lambda text: console.print(Text(text), soft_wrap=True),
                 )
                 summaries.append(_written(outcome, folder))

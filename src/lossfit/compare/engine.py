@@ -12,8 +12,8 @@ import polars as pl
 import torch
 
 import lossfit
+from lossfit.compare import cluster, device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare import data as sources
-from lossfit.compare import device, duplicates, features, models, pool, search, splits, store
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.kinds import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.search import Candidate
@@ -29,6 +29,9 @@ By ``benchmarks/large.py`` on a busy machine, cross-entropy's accuracy at 5,000,
 and 98.6% on images of 28 x 28 pixels; at 5,000, 20,000 and 120,000 it was 23.5, 33.7 and 38.1% on texts of 600 classes,
 in up to 2.0 GiB. At 20,000 a training took 3 to 5 s.
 """
+
+ENGINES = ("local", "ray")
+"""Where trainings run: in processes of this machine, or on a Ray cluster."""
 
 _ROLES = ("votes", "text", "drop", "numeric", "categorical", "group", "weight", "test_column", "impute")
 
@@ -123,32 +126,40 @@ def run(
     out: Path,
     *,
     resume: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     progress: Progress = lambda *_: None,
     show: Callable[[sources.Dataset], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> Outcome:
     """Train everything that ``out`` does not have yet, and gather the results.
 
     A task is one loss on up to 10 splits; each finished task is a file in ``out/parts``, written in one go, so that
     an interruption at any moment leaves only whole ones. Everything that is random depends on the seed and the split
-    alone: the results are the same however many workers there are, and whether or not they were interrupted.
+    alone: the results are the same however many workers there are, whether or not they were interrupted, and on one
+    machine or many.
 
     Args:
         plan: what to compare.
         out: the folder for the results.
         resume: go on with what ``out`` holds.
-        workers: processes to train in. More than one needs the calling script to be guarded by
-            ``if __name__ == "__main__":``, as always with Python's processes.
+        workers: processes to train in, 1 if None; with Ray how many tasks run at once, as many as there are cores if
+            None. More than one without Ray needs the calling script to be guarded by ``if __name__ == "__main__":``, as
+            always with Python's processes.
         progress: called now and then.
         show: called with the data before anything is trained.
         say: called with what should be known of the folder.
+        engine: one of :data:`ENGINES`.
+        ray_address: HOST:PORT of a Ray cluster, or "auto" for the one that this machine is part of. If None, the one
+            that this process is connected to, or else one is started here for the time of the run.
 
     Raises:
         InputError: the plan or the data is wrong, ``out`` exists and ``resume`` is not asked for, or ``out`` holds
-            another comparison.
+            another comparison; or the Ray cluster cannot be reached or loses a training again and again.
     """
     plan.check()
+    _check_engine(engine, ray_address)
     data = plan.load()
     drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise, plan.max_rows or None)
     if data.groups is not None:
@@ -197,10 +208,22 @@ def run(
         progress(name, share, len(plan.trained) * plan.splits * plan.trials)
         _note_seconds(out, before + time.perf_counter() - start)
 
-    pool.run_jobs((job(*t) for t in todo), len(todo), workers, report)
+    jobs = (job(*t) for t in todo)
+    if engine == "ray":
+        cluster.run_jobs(jobs, len(todo), workers, report, ray_address)
+    else:
+        pool.run_jobs(jobs, len(todo), workers or 1, report)
     _note_seconds(out, before + time.perf_counter() - start)
     results = store.gather(out, [c.name for c in plan.candidates])
     return Outcome(plan, data, results, _seconds(out), model, where)
+
+
+def _check_engine(engine: str, ray_address: str | None) -> None:
+    lossfit.inputs.check_choice("engine", engine, ENGINES)
+    if engine == "ray":
+        cluster.check(ray_address)
+    elif ray_address is not None:
+        raise InputError("--ray-address needs --engine ray.")
 
 
 def _model(kind: str, data: sources.Dataset, matrices: list[features.Matrices]) -> models.Architecture:
@@ -247,7 +270,9 @@ def _task_numbers(plan: Plan, data: sources.Dataset, matrices: list[features.Mat
 
 
 def _tasks(plan: Plan, size: int) -> Iterator[tuple[search.Candidate, range]]:
-    """Each loss on chunks of splits; the chunks depend on the data alone, so that they are the same on resuming."""
+    """Each loss on chunks of splits; the chunks depend on the data and the network alone, so that they are the same on
+    resuming. What is not trained side by side is one split at a time, and is kept when that ends.
+    """
     length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
     for candidate in plan.trained:
         for first in range(0, plan.splits, length):

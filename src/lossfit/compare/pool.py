@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +25,19 @@ from lossfit.compare import detail
 from lossfit.compare.errors import InputError
 from lossfit.compare.store import write_part
 from lossfit.compare.train import Task, train
+
+
+class Measured(NamedTuple):
+    """The records of a task, and the seconds that each training took."""
+
+    records: list[dict[str, Any]]
+    seconds: float
+
+    @classmethod
+    def of(cls, task: Task, progress: Callable[[float], None]) -> Measured:
+        start = time.perf_counter()
+        records = detail.thin(train(task, progress), higher=task.kind.metrics[task.metric].higher)
+        return cls(records, (time.perf_counter() - start) / (len(task.splits) * len(task.settings)))
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,10 @@ class Job:
     first_split: int
 
     def run(self, progress: Callable[[float], None]) -> None:
-        start = time.perf_counter()
-        task = self.task
-        records = detail.thin(train(task, progress), higher=task.kind.metrics[task.metric].higher)
-        each = (time.perf_counter() - start) / (len(self.task.splits) * len(self.task.settings))
-        write_part(self.part, records, self.first_split, each)
+        self.write(Measured.of(self.task, progress))
+
+    def write(self, measured: Measured) -> None:
+        write_part(self.part, measured.records, self.first_split, measured.seconds)
 
 
 def run_jobs(jobs: Iterator[Job], count: int, workers: int, report: Callable[[float, str], None]) -> None:
