@@ -18,7 +18,10 @@ MODULES = (
     "lossfit.registry",
     "lossfit.schedules",
     "lossfit.integrations.lightning",
+    "lossfit.compare",
     "lossfit.integrations.sklearn",
+    "lossfit.integrations.transformers",
+    "lossfit.integrations.trl",
 )
 
 

@@ -157,7 +157,7 @@ class TestFolders:
         plan = engine.Plan(str(path), "y", losses="focal", splits=2, trials=1)
         engine.run(plan, tmp_path / "out")
         path.write_text("\n".join(["x,y", *rows, "3,1"]))
-        with pytest.raises(InputError, match=r"holds another comparison: data is"):
+        with pytest.raises(InputError, match=r"The data has changed since the comparison"):
             engine.run(plan, tmp_path / "out", resume=True)
 
     def test_that_holds_something_else(self, tmp_path: Path) -> None:

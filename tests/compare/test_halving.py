@@ -143,6 +143,9 @@ def test_a_split_does_not_depend_on_the_others(name: str) -> None:
             agree(record, expected, rel=1e-9, leave=("split",))
 
 
+MEASURED = ("test_", "bin_", "risks", "class_", "confused_")
+
+
 def test_nothing_is_decided_by_test_rows() -> None:
     plain = replace(whole(metric="macro_f1"), **EVERYTHING)
     turned = plain.labels.copy()
@@ -150,7 +153,7 @@ def test_nothing_is_decided_by_test_rows() -> None:
     turned[rows] = (turned[rows] + 1) % CLASSES
     found, other = train.train(plain)[: TRIALS + 3], train.train(replace(plain, labels=turned))[: TRIALS + 3]
     for a, b in zip(found, other, strict=True):
-        kept = {key: value for key, value in a.items() if not key.startswith(("test_", "bin_", "risks"))}
+        kept = {key: value for key, value in a.items() if not key.startswith(MEASURED)}
         assert {key: b[key] for key in kept} == kept
     assert [r["test_accuracy"] for r in found] != [r["test_accuracy"] for r in other]
 
