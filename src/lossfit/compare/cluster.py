@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import secrets
 import socket
 import time
 import warnings
@@ -109,6 +110,8 @@ def run_jobs(
 def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Ray, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    if address is None:  # Ray asks for a token where it starts by itself; without this one it would leave a file in $HOME
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do, and announces in a warning
     ray: Any = importlib.import_module("ray")
     if ray.is_initialized():
@@ -119,10 +122,10 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init("local", num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
         else:
             ray.init(address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = "Ray could not be started here" if address is None else f"--ray-address {address}: no cluster"
         raise InputError(f"{where} ({first_line(error)}).") from error
     try:
