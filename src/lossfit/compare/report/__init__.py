@@ -32,6 +32,7 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
         metric_choices=[(name, card.title) for name, card in metrics.items()],
         against=next(name for name in _AGAINST[summary["labels"]] if name != summary["metric"]),
         by_class=by_class,
+        same_test_rows=outcome.data.test is not None,
         trained=[words.title(e["loss"]) for e in summary["losses"] if not e["free"]],
         verdict=verdict,
         rule=rule,
