@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lossfit.cli import _finite
+from lossfit.commands.compare import _finite
 from lossfit.compare import engine, summary
 from lossfit.compare.kinds import CARDS, KINDS
 

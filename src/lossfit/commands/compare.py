@@ -1,0 +1,320 @@
+"""lossfit compare."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lossfit.commands.columns import print_columns
+from lossfit.commands.noise import print_noise, write_noise
+from lossfit.compare import data as sources
+from lossfit.compare import engine, features, kinds, noise, store
+from lossfit.compare.errors import InputError, NotWrittenError
+from lossfit.compare.report import render, words
+from lossfit.compare.search import SEARCHES
+from lossfit.compare.summary import summarise, verdict
+
+_STYLES = {"better": "green", "worse": "red", "undecided": ""}
+
+
+def compare(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="tweets or yeast (bundled); a .csv, .parquet or .npz (X, y) file; a folder of images with a folder "
+            "for each class; or a folder that Hugging Face's datasets saved."
+        ),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column with the classes; needed for a table. Given again: columns of 0 and 1, one for each of "
+            "the classes of which any number may be right.",
+            metavar="COLUMN",
+        ),
+    ] = None,
+    votes: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --target, a column for each class with its votes or probabilities, such as neg,neu,pos: "
+            "training labels are drawn from them, and the test is on the class of most votes.",
+            metavar="A,B,...",
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="A column to read as text; given again, one more, each by itself.", metavar="COLUMN"),
+    ] = None,
+    numeric: Annotated[
+        list[str] | None, typer.Option(help="Columns to read as numbers, such as year,price.", metavar="A,B,...")
+    ] = None,
+    categorical: Annotated[
+        list[str] | None, typer.Option(help="Columns to read as categories, such as zip.", metavar="A,B,...")
+    ] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Columns to leave out.", metavar="A,B,...")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Rows of one value of this column, such as patient, stay together.", metavar="COLUMN"),
+    ] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(help="What each row counts, in training and in the metrics.", metavar="COLUMN"),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Rows to test on, with the same columns, such as test.csv.", metavar="FILE")
+    ] = None,
+    test_column: Annotated[
+        str | None,
+        typer.Option(help="A column that is true, 1 or test for the rows to test on.", metavar="COLUMN"),
+    ] = None,
+    max_rows: Annotated[
+        int,
+        typer.Option(
+            help="Rows that a split draws at most, others for each split; given test rows come on top. 0: no limit."
+        ),
+    ] = engine.MAX_ROWS,
+    impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="Read the text by this sentence-transformers model (name or path)."),
+    ] = None,
+    text_features: Annotated[
+        str,
+        typer.Option(
+            help="tfidf: words and pairs by a vocabulary; hashing: by their hashes, for much text; sentence: vectors "
+            f"of --embedding, or of {features.PACKAGED} if that is installed. auto: tfidf, or hashing from "
+            f"{features.MUCH_TEXT:,} characters on."
+        ),
+    ] = "auto",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What counts: {', '.join(kinds.SINGLE_LABEL.metrics)}; with several targets "
+            f"{', '.join(kinds.MULTI_LABEL.metrics)}. The first of them if not given."
+        ),
+    ] = None,
+    losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
+    splits: Annotated[int, typer.Option(help="Random splits into train, validation and test.")] = 20,
+    trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
+    search: Annotated[
+        str,
+        typer.Option(
+            help="quasi-random: settings spread evenly, the same in each split; tpe: half of them, and the rest "
+            "proposed for each split by what these reach on its validation rows."
+        ),
+    ] = SEARCHES[0],
+    label_noise: Annotated[
+        str,
+        typer.Option(
+            help="Share of training labels to replace by another class; several, such as 0,0.1,0.2,0.4, run the "
+            "comparison at each, in folders of their own, and draw the losses over the noise."
+        ),
+    ] = "0",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="linear; mlp: one hidden layer of 32 units; cnn: a small residual network for images; "
+            "package.module:factory: your own, a function or class in the current folder or installed, called with "
+            "those of features, classes and shape that it takes, which returns a torch.nn.Module. auto: mlp, or cnn "
+            "for images if a training takes 3 s at most."
+        ),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings at once; if not given, as many as this machine or the cluster has cores."),
+    ] = None,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="local: processes of this machine; ray: tasks of a Ray cluster, with the same numbers.",
+        ),
+    ] = engine.ENGINES[0],
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster, such as 10.0.0.1:6379, or auto for the one that this machine is part of. If not "
+            "given, --engine ray starts one here and ends it.",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
+) -> None:
+    """Train every loss on your data, fairly, and say which one to use.
+
+    \b
+    lossfit compare yeast --metric balanced_accuracy
+    lossfit compare customers.csv --target churned --metric macro_f1
+    lossfit compare reviews.parquet --target stars --text body --losses focal,label_smoothing
+    lossfit compare mails.csv --target folder --text subject --text body --text-features hashing
+    lossfit compare films.csv --text plot --target drama --target comedy --target crime
+    lossfit compare digits.npz --metric log_loss
+    lossfit compare photos/ --splits 5 --max-rows 5000
+    lossfit compare photos/ --model networks:small --splits 5 --trials 4
+    lossfit compare scans.csv --target finding --group patient --drop scanner,date
+    lossfit compare survey.csv --target vote --weight design_weight --categorical zip
+    lossfit compare train.csv --target churned --test test.csv
+    lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
+    lossfit compare tweets --label-noise 0.4 --out noisy --resume
+    lossfit compare tweets --label-noise 0,0.1,0.2,0.4 --out robust
+    lossfit compare photos/ --engine ray --ray-address 10.0.0.1:6379
+
+    Writes report.html (open it), summary.json, and results.parquet with one row for each training.
+    """
+    console = Console()
+    targets = tuple(target or ())
+    levels = noise.levels(label_noise)
+    kind = kinds.MULTI_LABEL if len(targets) > 1 else kinds.SINGLE_LABEL
+    plan = engine.Plan(
+        source,
+        targets if len(targets) > 1 else next(iter(targets), None),
+        tuple(text) if text and len(text) > 1 else next(iter(text or ()), None),
+        tuple(drop or ()),
+        impute,
+        embedding,
+        metric or kind.metric,
+        losses,
+        splits,
+        trials,
+        levels[0],
+        model,
+        seed,
+        votes=(votes,) if votes else (),
+        numeric=tuple(numeric or ()),
+        categorical=tuple(categorical or ()),
+        group=group,
+        weight=weight,
+        test=None if test is None else str(test),
+        test_column=test_column,
+        max_rows=max_rows,
+        search=search,
+        device=device,
+        text_features=text_features,
+    )
+    out = out or Path(f"lossfit-{Path(source).stem}")
+    runs = noise.plans(plan, out, levels, resume=resume) if len(levels) > 1 else [(plan, out)]
+    summaries = []
+    try:
+        with _progress(console) as progress:
+            for i, (own, folder) in enumerate(runs):
+                outcome = engine.run(
+                    own,
+                    folder,
+                    resume=resume,
+                    workers=workers or (os.cpu_count() if where == "local" else None),
+                    progress=_part_of(progress, i, len(runs)),
+                    show=(lambda data: print_columns(console, data)) if i == 0 else lambda _: None,
+                    engine=where,
+                    ray_address=ray_address,
+                    say=lambda text: console.print(Text(text), soft_wrap=True),
+                )
+                summaries.append(_written(outcome, folder))
+        if len(levels) > 1:
+            over_noise = write_noise(summaries, [folder.name for _, folder in runs], out)
+    except KeyboardInterrupt:
+        console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
+        raise typer.Exit(130) from None
+    except NotWrittenError as error:
+        raise InputError(f"{error} What is finished is kept; the same command with --resume goes on.") from error
+    if len(levels) > 1:
+        print_noise(console, over_noise, out)
+    else:
+        _print(console, summaries[0], out)
+
+
+def _part_of(progress: engine.Progress, part: int, parts: int) -> engine.Progress:
+    """The progress of one of several comparisons."""
+    return lambda loss, share, trainings: progress(loss, (part + share) / parts, trainings * parts)
+
+
+def _written(outcome: engine.Outcome, out: Path) -> dict[str, Any]:
+    """The summary, which is written with its report."""
+    summary = summarise(outcome)
+    contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
+    store.replace(out / "summary.json", lambda path: path.write_text(contents, encoding="utf-8"))
+    page = render(outcome, summary)
+    store.replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    return summary
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[engine.Progress]:
+    """A bar with the loss at work and the time left, on a terminal; nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[count]} trainings"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Reading", total=None, count="")
+
+        def show(loss: str, done: float, trainings: int) -> None:
+            bar.update(task, description=words.title(loss), completed=done, total=1.0, count=f"{trainings:,}")
+
+        yield show
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
+    metric = summary["metric"]
+    card = kinds.CARDS[metric]
+    console.print(
+        Text(f"{card.title}{', %' if card.percent else ''} ({'higher' if card.higher else 'lower'} is better)\n")
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Loss and setting")
+    table.add_column("mean", justify="right", no_wrap=True)
+    table.add_column("difference", justify="right", no_wrap=True)
+    table.add_column("95% interval", justify="right", no_wrap=True)
+    table.add_column("p by the rule", justify="right", no_wrap=True)
+    for entry in summary["losses"]:
+        versus = entry["vs_cross_entropy"]
+        row = [words.with_setting(entry["loss"], entry["params"]), words.number(entry["test"][metric]["mean"], metric)]
+        if versus is None or entry["loss"] == summary["reference"]:
+            table.add_row(*(Text(cell) for cell in row), style="bold")
+            continue
+        change = Text(words.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])
+        table.add_row(
+            *(Text(cell) for cell in row), change, words.interval(versus, metric), words.p_value(versus["p_rule"])
+        )
+    console.print(table)
+    console.print()
+    for note in summary["data"]["notes"] if summary["source"] not in sources.BUNDLED else ():
+        console.print(Text(note), soft_wrap=True)
+    for sentence in words.answer(summary):
+        console.print(Text(sentence), soft_wrap=True)
+    console.print(
+        f"\n{summary['trainings']:,} trainings ({summary['search']['pruned']:,} of them pruned) in "
+        f"{summary['seconds']:.0f} s. Report: {out / 'report.html'}\n"
+        f"A model for new rows: lossfit export {out}\n",
+        soft_wrap=True,
+        markup=False,
+    )
+    for line in summary["recommended"]["code"]:
+        console.print(Text(f"    {line}" if line else ""), soft_wrap=True)

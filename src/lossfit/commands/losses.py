@@ -1,0 +1,93 @@
+"""lossfit list and lossfit plot."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from lossfit import plot as plots
+from lossfit import registry
+from lossfit.compare.errors import InputError
+from lossfit.losses.base import Loss
+from lossfit.losses.single import SingleLabelLoss
+
+
+def list_losses(
+    name: Annotated[str | None, typer.Argument(help="A loss to tell all about.")] = None,
+) -> None:
+    """Every loss: formula, hyper-parameters, source.
+
+    \b
+    lossfit list
+    lossfit list focal
+    """
+    console = Console()
+    if name is not None:
+        cls = registry.get(name)
+        console.print(Text(f"lossfit.{cls.__name__}{_signature(cls)}\n", style="bold"), soft_wrap=True)
+        console.print(Text(inspect.getdoc(cls) or ""), soft_wrap=True)
+        return
+    for family, title in registry.FAMILIES.items():
+        if registry.available_losses(family):
+            console.print(Text(f"\n{title}", style="bold underline"))
+        for name in registry.available_losses(family):
+            cls = registry.get(name)
+            console.print(Text(name, style="bold"))
+            lines = [("l", cls.formula), ("S(p)", cls.sensitivity)]
+            lines += [(h, f"{card.meaning}, in {card.range}") for h, card in cls.hypers.items()]
+            lines.append(("from", cls.source))
+            for label, line in lines:
+                if line:
+                    console.print(Text(f"    {label:<12} {line}"), soft_wrap=True)
+
+
+def _signature(cls: type[Loss]) -> str:
+    own = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return str(inspect.Signature([p.replace(annotation=p.empty) for p in own]))
+
+
+def plot(
+    losses: Annotated[list[str], typer.Argument(help="Losses as name or name:setting=value,setting=value.")],
+    out: Annotated[Path, typer.Option(help="A .png or .svg file.")] = Path("losses.png"),
+    against: Annotated[str, typer.Option(help="p, the target's probability, or gap.")] = "p",
+) -> None:
+    """Draw losses and their sensitivities.
+
+    \b
+    lossfit plot cross_entropy focal:gamma=2 gamma_cross_entropy:gamma=0.1
+    lossfit plot hinge:squared=true exact exact:log=true --against gap --out margins.svg
+    """
+    if out.suffix not in (".png", ".svg"):
+        raise InputError(f"Expected --out to end in .png or .svg, but got {str(out)!r}.")
+    plots.save({spec: _parse(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
+    typer.echo(f"Wrote {out}")
+
+
+def _parse(spec: str) -> SingleLabelLoss:
+    """name:setting=value,... to a loss."""
+    name, _, rest = spec.partition(":")
+    settings = {}
+    for pair in rest.split(",") if rest else ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"Expected name:setting=value,setting=value, but got {spec!r}.")
+        try:
+            settings[key] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key] = value
+    known = inspect.signature(registry.get(name)).parameters
+    for key in settings:
+        if key not in known:
+            raise InputError(f"{name} has no setting {key!r}; it has {', '.join(k for k in known if k != 'common')}.")
+    loss = registry.make(name, **settings)
+    if not isinstance(loss, SingleLabelLoss):
+        raise InputError(
+            f"Expected losses with a curve, {', '.join(registry.available_losses('single_label'))}, but got {name!r}."
+        )
+    return loss
