@@ -110,7 +110,7 @@ def run_jobs(
 def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Ray, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    if address is None:  # where Ray starts by itself it asks for a token, and would leave one in a file in $HOME
+    if (
         address is None
     ):  # Ray asks for a token where it starts by itself; without this one it would leave a file in $HOME
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
