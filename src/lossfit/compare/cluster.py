@@ -110,9 +110,7 @@ def run_jobs(
 def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Ray, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    if (
-        address is None
-    ):  # Ray asks for a token where it starts by itself; without this one it would leave a file in $HOME
+    if address is None:  # Ray wants a token where it starts by itself, and would leave one in $HOME
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do, and announces in a warning
     ray: Any = importlib.import_module("ray")
