@@ -1,7 +1,9 @@
 """What all tests share. The folder is on the path, so that they can import ``helpers``."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,3 +22,16 @@ def _grad_mode_stays() -> object:
     before = torch.is_grad_enabled()
     yield
     assert torch.is_grad_enabled() == before
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests of a process: playwright runs once in each."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = Path("/usr/bin/chromium")
+    if not executable.exists():
+        pytest.skip("needs Chromium")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(executable), args=["--no-sandbox"])
+        yield running
+        running.close()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
-CHROMIUM = Path("/usr/bin/chromium")
 
 # The least contrast of visible text with what is behind it, and the text that has it.
 LEAST_CONTRAST = """() => {

@@ -12,9 +12,6 @@ from lossfit.compare.errors import InputError
 from lossfit.compare.models import Architecture
 from trainings import CLASSES, task
 
-torch.set_num_threads(1)
-train.STEPS, train.EPOCHS, train.BATCH = 6, 1, 32
-
 
 def limit(mebibytes: int | None) -> None:
     gc.collect()
@@ -23,33 +20,38 @@ def limit(mebibytes: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
-whole = task(count=2, features=3000)
-whole = replace(whole, model=Architecture("mlp", 3000, CLASSES, 100))
-train.train(whole.part(range(1), range(1)))  # what libraries take once
-calls = []
-original = train._together
+def main() -> None:
+    torch.set_num_threads(1)
+    train.STEPS, train.EPOCHS, train.BATCH = 6, 1, 32
+    whole = task(count=2, features=3000)
+    whole = replace(whole, model=Architecture("mlp", 3000, CLASSES, 100))
+    train.train(whole.part(range(1), range(1)))  # what libraries take once
+    calls = []
+    original = train._together
+
+    def counting(*arguments: object) -> object:
+        calls.append(0)
+        return original(*arguments)
+
+    train._together = counting
+    limit(25)
+    divided = train.train(whole)
+    print(len(calls))
+    limit(None)
+    together = train.train(whole)
+    close = [
+        abs(a["test_log_loss"] - b["test_log_loss"]) < 1e-4 and (a["split"], a["trial"]) == (b["split"], b["trial"])
+        for a, b in zip(divided, together, strict=True)
+    ]
+    print(all(close))
+    limit(2)
+    try:
+        train.train(whole)
+    except InputError as error:
+        message = str(error)
+    limit(None)
+    print(message)
 
 
-def counting(*arguments: object) -> object:
-    calls.append(0)
-    return original(*arguments)
-
-
-train._together = counting
-limit(25)
-divided = train.train(whole)
-print(len(calls))
-limit(None)
-together = train.train(whole)
-close = [
-    abs(a["test_log_loss"] - b["test_log_loss"]) < 1e-4 and (a["split"], a["trial"]) == (b["split"], b["trial"])
-    for a, b in zip(divided, together, strict=True)
-]
-print(all(close))
-limit(2)
-try:
-    train.train(whole)
-except InputError as error:
-    message = str(error)
-limit(None)
-print(message)
+if __name__ == "__main__":
+    main()

@@ -174,7 +174,7 @@ def test_the_test_file_is_part_of_what_is_resumed(tmp_path: Path) -> None:
     plan = engine.Plan("a.csv", "y", losses="focal", splits=2, trials=1, test="b.csv")
     engine.run(plan, tmp_path / "out")
     FRAME[::4].select("x", "z", "y").write_csv("b.csv")
-    with pytest.raises(InputError, match="holds another comparison: data is"):
+    with pytest.raises(InputError, match="The data has changed since the comparison"):
         engine.run(plan, tmp_path / "out", resume=True)
 
 
