@@ -74,7 +74,7 @@ def test_arrays() -> None:
 def test_a_folder_of_images() -> None:
     for c, name in enumerate(("cat", "dog")):
         Path("photos", name).mkdir(parents=True)
-        for i in range(10):
+        for i in range(20):
             pixels = (RNG.random((9, 7)) * 100 + 100 * c).astype(np.uint8)
             Image.fromarray(pixels).save(Path("photos", name, f"{i}.png"))
     found = done("photos")

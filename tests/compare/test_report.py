@@ -99,7 +99,8 @@ def test_results_without_the_counts_by_class_leave_the_views_out(page: tuple[str
     results = pl.read_parquet(summary["parquet"])
     old = results.drop([name for name in results.columns if name.startswith(("class_", "confused_", "curve_"))])
     plan = engine.Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
-    text = render(SimpleNamespace(plan=plan, results=old), summary)  # type: ignore[arg-type]
+    outcome = SimpleNamespace(plan=plan, results=old, data=SimpleNamespace(test=None))
+    text = render(outcome, summary)  # type: ignore[arg-type]
     assert set(data(text)["specs"]) == {
         *("differences", "splits", "trade_off", "cost", "reliability", "risk_coverage", "loss_curves", "sensitivities"),
     }
