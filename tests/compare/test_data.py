@@ -238,7 +238,19 @@ def test_csv_files_that_are_none(content: str | bytes, message: str, write: Call
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV.rstrip(), CSV.replace("y", '"y"')])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + CSV,
+        CSV.replace("\n", "\r\n"),
+        CSV.rstrip(),
+        CSV.replace("y", '"y"'),
+        CSV.replace(",", ";"),
+        CSV.replace(",", "\t"),
+        CSV.replace(",", ";").replace("word", '"a, word"'),
+        CSV.replace("word", "a;word"),
+    ],
+)
 def test_csv_files_of_other_hands(content: str, write: Callable[..., str]) -> None:
     found = load(write(content), "y")
     assert found.classes == ["a", "b"]
