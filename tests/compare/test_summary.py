@@ -184,6 +184,28 @@ def test_a_loss_without_a_result_in_every_split_is_not_compared(failing_splits: 
     assert found["recommended"]["loss"] == "focal"
 
 
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [
+        (
+            ["cross_entropy"],
+            "Nothing can be compared to cross-entropy: in a split or more, every training of it failed",
+        ),
+        ([name for name in TEST if name != "cross_entropy"], "reaches 50.0% accuracy; in a split or more, every"),
+    ],
+)
+def test_the_answer_says_what_failed(failing: list[str], told: str) -> None:
+    rows = records()
+    for row in rows:
+        if row["loss"] in failing and row["split"] == 0:
+            row.update(failed=True, validation=-math.inf)
+    found = summary.summarise(outcome(rows))
+    assert found["recommended"]["loss"] == "cross_entropy"
+    answer = words.answer(found)
+    assert len(answer) == 1
+    assert told in answer[0]
+
+
 def with_free(points: float) -> dict[str, object]:
     """Macro F1, with a prior tuned that lifts it by so many points, and a split more or less."""
     free = [0.50 + points / 100 + d for d in (0.002, 0.018, -0.022, 0.014, -0.012, 0.001)]

@@ -102,8 +102,16 @@ def answer(summary: dict[str, Any]) -> list[str]:
     sides = {
         side: [e for e in others if verdict(e["vs_cross_entropy"], metric) == side] for side in ("better", "worse")
     }
+    if not entries[reference]["differences"]:
+        failed = f"Nothing can be compared to {inline(reference)}: in a split or more, every training of it failed"
+        return [f"{failed} (its numbers stopped being finite)."]
     if not others:
-        return [f"{title(reference)} reaches {base} {name}; nothing else was compared."]
+        why = (
+            "in a split or more, every training of each other loss failed"
+            if len(entries) > 1
+            else "nothing else was compared"
+        )
+        return [f"{title(reference)} reaches {base} {name}; {why}."]
     entry = entries[summary["recommended"]["loss"]]
     chosen = with_setting(entry["loss"], entry["params"])
     if summary["recommended"]["better_than_cross_entropy"]:
