@@ -35,10 +35,12 @@ def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
     try:
         if path.suffix == ".csv":
             separator = _separator(path)
-            types = {name: pl.String for name in _header(path, separator) if name in strings}
+            # Polars leaves quotes in the names of columns as they are in the file, doubled.
+            names = {name.replace('"', '""'): name for name in _header(path, separator)}
+            types = {there: pl.String for there, name in names.items() if name in strings}
             frame = pl.read_csv(
                 path, separator=separator, infer_schema_length=None, null_values=MISSING, schema_overrides=types
-            )
+            ).rename(names, strict=False)
         else:
             frame = pl.read_parquet(path)
     except InputError:
