@@ -89,6 +89,7 @@ def test_the_charts_are_specifications(page: tuple[str, dict[str, Any]]) -> None
     assert len(specs) == CHARTS
     assert {spec["description"] for spec in specs.values()}
     assert all(len(spec["description"]) > 40 and spec["usermeta"]["columns"] for spec in specs.values())
+    assert specs["cost"]["encoding"]["x"]["scale"]["domainMin"] == 0  # no seconds below 0
     splits = json.dumps(specs["splits"])
     assert splits.count('"split"') >= 4 * 3  # every split is there to see
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import polars as pl
@@ -230,6 +231,17 @@ def test_a_loss_is_recommended_only_if_it_beats_what_is_free() -> None:
     assert over["loss"] == "cross_entropy+tuned_prior"
     assert over["difference"] == pytest.approx(np.mean(TEST["focal"]) - 0.502, abs=1e-3)
     assert {e["loss"]: e["free"] for e in found["losses"]}["cross_entropy+tuned_prior"]
+
+
+def test_a_guess_that_is_free_says_so() -> None:
+    """It need not be the most probable one."""
+    rows = [row for row in records() if row["loss"] == "cross_entropy"]
+    for row in list(rows):
+        value = row["test_macro_f1"] + 0.002 + 0.01 * (-1) ** row["split"]  # type: ignore[operator]
+        rows.append({**row, "loss": "cross_entropy+tuned_prior", "params": "{}", "test_macro_f1": value})
+    found = summary.summarise(outcome(rows, "macro_f1"))
+    assert found["best_guess"]["loss"] == "cross_entropy+tuned_prior"
+    assert re.search("prior tuned, which is free and the best of all with a probability", words.answer(found)[-1])
 
 
 def test_what_would_tell_a_difference_is_estimated_for_the_undecided() -> None:

@@ -158,9 +158,10 @@ def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: st
         )
     guess = summary["best_guess"]
     if guess is not None and guess["loss"] != summary["reference"]:
+        free = "which is free and " if any(e["free"] for e in others if e["loss"] == guess["loss"]) else ""
         found.append(
-            f"As a guess, which is no finding: {with_setting(guess['loss'], guess['params'])}, the best of all with a "
-            f"probability of {100 * guess['probability_best']:.0f}%."
+            f"As a guess, which is no finding: {with_setting(guess['loss'], guess['params'])}, {free}the best of all "
+            f"with a probability of {100 * guess['probability_best']:.0f}%."
         )
     return found
 
