@@ -265,6 +265,8 @@ def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
         "No loss is distinguishable from cross-entropy (50.0% accuracy) on this data: stay with it."
     )
     assert found["best_guess"]["loss"] == "cross_entropy"
+    entries(found)["poly"]["vs_cross_entropy"]["difference"] = 1e-17  # type: ignore[index]
+    assert words.answer(found)[1:] == ["None is better on average either."]
     rows = [row for row in records() if row["loss"] in ("cross_entropy", "squared")]
     plan = engine.Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
     found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))

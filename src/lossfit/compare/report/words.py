@@ -143,7 +143,8 @@ def answer(summary: dict[str, Any]) -> list[str]:
 def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: str) -> list[str]:
     """What the means say, what would tell, and what to take if one has to choose."""
     best = others[0]
-    if best["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1) <= 0:
+    # Means of the same numbers in another order may differ in the last digit.
+    if best["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1) <= 1e-12:
         return ["None is better on average either."]
     found = [f"On average the best, {inline(best['loss'])}, changes it by {_gain(best, metric)}."]
     needed = best["needed"] or {"splits": None, "rows": None}
