@@ -189,16 +189,50 @@ class TestAsked:
             read(options, list=[[1]] * ROWS)
 
 
+class TestTexts:
+    """Columns of texts that no option names."""
+
+    LONG = [f"the {i} words of a sentence" for i in range(60)]
+
+    def read(self, column: list[str | None], **options: Any) -> Dataset:
+        frame = pl.DataFrame({"x": [i * i % 7 for i in range(60)], "c": column, "y": [i % 3 for i in range(60)]})
+        return table(frame, "test", "y", **options)
+
+    def test_many_long_strings_are_text(self) -> None:
+        found = self.read([None, *self.LONG[1:]])
+        assert found.text["c"].to_list() == ["", *self.LONG[1:]]
+        assert types(found)["c"] == "text"
+        assert found.notes == ["Read as text: 'c'; --categorical or --drop says otherwise."]
+
+    def test_the_user_says_otherwise(self) -> None:
+        assert self.read(self.LONG, categorical=("c",)).categorical.columns == ["c"]
+        assert self.read(self.LONG, drop=("c",)).text.width == 0
+        assert self.read(self.LONG, text="c").notes == []
+
+    def test_few_strings_are_categories_and_short_ones_are_told(self) -> None:
+        assert self.read([text.replace(text[4:6], "n") for text in self.LONG]).categorical.columns == ["c"]
+        with pytest.raises(InputError, match=r"'c' holds 60 distinct strings in 60 rows\. Pass --text c to read it"):
+            self.read([text.removesuffix(" of a sentence") for text in self.LONG])
+
+
 class TestWeights:
     """--weight."""
 
     def test_weights_are_1_in_the_mean(self) -> None:
-        weights = [float(i) for i in range(ROWS)]
+        weights = [float(i + 1) for i in range(ROWS)]
         found = read({"weight": "w"}, w=weights)
         assert found.weight is not None
         assert found.weight.tolist() == pytest.approx([w / np.mean(weights) for w in weights])
         assert found.numeric.columns == ["x"]
         assert found.notes == ["Rows count by 'w', in training and in the metrics."]
+
+    def test_rows_of_weight_0_are_left_out(self) -> None:
+        """A part of a split could have no others, and its metrics would be 0."""
+        found = read({"weight": "w"}, w=[0.0, 0.0, *range(1, ROWS - 1)])
+        assert found.rows == len(found.numeric) == ROWS - 2
+        assert found.weight is not None
+        assert found.weight.min() > 0
+        assert found.notes[0] == "Left out: 2 rows of weight 0."
 
     @pytest.mark.parametrize(
         ("column", "match"),

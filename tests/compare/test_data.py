@@ -14,6 +14,7 @@ from lossfit.compare import data
 from lossfit.compare.data import Dataset, load, table
 from lossfit.compare.errors import InputError
 from lossfit.compare.sources import bundled
+from lossfit.compare.sources.tables import read_file
 
 CSV = "x,word,y\n1.5,red,b\n-2,blue,a\n0,red,b\n"
 
@@ -238,12 +239,31 @@ def test_csv_files_that_are_none(content: str | bytes, message: str, write: Call
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV.rstrip(), CSV.replace("y", '"y"')])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + CSV,
+        CSV.replace("\n", "\r\n"),
+        CSV.rstrip(),
+        CSV.replace("y", '"y"'),
+        CSV.replace(",", ";"),
+        CSV.replace(",", "\t"),
+        CSV.replace(",", ";").replace("word", '"a, word"'),
+        CSV.replace("word", "a;word"),
+    ],
+)
 def test_csv_files_of_other_hands(content: str, write: Callable[..., str]) -> None:
     found = load(write(content), "y")
     assert found.classes == ["a", "b"]
     assert found.numeric.columns == ["x"]
     assert found.rows == 3
+
+
+def test_names_of_columns_may_hold_quotes(tmp_path: Path) -> None:
+    path, names = tmp_path / "quotes.csv", ['<img src="x">', "it's", 'y"']
+    pl.DataFrame(dict(zip(names, ([1, 2, 2], [4, 5, 9], [0, 1, 1]), strict=True))).write_csv(path)
+    assert load(str(path), names[2]).numeric.columns == names[:2]
+    assert read_file(path, names[:1]).dtypes == [pl.String, pl.Int64, pl.Int64]
 
 
 def test_a_column_is_read_whole_before_its_type_is_known(write: Callable[..., str]) -> None:

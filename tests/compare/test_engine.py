@@ -183,6 +183,7 @@ class TestFolders:
         ({"splits": 1}, r"--splits of at least 2, but got 1"),
         ({"trials": 0}, r"--trials of at least 1, but got 0"),
         ({"seed": -1}, r"--seed of at least 0, but got -1"),
+        ({"seed": 1 << 32}, r"--seed below 2\^32, but got 4294967296"),
         ({"label_noise": 1.0}, r"--label-noise in \[0, 1\), but got 1.0"),
         ({"label_noise": -0.1}, r"--label-noise in \[0, 1\), but got -0.1"),
         ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),

@@ -70,6 +70,8 @@ def whole(features): return Ends(features, lambda m, z: z.mean(0))
 def whole_numbers(features): return Ends(features, lambda m, z: z.argmax(1, keepdim=True).expand(-1, 3))
 def pair(features): return Ends(features, lambda m, z: (z, z) if m.training else z)
 def cut(features): return Ends(features, lambda m, z: z.detach())
+def squeezes(features): return Ends(features, lambda m, z: z.squeeze(0))
+def tires(features): return Ends(features, lambda m, z: z if len(z) > 2 else {}[len(z)])
 def measured(features): return Ends(features, lambda m, z: z if m.training else z[:, :2])
 '''
 
@@ -266,6 +268,21 @@ def test_what_is_wrong_with_an_own_network_is_told(folder: Path, name: str, matc
         check()
     assert "\n" not in str(caught.value)
     assert str(folder) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "match"),
+    [
+        ("my.networks:squeezes", 1, r"shape \(rows, classes\) = \(1, 3\) in training mode, but got \(3,\)"),
+        ("my.networks:tires", 2, r"--model my.networks:tires: on 2 rows of \(5,\) it raised KeyError: 2"),
+    ],
+)
+def test_what_goes_wrong_in_the_middle_of_a_training_is_told(folder: Path, name: str, rows: int, match: str) -> None:
+    architecture = models.choose(name, 5, 3)
+    architecture.check(torch.randn(4, 5))
+    made = architecture.build(1, [torch.Generator().manual_seed(0)])
+    with pytest.raises(InputError, match=match):
+        made(torch.randn(1, rows, 5))
 
 
 def test_the_network_for_images_is_chosen_by_its_cost() -> None:

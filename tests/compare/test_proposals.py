@@ -23,6 +23,12 @@ def test_the_first_are_halton_points(seed: int) -> None:
     assert proposals.spread(3, seed) == found[:3]
 
 
+def test_seeds_of_any_size() -> None:
+    """Those of splits are a million times the user's."""
+    assert len(proposals.spread(2, (1 << 32) - 1)) == 2
+    assert len(proposals.propose(tried(), SEARCH, 2, (1 << 32) * 1_000_003 - 1)) == 2
+
+
 def tried(seed: int = 0, count: int = 16) -> list[Tried]:
     """Best at a learning rate of 0.05 and gamma 5."""
     rng, found = np.random.default_rng(seed), []

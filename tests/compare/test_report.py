@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -73,6 +74,19 @@ def test_it_says_what_was_found_and_run(page: tuple[str, dict[str, Any]]) -> Non
         assert " ".join(line.split()) in told
 
 
+def test_it_says_how_rows_are_split(page: tuple[str, dict[str, Any]]) -> None:
+    text, summary = page
+    assert "60% to train, 20% to choose the setting, 20% to test" in text
+    plan = engine.Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
+    given = SimpleNamespace(test=np.array([True]))
+    outcome = SimpleNamespace(plan=plan, results=pl.read_parquet(summary["parquet"]), data=given)
+    told = render(outcome, summary)  # type: ignore[arg-type]
+    assert "random splits 75 / 25, tested on given rows" in told
+    assert "of the rows that are not given to test on, 75% to train and 25% to choose the setting" in told
+    assert "for the given test rows by the delete-a-group jackknife" in told
+    assert "60%" not in told.split("What was run")[1].split("</section>")[0]
+
+
 def data(text: str) -> dict[str, Any]:
     """What the page's script reads."""
     found = re.search(r'<script type="application/json" id="page-data">(.*)</script>', text)
@@ -89,6 +103,7 @@ def test_the_charts_are_specifications(page: tuple[str, dict[str, Any]]) -> None
     assert len(specs) == CHARTS
     assert {spec["description"] for spec in specs.values()}
     assert all(len(spec["description"]) > 40 and spec["usermeta"]["columns"] for spec in specs.values())
+    assert specs["cost"]["encoding"]["x"]["scale"]["domainMin"] == 0  # no seconds below 0
     splits = json.dumps(specs["splits"])
     assert splits.count('"split"') >= 4 * 3  # every split is there to see
 

@@ -309,6 +309,7 @@ def test_a_browser_goes_through_all_of_it(browser: Any, server: ThreadingHTTPSer
     sound(1)
     assert page.url.startswith(f"{start}diff?first=")
     assert "label noise" in page.locator("main").inner_text()
+    assert page.get_by_label("What differs").evaluate("e => e.scrollWidth <= e.clientWidth")
     assert view.faults == []
     assert all(request.startswith((start, "data:")) for request in view.requests)
     page.close()

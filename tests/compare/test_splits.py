@@ -250,11 +250,16 @@ class TestGivenTest:
     def test_classes_need_rows_to_train_and_choose_on(self) -> None:
         data = dataset([50, 3])
         rare = np.flatnonzero(data.labels == 1)
-        draw(replace(data, test=np.isin(np.arange(53), rare[:1])), 1, 0)
+        draw(replace(data, test=np.isin(np.arange(53), rare[:1]) | (np.arange(53) == 0)), 1, 0)
         with pytest.raises(
             InputError, match=r"at least 2 rows besides those to test on.* Too few have: 'class 1' \(1\)"
         ):
             draw(replace(data, test=np.isin(np.arange(53), rare[:2])), 1, 0)
+
+    @pytest.mark.parametrize("rows", [0, 1])
+    def test_what_other_rows_would_change_needs_two(self, rows: int) -> None:
+        with pytest.raises(InputError, match=f"Expected at least 2 rows to test on, but got {rows}"):
+            draw(replace(self.DATA, test=np.arange(100) < rows), 1, 0)
 
     def test_groups_must_not_cross(self) -> None:
         data = replace(self.DATA, groups=np.arange(100) % 4)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import polars as pl
@@ -184,6 +185,28 @@ def test_a_loss_without_a_result_in_every_split_is_not_compared(failing_splits: 
     assert found["recommended"]["loss"] == "focal"
 
 
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [
+        (
+            ["cross_entropy"],
+            "Nothing can be compared to cross-entropy: in a split or more, every training of it failed",
+        ),
+        ([name for name in TEST if name != "cross_entropy"], "reaches 50.0% accuracy; in a split or more, every"),
+    ],
+)
+def test_the_answer_says_what_failed(failing: list[str], told: str) -> None:
+    rows = records()
+    for row in rows:
+        if row["loss"] in failing and row["split"] == 0:
+            row.update(failed=True, validation=-math.inf)
+    found = summary.summarise(outcome(rows))
+    assert found["recommended"]["loss"] == "cross_entropy"
+    answer = words.answer(found)
+    assert len(answer) == 1
+    assert told in answer[0]
+
+
 def with_free(points: float) -> dict[str, object]:
     """Macro F1, with a prior tuned that lifts it by so many points, and a split more or less."""
     free = [0.50 + points / 100 + d for d in (0.002, 0.018, -0.022, 0.014, -0.012, 0.001)]
@@ -210,6 +233,17 @@ def test_a_loss_is_recommended_only_if_it_beats_what_is_free() -> None:
     assert {e["loss"]: e["free"] for e in found["losses"]}["cross_entropy+tuned_prior"]
 
 
+def test_a_guess_that_is_free_says_so() -> None:
+    """It need not be the most probable one."""
+    rows = [row for row in records() if row["loss"] == "cross_entropy"]
+    for row in list(rows):
+        value = row["test_macro_f1"] + 0.002 + 0.01 * (-1) ** row["split"]  # type: ignore[operator]
+        rows.append({**row, "loss": "cross_entropy+tuned_prior", "params": "{}", "test_macro_f1": value})
+    found = summary.summarise(outcome(rows, "macro_f1"))
+    assert found["best_guess"]["loss"] == "cross_entropy+tuned_prior"
+    assert re.search("prior tuned, which is free and the best of all with a probability", words.answer(found)[-1])
+
+
 def test_what_would_tell_a_difference_is_estimated_for_the_undecided() -> None:
     found = entries(summary.summarise(outcome(records())))
     assert found["focal"]["needed"] is None
@@ -231,6 +265,8 @@ def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
         "No loss is distinguishable from cross-entropy (50.0% accuracy) on this data: stay with it."
     )
     assert found["best_guess"]["loss"] == "cross_entropy"
+    entries(found)["poly"]["vs_cross_entropy"]["difference"] = 1e-17  # type: ignore[index]
+    assert words.answer(found)[1:] == ["None is better on average either."]
     rows = [row for row in records() if row["loss"] in ("cross_entropy", "squared")]
     plan = engine.Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
     found = summary.summarise(engine.Outcome(plan, data.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))

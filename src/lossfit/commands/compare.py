@@ -54,7 +54,11 @@ def compare(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="A column to read as text; given again, one more, each by itself.", metavar="COLUMN"),
+        typer.Option(
+            help="A column to read as text; given again, one more, each by itself. Columns of many long strings are "
+            "read so anyway.",
+            metavar="COLUMN",
+        ),
     ] = None,
     numeric: Annotated[
         list[str] | None, typer.Option(help="Columns to read as numbers, such as year,price.", metavar="A,B,...")

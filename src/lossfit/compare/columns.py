@@ -11,6 +11,8 @@ import polars as pl
 from lossfit.compare.errors import InputError, listed
 
 MANY_VALUES = 50
+# Half of the values of a column of texts have so many words; names and addresses have fewer.
+_WORDS = 5
 # The names that tables get for their row numbers.
 ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
 # Fewer rows can be numbered in order by chance.
@@ -152,6 +154,22 @@ def features(frame: pl.DataFrame, roles: Roles, arrays: bool = False, test: np.n
     return found
 
 
+def texts(frame: pl.DataFrame, roles: Roles) -> list[str]:
+    """Columns to read as text although the user does not say so: of strings too many to be categories, and long ones.
+
+    Args:
+        frame: the columns that have no other role.
+        roles: for the columns that the user names as numeric or categorical.
+    """
+    return [
+        column.name
+        for column in frame.drop(roles.numeric, roles.categorical)
+        if column.dtype == pl.String
+        and column.n_unique() > _most_categories(column)
+        and 2 * (column.str.count_matches(r"\S+") >= _WORDS).sum() >= column.len() - column.null_count()
+    ]
+
+
 def _as_asked(frame: pl.DataFrame, roles: Roles) -> pl.DataFrame:
     for name in roles.numeric:
         column = frame[name]
@@ -244,12 +262,16 @@ def _check_missing(numeric: pl.DataFrame, categorical: pl.DataFrame, impute: boo
 def _check_categories(categorical: pl.DataFrame) -> None:
     for column in categorical:
         distinct = column.n_unique()
-        if distinct > max(MANY_VALUES, len(column) // 2):
+        if distinct > _most_categories(column):
             raise InputError(
                 f"The column {column.name!r} holds {distinct} distinct strings in {len(column)} rows. Pass "
                 f"--text {column.name} to read it as text, or leave it out by --drop {column.name}. "
                 f"{_almost_numbers(column)}".rstrip()
             )
+
+
+def _most_categories(column: pl.Series) -> int:
+    return max(MANY_VALUES, len(column) // 2)
 
 
 def _almost_numbers(column: pl.Series) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from lossfit.compare import columns, rows, sources, targets
 from lossfit.compare.columns import Column, Roles
-from lossfit.compare.errors import InputError
+from lossfit.compare.errors import InputError, listed
 from lossfit.compare.sources import bundled
 from lossfit.compare.sources.bundled import BUNDLED
 from lossfit.compare.sources.raw import Raw, with_test
@@ -145,6 +145,13 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
             raise InputError("The rows to test on are given already; leave out --test-column.")
         test = rows.to_test_on(frame[roles.test_column])
     raw = replace(raw, test=test)
+    if roles.weight is not None:
+        counted = rows.weights(frame[roles.weight]) > 0
+        if not counted.all():
+            # A part of a split with such rows alone would have no metrics.
+            notes.append(f"Left out: {int((~counted).sum())} rows of weight 0.")
+            raw = _select(raw, counted)
+            frame = raw.frame
     votes = None
     if roles.votes:
         votes = targets.votes(frame.select(roles.votes))
@@ -177,6 +184,10 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
         notes.append(f"Rows count by {roles.weight!r}, in training and in the metrics.")
     if roles.test_column is not None:
         types[roles.test_column] = "rows to test on"
+    texts = columns.texts(frame.drop(types, *roles.text), roles)
+    if texts:
+        notes.append(f"Read as text: {listed(texts)}; --categorical or --drop says otherwise.")
+        roles = replace(roles, text=(*roles.text, *texts))
     for column in roles.text:
         if frame[column].dtype != pl.String:
             raise InputError(f"Expected the column {column!r} to hold text, but it is {frame[column].dtype}.")

@@ -103,6 +103,8 @@ class Plan:
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise InputError(f"Expected --{name} of at least {low}, but got {getattr(self, name)}.")
+        if self.seed >= 1 << 32:
+            raise InputError(f"Expected --seed below 2^32, but got {self.seed}.")
         if self.max_rows < 0:
             raise InputError(f"Expected --max-rows of at least 0, where 0 is no limit, but got {self.max_rows}.")
         if not 0 <= self.label_noise < 1:

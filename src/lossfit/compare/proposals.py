@@ -60,7 +60,10 @@ def propose(
     ranks: dict[str, BaseDistribution] = {name: IntDistribution(0, len(v) - 1) for name, v in search.items()}
     space = {**_SPACE, **ranks}
     with _quietly():
-        sampler = optuna.samplers.TPESampler(n_startup_trials=1, multivariate=True, constant_liar=True, seed=seed)
+        # Optuna takes no seed of more than 32 bits.
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=1, multivariate=True, constant_liar=True, seed=seed % (1 << 32)
+        )
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for one in tried:
             params: dict[str, Any] = {name: one.setting[name] for name in RANGES}

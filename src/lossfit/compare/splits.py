@@ -57,8 +57,11 @@ def draw(data: Dataset, count: int, seed: int, label_noise: float = 0.0, max_row
     noise turns labels one by one.
 
     Raises:
-        InputError: a class has fewer than 3 rows, or no such parts are found.
+        InputError: a class has fewer than 3 rows, there are fewer than 2 given rows to test on, or no such parts are
+            found.
     """
+    if data.test is not None and data.test.sum() < 2:
+        raise InputError(f"Expected at least 2 rows to test on, but got {int(data.test.sum())}.")
     if data.labels.ndim == 1:
         _check_classes(data)
     if data.groups is not None:

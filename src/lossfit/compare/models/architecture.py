@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Architecture:
         """The networks to train, for some settings and for each split's generator."""
         if self.stacked:
             return Stacked(self.features, self.classes, settings, self.hidden, generators, device)
+        if ":" in self.kind:
+            return Modules(self.module, settings, generators, device, partial(own.scores, self.kind, self.classes))
         return Modules(self.module, settings, generators, device)
 
     def module(self) -> nn.Module:

@@ -27,11 +27,18 @@ class Modules(Models):
         settings: T.
         generators: one for each split; their seeds are used, not their numbers.
         device: where the modules are.
+        call: a module on rows, which may check what it gives.
     """
 
     def __init__(
-        self, make: Callable[[], nn.Module], settings: int, generators: list[torch.Generator], device: str = "cpu"
+        self,
+        make: Callable[[], nn.Module],
+        settings: int,
+        generators: list[torch.Generator],
+        device: str = "cpu",
+        call: Callable[[nn.Module, Tensor], Tensor] = nn.Module.__call__,
     ) -> None:
+        self._call = call
         self.splits, self.settings, self.device, self._taken = len(generators), settings, device, 0
         self._seeds = [generator.initial_seed() for generator in generators]
 
@@ -79,7 +86,7 @@ class Modules(Models):
                 if module.training != learning:
                     module.train(learning)
                 with drawing(seed * 1_000_003 + self._taken, self.device):
-                    found = [module(rows) for rows in ([x[s]] if learning else x[s].split(EVALUATED))]
+                    found = [self._call(module, rows) for rows in ([x[s]] if learning else x[s].split(EVALUATED))]
                 each.append(torch.cat(found).to(x.dtype))
         z: Tensor = torch.stack(each).unflatten(0, (len(self._seeds), settings)).transpose(1, 2)
         return z

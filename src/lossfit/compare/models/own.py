@@ -97,19 +97,29 @@ def check(name: str, new: Callable[[], nn.Module], rows: Tensor, classes: int) -
         with torch.set_grad_enabled(learning):
             found = output(name, module, rows)
         mode = "training" if learning else "evaluation"
-        if not isinstance(found, Tensor):
-            raise InputError(
-                f"--model {name}: expected a tensor ({len(rows)}, {classes}) in {mode} mode, but got {_kind(found)}."
-            )
-        if tuple(found.shape) != (len(rows), classes):
-            raise InputError(
-                f"--model {name}: expected scores of the shape (rows, classes) = ({len(rows)}, {classes}) in {mode} "
-                f"mode, but got {tuple(found.shape)}."
-            )
+        _check_shape(name, found, (len(rows), classes), mode)
         if not found.is_floating_point():
             raise InputError(f"--model {name}: expected floating-point scores in {mode} mode, but got {found.dtype}.")
         if learning and not found.requires_grad:
             raise InputError(f"--model {name}: the scores do not depend on the parameters; nothing would be learnt.")
+
+
+def scores(name: str, classes: int, module: nn.Module, rows: Tensor) -> Tensor:
+    """What the network gives in the middle of a training, where it may still raise or give another shape."""
+    found = output(name, module, rows)
+    _check_shape(name, found, (len(rows), classes), "training" if module.training else "evaluation")
+    checked: Tensor = found
+    return checked
+
+
+def _check_shape(name: str, found: Any, shape: tuple[int, int], mode: str) -> None:
+    if not isinstance(found, Tensor):
+        raise InputError(f"--model {name}: expected a tensor {shape} in {mode} mode, but got {_kind(found)}.")
+    if tuple(found.shape) != shape:
+        raise InputError(
+            f"--model {name}: expected scores of the shape (rows, classes) = {shape} in {mode} mode, but got "
+            f"{tuple(found.shape)}."
+        )
 
 
 def output(name: str, module: nn.Module, rows: Tensor) -> Any:

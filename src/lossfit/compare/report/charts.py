@@ -179,7 +179,12 @@ def cost(summary: dict[str, Any]) -> Any:
     """What a training takes, against the metric; what is free is left out, as it trains nothing."""
     return _dots(
         summary,
-        alt.X("seconds:Q", title="Seconds of a training", axis=alt.Axis(tickCount=6), scale=alt.Scale(padding=24)),
+        alt.X(
+            "seconds:Q",
+            title="Seconds of a training",
+            axis=alt.Axis(tickCount=6),
+            scale=alt.Scale(padding=24, domainMin=0),
+        ),
         alt.Y("@metric:Q", title="@metric.title", scale=alt.Scale(zero=False, padding=20)),
         "A dot for each loss, the seconds that one training takes to the right and the metric upwards.",
         {"loss": "Loss", "seconds": "Seconds", "@metric": "Metric"},

@@ -102,8 +102,16 @@ def answer(summary: dict[str, Any]) -> list[str]:
     sides = {
         side: [e for e in others if verdict(e["vs_cross_entropy"], metric) == side] for side in ("better", "worse")
     }
+    if not entries[reference]["differences"]:
+        failed = f"Nothing can be compared to {inline(reference)}: in a split or more, every training of it failed"
+        return [f"{failed} (its numbers stopped being finite)."]
     if not others:
-        return [f"{title(reference)} reaches {base} {name}; nothing else was compared."]
+        why = (
+            "in a split or more, every training of each other loss failed"
+            if len(entries) > 1
+            else "nothing else was compared"
+        )
+        return [f"{title(reference)} reaches {base} {name}; {why}."]
     entry = entries[summary["recommended"]["loss"]]
     chosen = with_setting(entry["loss"], entry["params"])
     if summary["recommended"]["better_than_cross_entropy"]:
@@ -135,7 +143,8 @@ def answer(summary: dict[str, Any]) -> list[str]:
 def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: str) -> list[str]:
     """What the means say, what would tell, and what to take if one has to choose."""
     best = others[0]
-    if best["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1) <= 0:
+    # Means of the same numbers in another order may differ in the last digit.
+    if best["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1) <= 1e-12:
         return ["None is better on average either."]
     found = [f"On average the best, {inline(best['loss'])}, changes it by {_gain(best, metric)}."]
     needed = best["needed"] or {"splits": None, "rows": None}
@@ -150,9 +159,10 @@ def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: st
         )
     guess = summary["best_guess"]
     if guess is not None and guess["loss"] != summary["reference"]:
+        free = "which is free and " if any(e["free"] for e in others if e["loss"] == guess["loss"]) else ""
         found.append(
-            f"As a guess, which is no finding: {with_setting(guess['loss'], guess['params'])}, the best of all with a "
-            f"probability of {100 * guess['probability_best']:.0f}%."
+            f"As a guess, which is no finding: {with_setting(guess['loss'], guess['params'])}, {free}the best of all "
+            f"with a probability of {100 * guess['probability_best']:.0f}%."
         )
     return found
 

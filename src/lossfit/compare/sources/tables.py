@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -33,8 +34,13 @@ def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
         raise InputError(f"The file {str(path)!r} is empty.")
     try:
         if path.suffix == ".csv":
-            types = {name: pl.String for name in _header(path) if name in strings}
-            frame = pl.read_csv(path, infer_schema_length=None, null_values=MISSING, schema_overrides=types)
+            separator = _separator(path)
+            # Polars leaves quotes in the names of columns as they are in the file, doubled.
+            names = {name.replace('"', '""'): name for name in _header(path, separator)}
+            types = {there: pl.String for there, name in names.items() if name in strings}
+            frame = pl.read_csv(
+                path, separator=separator, infer_schema_length=None, null_values=MISSING, schema_overrides=types
+            ).rename(names, strict=False)
         else:
             frame = pl.read_parquet(path)
     except InputError:
@@ -46,9 +52,17 @@ def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
     return frame
 
 
-def _header(path: Path) -> list[str]:
+def _separator(path: Path) -> str:
+    """A comma; or what the first line has in its place, a semicolon or a tab."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        header = next((row for row in csv.reader(file) if row), [])
+        line = next((line for line in file if line.strip()), "")
+    bare = re.sub('"[^"]*"', "", line)
+    return next((mark for mark in ",;\t" if mark in bare), ",")
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = next((row for row in csv.reader(file, delimiter=separator) if row), [])
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
         raise InputError(f"The file {str(path)!r} has several columns of the same name: {listed(twice)}.")
