@@ -26,6 +26,7 @@ class Tunable(nn.Module):
     """The module's own hyper-parameters."""
 
     steps: Tensor
+    __call__: Callable[..., Tensor]  # to a type checker, nn.Module returns anything
 
     def __init__(self, hypers: dict[str, HyperValue]) -> None:
         super().__init__()
