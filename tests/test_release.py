@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -19,22 +20,39 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files in the wheel."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the source distribution, and the wheel made from it."""
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    (path,) = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> list[str]:
+    """The names of the files in the wheel."""
+    (path,) = built.glob("*.whl")
     assert path.name == f"lossfit-{lossfit.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(path) as held:
         return held.namelist()
 
 
-def test_the_wheel_has_every_file_of_the_package(wheel: list[str]) -> None:
-    kept = subprocess.run(["git", "ls-files", "src/lossfit"], cwd=ROOT, capture_output=True, text=True)
-    if kept.returncode:
+def tracked(*under: str) -> list[str]:
+    """The files that git knows."""
+    found = subprocess.run(["git", "ls-files", *under], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
         pytest.skip("not a clone")
-    for path in kept.stdout.split():
+    return found.stdout.split()
+
+
+def test_the_source_distribution_is_what_a_clone_has(built: Path) -> None:
+    with tarfile.open(built / f"lossfit-{lossfit.__version__}.tar.gz") as held:
+        names = {name.partition("/")[2] for name in held.getnames()}
+    assert {*tracked()} - names <= {".gitignore"}
+
+
+def test_the_wheel_has_every_file_of_the_package(wheel: list[str]) -> None:
+    for path in tracked("src/lossfit"):
         assert path.removeprefix("src/") in wheel
 
 

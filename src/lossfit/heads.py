@@ -30,6 +30,7 @@ class Head(nn.Module):
 
     num_classes: int
     margin: Margin | None
+    __call__: Callable[..., Tensor]
 
     def _start(self, in_features: int, num_classes: int, margin: Margin | None) -> None:
         for name, value in (("in_features", in_features), ("num_classes", num_classes)):

@@ -26,6 +26,7 @@ class Tunable(nn.Module):
     """The module's own hyper-parameters."""
 
     steps: Tensor
+    __call__: Callable[..., Tensor]  # to a type checker, nn.Module returns anything
 
     def __init__(self, hypers: dict[str, HyperValue]) -> None:
         super().__init__()
@@ -43,6 +44,7 @@ class Tunable(nn.Module):
                 setattr(self, name, value)
         if self._schedules:
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+            self.register_forward_pre_hook(_refuse_export)
             self._move_to(0)
 
     def _keep(self, name: str, value: Tensor) -> None:
@@ -79,6 +81,15 @@ class Tunable(nn.Module):
             self._check(name, value, f"{name} at step {step}")
             setattr(self, name, float(value))
 
+    def _check_exported(self) -> None:
+        """Raise in an export of what only a number at this step could stand for."""
+        if self._schedules and torch.compiler.is_exporting():
+            name = next(iter(self._schedules))
+            raise ValueError(
+                f"Expected hyper-parameters that an export can hold, but `{name}` is a function of the step: "
+                f"export with its number, {name}={getattr(self, name):g} at this step."
+            )
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         if self._schedules:
@@ -93,3 +104,7 @@ class Tunable(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(map(self._told, self._hypers))
+
+
+def _refuse_export(module: Tunable, args: Any) -> None:
+    module._check_exported()

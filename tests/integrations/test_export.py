@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import lossfit
 from families import EXAMPLES
 from helpers import build
+from lossfit.functional import constructor
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -59,6 +60,37 @@ def test_a_schedule_is_not_frozen_silently() -> None:
         torch.export.export(loss, batch("gamma_cross_entropy"))
     with pytest.raises(Exception, match="`gamma` is a function of the step"):
         torch.onnx.export(loss.eval(), batch("gamma_cross_entropy"), dynamo=True, verbose=False)
+
+
+@pytest.mark.parametrize("name", lossfit.available_losses())
+def test_no_schedule_of_any_loss_is_frozen_silently(name: str) -> None:
+    loss, rows = build(name), batch(name)
+    accepted = {parameter.name for parameter in constructor(type(loss))}
+    for hyper in accepted & {*loss._hypers}:
+        value = getattr(loss, hyper)
+        if not isinstance(value, float):
+            continue
+        needed = {} if name != "sensitivity" else {"sensitivity": torch.ones_like}
+        scheduled = lossfit.make(name, **{hyper: lambda step, value=value: value}, **needed)
+        with pytest.raises(ValueError, match=f"`{hyper}` is a function of the step"):
+            torch.export.export(scheduled, rows)
+
+
+class Training(nn.Module):
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head, self.loss = head, lossfit.CrossEntropyLoss()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.head.loss(x, y, self.loss)
+
+
+def test_a_schedule_of_a_margin_is_not_frozen_silently() -> None:
+    rows = torch.randn(6, 8), torch.randint(5, (6,))
+    for head in (lossfit.CosineHead, lossfit.LinearHead):
+        torch.export.export(Training(head(8, 5, margin=lossfit.ArcMargin(0.2))), rows)
+        with pytest.raises(ValueError, match="`m` is a function of the step"):
+            torch.export.export(Training(head(8, 5, margin=lossfit.ArcMargin(lambda step: 0.2))), rows)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])

@@ -52,6 +52,18 @@ def test_what_is_declared_to_fail_does() -> None:
     assert not expected_failed_checks(LossfitMultiLabelClassifier())
 
 
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+@pytest.mark.parametrize("settings", [{"loss": "hinge"}, {"loss": "smooth_accuracy"}, {"hidden_layer_sizes": (16,)}])
+def test_a_weight_of_2_is_two_rows_also_where_there_is_more_than_one_way_down(settings: dict[str, object]) -> None:
+    x, y = load_iris(return_X_y=True)
+    weight = np.random.RandomState(0).randint(0, 3, len(y))
+    order = np.random.RandomState(1).permutation(weight.sum())
+    twice, labels = x.repeat(weight, 0)[order], y.repeat(weight)[order]
+    one = LossfitClassifier(**settings, random_state=0, max_iter=150).fit(x, y, sample_weight=weight)
+    two = LossfitClassifier(**settings, random_state=0, max_iter=150).fit(twice, labels)
+    np.testing.assert_array_equal(one.predict_proba(x), two.predict_proba(x))
+
+
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     x, y = load_digits(return_X_y=True)
@@ -493,6 +505,9 @@ BAD = [
     ({"calibrate": "temperature"}, TypeError, "Expected `calibrate` to be True or False"),
     ({"solver": "full_batch", "loss_params": {"floor": 0.1}}, ValueError, "its gradient is not that of its value"),
     ({"class_weight": "even"}, ValueError, "class_weight"),
+    ({"class_weight": {0: -1.0}}, ValueError, r"Expected `class_weight` of at least 0, .* but got \[-1.0, 1.0\]"),
+    ({"class_weight": {1: float("nan")}}, ValueError, "Expected `class_weight` of at least 0"),
+    ({"class_weight": {0: 0.0, 1: 0.0}}, ValueError, "Expected `class_weight` of at least 0, and some above it"),
 ]
 
 

@@ -239,6 +239,25 @@ def test_accumulated_batches_train_like_one(family: str, way: str, tmp_path: Pat
     assert difference(model, accumulated) < 1e-5
 
 
+def test_any_number_of_right_classes(tmp_path: Path) -> None:
+    settings = {**NO_DROPOUT["bert classes"], "problem_type": "multi_label_classification"}
+    draw = torch.Generator().manual_seed(0)
+    data = [{**row, "labels": torch.randint(2, (LABELS,), generator=draw).float()} for row in rows("bert classes")]
+
+    def run(loss: nn.Module | None, **sizes: object) -> list[float]:
+        model, args, seen = build("bert classes", **settings), arguments(tmp_path, **sizes), Losses()
+        function = None if loss is None else compute_loss_func(loss, model, args)
+        trainer = tf.Trainer(model, args, train_dataset=data, compute_loss_func=function, callbacks=[seen])
+        trainer.remove_callback(tf.PrinterCallback)
+        trainer.train()
+        return seen.seen
+
+    assert run(lossfit.BCELoss()) == pytest.approx(run(None), rel=1e-5)
+    whole = run(lossfit.ZLPRLoss())
+    parts = run(lossfit.ZLPRLoss(), per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert parts == pytest.approx(whole, rel=1e-5)
+
+
 def test_trainers_count_of_gpt2_is_used_as_it_is() -> None:
     # Trainer counts the labels at the first positions for GPT2LMHeadModel, which have no prediction.
     model, inputs = build("gpt2").eval(), batch("gpt2")
@@ -632,6 +651,14 @@ def wrong() -> Iterator[tuple[Callable[[], object], type[Exception], str]]:
         made = lambda several=several: build("bert classes", **several)  # noqa: E731
         yield lambda m=made: fuse(m(), LOSS), ValueError, f"one right class among several.*{problem}"
         yield lambda m=made: compute_loss_func(LOSS, m()), ValueError, f"one right class among several.*{problem}"
+    one = {"num_labels": LABELS, "problem_type": "single_label_classification"}
+    several = "any number of right classes.*single_label"
+    yield lambda: compute_loss_func(of_pairs, build("bert classes", **one)), ValueError, several
+    lists = lambda: compute_loss_func(of_pairs)({"logits": torch.zeros(2, 3)}, torch.ones(2, 3).long())  # noqa: E731
+    yield lists, ValueError, r"floating point with the shape of the scores, \(2, 3\), but got torch.int64"
+    yield lambda: compute_loss_func(of_pairs, shift=1), ValueError, "`shift` of 0.*1"
+    of_batches = lossfit.for_metric("macro_f1")
+    yield lambda: compute_loss_func(of_batches), TypeError, "a MultiLabelLoss, but got FBetaLoss"
     number = {"num_labels": 1}
     yield lambda: fuse(build("bert classes", **number), LOSS), ValueError, "one right class among several.*regression"
     yield lambda: compute_loss_func(LOSS), ValueError, "`shift` of 0 or 1, or a `model`.*None"

@@ -116,6 +116,12 @@ def test_gamma_cross_entropy_at_1_has_the_gradients_of_dft(plain: Any, tmp_path:
         torch.testing.assert_close(weights(trained), weights(dft), rtol=1e-5, atol=1e-7)
 
 
+def test_a_fused_model_takes_the_new_loss(plain: Any, tmp_path: Path) -> None:
+    steps, trained, _ = run(tmp_path, lossfit.CrossEntropyLoss(), model=fuse(model(), lossfit.FocalLoss()))
+    assert [s["loss"] for s in steps] == pytest.approx([s["loss"] for s in plain[0]], rel=1e-5)
+    torch.testing.assert_close(weights(trained), weights(plain[1]), rtol=1e-5, atol=1e-6)
+
+
 def test_with_lora(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     found = []

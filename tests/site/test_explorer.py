@@ -127,6 +127,13 @@ TRAINED = """([shape, rare, noise, hidden, steps, loss, what]) => {
 }"""
 
 
+def test_a_model_that_learnt_nothing_names_one_class(view: Any) -> None:
+    found = view.evaluate(
+        "(({rows, make, judge}) => judge(make(0, 3), rows('clouds', 100, 0.5, 0, 1)))(lossfitTraining)"
+    )
+    assert found["balanced"] == 0.5
+
+
 def test_what_it_says_of_its_samples(view: Any) -> None:
     page = " ".join((ROOT / "docs" / "explorer.md").read_text(encoding="utf-8").split())
     told = [(float(low), float(high)) for low, high in re.findall(r"(\d+) to (\d+)% for", page)]

@@ -25,5 +25,13 @@ def own(link: float) -> lossfit.SingleLabelLoss:
     return lossfit.LinkLoss(lambda d: torch.nn.functional.softplus(link - d))
 
 
+def on_scores(z: Tensor, labels: Tensor) -> Tensor:
+    return lossfit.make("focal", gamma=2.0)(z, labels)
+
+
+def by_metric(z: Tensor, labels: Tensor) -> Tensor:
+    return lossfit.for_metric("macro_f1")(lossfit.calibration.TemperatureScaling()(z), labels)
+
+
 head: torch.nn.Module = lossfit.CosineHead(128, 1000, scale=30.0, margin=lossfit.ArcMargin(0.5))
 names: list[str] = lossfit.available_losses("single_label")

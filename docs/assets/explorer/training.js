@@ -127,9 +127,10 @@ const lossfitTraining = (() => {
     const counts = {1: 0, [-1]: 0};
     let nats = 0;
     for (const row of data) {
-      const d = row.side * score(model, row.x, row.y);
+      const z = score(model, row.x, row.y);
+      const d = row.side * z;
       counts[row.side] += 1;
-      hits[row.side] += d > 0;
+      hits[row.side] += (z > 0 ? 1 : -1) === row.side;
       nats -= Math.log(Math.max(sigmoid(d), 1e-300)) / data.length;
     }
     const recalls = [1, -1].filter((side) => counts[side]).map((side) => hits[side] / counts[side]);

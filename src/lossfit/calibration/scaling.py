@@ -23,6 +23,8 @@ class Scaling(nn.Module):
     and have gradients. Logits of half precision are scaled in float32.
     """
 
+    __call__: Callable[..., Tensor]
+
     def forward(self, logits: Tensor) -> Tensor:
         """Calibrated logits, of the shape of ``logits``; their softmax is the calibrated probabilities."""
         rows.check_tensor("logits", logits)

@@ -11,10 +11,11 @@ from typing import Any
 if find_spec("trl") is None:
     raise ImportError("lossfit.integrations.trl needs an extra: pip install 'lossfit[trl]'.")
 
+from torch import nn
 from trl.trainer.sft_trainer import SFTTrainer as Base
 
 from lossfit.integrations.transformers import checks
-from lossfit.integrations.transformers.fuse import fuse
+from lossfit.integrations.transformers.fuse import fuse, fusion_of, unfuse
 from lossfit.losses.sequence import TokenLoss
 from lossfit.losses.single import SingleLabelLoss
 
@@ -52,6 +53,9 @@ class SFTTrainer(Base):
         for name in ("use_liger_kernel", "label_smoothing_factor"):
             if getattr(given, name, 0):
                 raise ValueError(f"Expected one loss, but got `{name}={getattr(given, name)}` beside `loss`.")
+        first = kwargs.get("model", args[0] if args else None)
+        if isinstance(first, nn.Module) and fusion_of(checks.base_of(first)) is not None:
+            unfuse(first)  # TRL puts its own forward there
         super().__init__(*args, **kwargs)
         model: Any = self.model
         settings: Any = self.args

@@ -70,12 +70,7 @@ class Loss(Tunable):
 
     def settings(self, shape: torch.Size) -> dict[str, float | Tensor]:
         """All hyper-parameters for rows of this shape."""
-        if self._schedules and torch.compiler.is_exporting():
-            name = next(iter(self._schedules))
-            raise ValueError(
-                f"Expected hyper-parameters that an export can hold, but `{name}` is a function of the step: "
-                f"export the loss with its number, {name}={getattr(self, name):g} at this step."
-            )
+        self._check_exported()
         return {name: self._hyper(name, shape) for name in self._hypers}
 
     def own(self, settings: dict[str, float | Tensor]) -> dict[str, float | Tensor]:

@@ -149,10 +149,15 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             kept, held = held_out.split(len(X), self.validation_fraction, rng, stratify)
         else:
             kept = np.arange(len(X))
-        self._start(X[kept], weight[kept], (X.shape[1], *hidden, outputs), rng)
-        weight = weight * class_weight
-        rows = self._rows(X[kept], y[kept], weight[kept])
-        validation = None if held is None else self._rows(X[held], y[held], weight[held])
+        self.loss_ = losses.find(self.loss, self.loss_params, self._kinds)
+        self.solver_ = self._choose_solver(len(kept))
+        own = weight[kept]
+        if self.solver_ == "full_batch":
+            kept, own = full_batch.once(X, y, kept, own)
+        self._start(X[kept], own, (X.shape[1], *hidden, outputs), rng)
+        of_class = np.broadcast_to(class_weight, len(X))
+        rows = self._rows(X[kept], y[kept], own * of_class[kept])
+        validation = None if held is None else self._rows(X[held], y[held], weight[held] * of_class[held])
         course = self._run(rows, validation, bool(hidden), rng)
         self.loss_curve_, self.n_iter_ = course.curve, max(len(course.curve), 1)
         self.validation_curve_ = course.validation_curve
@@ -166,7 +171,6 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return validation
 
     def _start(self, X: np.ndarray, weight: np.ndarray, sizes: tuple[int, ...], rng: np.random.RandomState) -> None:
-        self.loss_ = losses.find(self.loss, self.loss_params, self._kinds)
         self.network_ = Network(sizes, self.activation, rng)
         self._scaler = StandardScaler() if self.standardize else None
         self._scale(X, weight)
@@ -185,12 +189,15 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _objective(self) -> Objective:
         return Objective(self.loss_, self._logits, self.alpha)
 
-    def _run(self, rows: Rows, validation: Rows | None, hidden: bool, rng: np.random.RandomState) -> Course:
+    def _choose_solver(self, rows: int) -> str:
         reason = losses.why_stepwise(self.loss_)
         if self.solver == "full_batch" and reason is not None:
             raise ValueError(f"Expected `solver` to be 'mini_batch' for {self.loss_!r}, since {reason}.")
-        small = reason is None and len(rows.y) <= SMALL
-        self.solver_ = ("full_batch" if small else "mini_batch") if self.solver == "auto" else self.solver
+        if self.solver != "auto":
+            return self.solver
+        return "full_batch" if reason is None and rows <= SMALL else "mini_batch"
+
+    def _run(self, rows: Rows, validation: Rows | None, hidden: bool, rng: np.random.RandomState) -> Course:
         full = self.solver_ == "full_batch"
         tol = self.tol if self.tol is not None else 1e-9 if full and not hidden else 1e-4
         max_iter = self.max_iter if self.max_iter is not None else 1000 if full else 200
@@ -231,6 +238,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "network_"):
             self._scale(X, weight)
         else:
+            self.loss_ = losses.find(self.loss, self.loss_params, self._kinds)
             self._start(X, weight, (X.shape[1], *hidden, outputs), check_random_state(self.random_state))
             self.n_iter_, self.loss_curve_, self.validation_curve_, self.solver_ = 0, [], [], "mini_batch"
         value = mini_batch.one_pass(

@@ -46,3 +46,8 @@ def _is_size(value: object) -> bool:
 def two_classes(classes: np.ndarray) -> None:
     if len(classes) < 2:
         raise ValueError(f"Expected `y` with at least two classes, but got one class only: {classes.tolist()}.")
+
+
+def class_weights(weights: np.ndarray) -> None:
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise ValueError(f"Expected `class_weight` of at least 0, and some above it, but got {weights.tolist()}.")

@@ -126,6 +126,7 @@ class LossfitClassifier(Estimator):
         self.classes_, index = np.unique(y, return_inverse=True)
         checks.two_classes(self.classes_)
         of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
+        checks.class_weights(of_class)
         held = self._train(X, index, weight, self._outputs(), class_weight=of_class[index], stratify=index)
         self.scaling_ = None
         if self.calibrate and held is not None:
@@ -159,6 +160,7 @@ class LossfitClassifier(Estimator):
             raise ValueError(f"Expected `y` to hold some of the classes {self.classes_}, but got {new} too.")
         index = np.searchsorted(self.classes_, y)
         of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_)
+        checks.class_weights(of_class)
         return self._continue(X, index, weight, self._outputs(), of_class[index])
 
     def _read(

@@ -35,15 +35,12 @@ class LossfitMultiLabelClassifier(Estimator):
             thresholds that are best for it on held-out rows: one for each label, or one for all.
         calibrate: whether ``predict_proba`` divides the scores by one temperature that is fitted on the held-out rows,
             for all labels together.
-        loss_params, hidden_layer_sizes, activation, alpha, standardize, solver, max_iter, tol, learning_rate,
-            batch_size, early_stopping, validation_fraction, n_iter_no_change, random_state: see
-            :class:`LossfitClassifier`. Rows are held out without regard to their labels.
+        others: see :class:`LossfitClassifier`. Rows are held out without regard to their labels.
 
     Attributes:
         classes_: the numbers of the labels, or the classes.
         thresholds_: of each label (L,).
-        network_, coef_, intercept_, loss_, solver_, n_iter_, loss_curve_, validation_curve_, scaling_, n_features_in_,
-            feature_names_in_: see :class:`LossfitClassifier`. There is one score for each label.
+        others: see :class:`LossfitClassifier`. There is one score for each label.
 
     Raises:
         TypeError, ValueError: when it is fitted, naming the argument, what was expected and what came.

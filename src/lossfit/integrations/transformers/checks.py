@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from lossfit.losses.base import Loss
 from lossfit.losses.sequence import TokenLoss
 from lossfit.losses.single import SingleLabelLoss
 
@@ -21,10 +22,11 @@ IGNORED = -100
 AnyLoss = TypeVar("AnyLoss", bound=nn.Module)
 
 
-def check_loss(loss: SingleLabelLoss | TokenLoss) -> None:
+def check_loss(loss: nn.Module, kinds: tuple[type[Loss], ...] = (SingleLabelLoss, TokenLoss)) -> None:
     """Raise unless the loss counts as Trainer counts."""
-    if not isinstance(loss, SingleLabelLoss | TokenLoss):
-        raise TypeError(f"Expected `loss` to be a SingleLabelLoss or a TokenLoss, but got {type(loss).__name__}.")
+    if not isinstance(loss, kinds):
+        named = " or ".join(f"a {kind.__name__}" for kind in kinds)
+        raise TypeError(f"Expected `loss` to be {named}, but got {type(loss).__name__}.")
     if loss.reduction != "mean":
         raise ValueError(f"Expected `loss` with reduction='mean', but got {loss.reduction!r}.")
     if isinstance(loss, TokenLoss) and loss.normalise != "token":
@@ -32,7 +34,7 @@ def check_loss(loss: SingleLabelLoss | TokenLoss) -> None:
             f"Expected `loss` with normalise='token', since Trainer counts the tokens of a step and not its "
             f"sequences, but got {loss.normalise!r}."
         )
-    inner = of_rows(loss)
+    inner = of_rows(loss) if isinstance(loss, SingleLabelLoss | TokenLoss) else loss
     if inner.ignore_index != IGNORED:
         raise ValueError(
             f"Expected `loss` with ignore_index={IGNORED}, which Trainer counts by, but got {inner.ignore_index}."
@@ -69,12 +71,15 @@ def shift_of(model: PreTrainedModel) -> int:
     return int(kind is None or LOSS_MAPPING.get(kind) is ForCausalLMLoss)
 
 
-def check_problem(model: PreTrainedModel) -> None:
-    """Raise unless labels are one of several classes."""
+def check_problem(model: PreTrainedModel, several: bool = False) -> None:
+    """Raise unless labels are one of several classes, or any number of them."""
     problem = getattr(model.config, "problem_type", None)
     if problem is None and "Classification" in type(model).__name__ and model.config.num_labels == 1:
         problem = "regression"  # as the models take it
-    if problem in ("regression", "multi_label_classification"):
+    if several:
+        if problem in ("regression", "single_label_classification"):
+            raise ValueError(f"Expected `model` with any number of right classes, but its problem_type is {problem!r}.")
+    elif problem in ("regression", "multi_label_classification"):
         raise ValueError(f"Expected `model` with one right class among several, but its problem_type is {problem!r}.")
 
 

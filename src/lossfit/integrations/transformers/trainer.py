@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from lossfit.integrations.transformers import checks
+from lossfit.losses.multilabel import MultiLabelLoss
 from lossfit.losses.sequence import TokenLoss
 from lossfit.losses.single import SingleLabelLoss
 
@@ -22,7 +23,7 @@ class ComputeLoss(Protocol):
 
 
 def compute_loss_func(
-    loss: SingleLabelLoss | TokenLoss,
+    loss: SingleLabelLoss | TokenLoss | MultiLabelLoss,
     model: nn.Module | None = None,
     args: TrainingArguments | None = None,
     *,
@@ -37,7 +38,9 @@ def compute_loss_func(
 
     Args:
         loss: a single-label loss or a ``TokenLoss`` over tokens, with reduction "mean" and ignore_index -100. Class
-            weights enter the sum, and not ``num_items_in_batch``. They move to the device of the scores.
+            weights enter the sum, and not ``num_items_in_batch``. They move to the device of the scores. Or a
+            multi-label loss, for a classifier with ``problem_type="multi_label_classification"`` and labels (N, L) of
+            floating point; Trainer counts labels, so its rows are divided by ``num_items_in_batch / L``.
         model: the model to train, also wrapped by peft. It tells whether targets are those of the next position.
         args: the training arguments, to refuse a ``label_smoothing_factor``, which Trainer would leave out in silence.
         shift: in place of ``model``: 1 where targets are those of the next position, as for causal language models, 0
@@ -55,7 +58,8 @@ def compute_loss_func(
         >>> compute_loss_func(loss, shift=0)({"logits": torch.zeros(2, 3)}, torch.tensor([0, -100]))
         tensor(1.0181)
     """
-    checks.check_loss(loss)
+    checks.check_loss(loss, (SingleLabelLoss, TokenLoss, MultiLabelLoss))
+    several = isinstance(loss, MultiLabelLoss)
     if args is not None and args.label_smoothing_factor:
         raise ValueError(
             f"Expected `args.label_smoothing_factor` of 0, since Trainer leaves it out beside a `compute_loss_func`, "
@@ -63,21 +67,23 @@ def compute_loss_func(
         )
     if model is not None:
         base = checks.base_of(model)
-        checks.check_problem(base)
-        shift = checks.shift_of(base) if shift is None else shift
-    if shift not in (0, 1):
+        checks.check_problem(base, several)
+        shift = checks.shift_of(base) if shift is None and not several else shift
+    if shift not in ((0, None) if several else (0, 1)):
         raise ValueError(f"Expected `shift` of 0 or 1, or a `model` that tells it, but got {shift!r}.")
 
     def compute(outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        _check(logits, labels)
+        _check(logits, labels, several)
         assert labels is not None
         labels = labels.to(logits.device)
         if shift and logits.ndim == 3:  # the scores stay where they are
             labels = nn.functional.pad(labels[..., 1:], (0, 1), value=checks.IGNORED)
         items = denominator(num_items_in_batch, logits.device)
         here = checks.on_device(loss, logits.device)
-        if not isinstance(here, TokenLoss):
+        if several and items is not None:
+            items = items / logits.shape[1]
+        elif isinstance(here, SingleLabelLoss):
             logits, labels = logits.flatten(0, -2), labels.flatten()
         found: Tensor = here(logits, labels, denominator=items)
         return found
@@ -92,12 +98,18 @@ def denominator(items: Tensor | int | None, device: torch.device) -> Tensor | in
     return None if items is None else max(items, 1)
 
 
-def _check(logits: Any, labels: Tensor | None) -> None:
+def _check(logits: Any, labels: Tensor | None, several: bool) -> None:
     if not isinstance(logits, Tensor):
         raise TypeError(f"Expected scores in the outputs as a tensor `logits`, but got {type(logits).__name__}.")
     if labels is None:
         raise ValueError("Expected `labels` in the batch, but got None.")
-    if logits.ndim < 2 or labels.shape != logits.shape[:-1] or labels.is_floating_point():
+    if several:
+        if logits.ndim != 2 or labels.shape != logits.shape or not labels.is_floating_point():
+            raise ValueError(
+                f"Expected `labels` of floating point with the shape of the scores, {tuple(logits.shape)}, but got "
+                f"{labels.dtype} of shape {tuple(labels.shape)}."
+            )
+    elif logits.ndim < 2 or labels.shape != logits.shape[:-1] or labels.is_floating_point():
         raise ValueError(
             f"Expected `labels` of class indices of shape {tuple(logits.shape[:-1])} for scores of shape "
             f"{tuple(logits.shape)}, but got {labels.dtype} of shape {tuple(labels.shape)}."
