@@ -70,7 +70,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (("tweet",), "one of tweets, yeast or a .csv, .parquet or .npz file, a folder of images"),
+            (("tweet",), "one of tweets, yeast or a .csv, .tsv, .parquet or .npz file, a folder of images"),
             (("missing.csv", "--target", "y"), "There is no file 'missing.csv'"),
             (("t.csv",), "Name the column with the classes by --target. The columns are: age, city, note, churned."),
             (("t.csv", "--target", "churn"), "there is no column 'churn'. The columns are: age, city, note, churned."),

@@ -247,6 +247,7 @@ def test_csv_files_that_are_none(content: str | bytes, message: str, write: Call
         CSV.rstrip(),
         CSV.replace("y", '"y"'),
         CSV.replace(",", ";"),
+        CSV.replace(",", ";").replace(".", ","),
         CSV.replace(",", "\t"),
         CSV.replace(",", ";").replace("word", '"a, word"'),
         CSV.replace("word", "a;word"),
@@ -257,6 +258,18 @@ def test_csv_files_of_other_hands(content: str, write: Callable[..., str]) -> No
     assert found.classes == ["a", "b"]
     assert found.numeric.columns == ["x"]
     assert found.rows == 3
+
+
+def test_a_decimal_comma_is_one_where_all_of_a_column_are_numbers(write: Callable[..., str]) -> None:
+    path = Path(write("x;z;u;y\n1,5;1,5;;a\n-2;1,5 m;;b\n3,25e2;7;;b\n"))
+    assert read_file(path)["x"].to_list() == [1.5, -2, 325]
+    assert read_file(path).dtypes == [pl.Float64, pl.String, pl.String, pl.String]
+    assert read_file(path, ["x"])["x"].to_list() == ["1,5", "-2", "3,25e2"]
+
+
+@pytest.mark.parametrize("name", ["a.CSV", "a.tsv", "a.TSV"])
+def test_suffixes(name: str, write: Callable[..., str]) -> None:
+    assert load(write(CSV.replace(",", "\t"), name), "y").rows == 3
 
 
 def test_names_of_columns_may_hold_quotes(tmp_path: Path) -> None:

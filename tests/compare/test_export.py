@@ -169,7 +169,7 @@ def test_new_rows_that_cannot_be_read(compared: Path, change: Callable[[pl.DataF
     ("arguments", "told"),
     [
         (("out", "none.csv"), "There is no file or folder 'none.csv'"),
-        (("out", "t.txt"), "Expected rows in a .csv, .parquet or .npz file"),
+        (("out", "t.txt"), "Expected rows in a .csv, .tsv, .parquet or .npz file"),
         (("out", "t.csv", "--keep", "nr"), "--keep: there is no column 'nr'. The columns are: id, age"),
         (("out", "t.csv", "--out", "p.txt"), "--out to end in .csv or .parquet, but got 'p.txt'"),
         (("out", "t.csv", "--out", "t.csv"), "The output 't.csv' is the input"),

@@ -32,8 +32,8 @@ def compare(
     source: Annotated[
         str,
         typer.Argument(
-            help="tweets or yeast (bundled); a .csv, .parquet or .npz (X, y) file; a folder of images with a folder "
-            "for each class; or a folder that Hugging Face's datasets saved."
+            help="tweets or yeast (bundled); a .csv, .tsv, .parquet or .npz (X, y) file; a folder of images with a "
+            "folder for each class; or a folder that Hugging Face's datasets saved."
         ),
     ],
     target: Annotated[

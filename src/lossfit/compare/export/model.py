@@ -102,8 +102,8 @@ class Model:
         its score: above one half it is predicted.
 
         Args:
-            source: a .csv, .parquet or .npz file, an image or a folder of images; or a table (of Polars, of pandas, or
-                a dict of lists), or an array (N, features).
+            source: a .csv, .tsv, .parquet or .npz file, an image or a folder of images; or a table (of Polars, of
+                pandas, or a dict of lists), or an array (N, features).
             keep: columns to pass on, before the others.
             impute: whether missing values are filled in; if not given, as in the comparison.
 

@@ -172,9 +172,9 @@ class Reading:
             return saved.read(path, size)
         if path.is_dir() or path.suffix.lower() in folders.SUFFIXES:
             return self._pictures(path)
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             return arrays.read(path, labelled=False)
-        if path.suffix not in (".csv", ".parquet"):
+        if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
             raise InputError(f"Expected rows in {KINDS}, or an image, but got {str(path)!r}.")
         strings = [name for name, dtype in self.dtypes.items() if _is_string(dtype)]
         return Raw(tables.read_file(path, [*strings, *self.text]), "")

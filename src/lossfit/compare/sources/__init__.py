@@ -9,7 +9,8 @@ from lossfit.compare.sources import arrays, bundled, folders, saved, tables
 from lossfit.compare.sources.raw import Raw
 
 KINDS = (
-    "a .csv, .parquet or .npz file, a folder of images with a folder for each class, or a saved Hugging Face dataset"
+    "a .csv, .tsv, .parquet or .npz file, a folder of images with a folder for each class, "
+    "or a saved Hugging Face dataset"
 )
 
 
@@ -25,9 +26,9 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
     """
     if path.is_dir():
         return saved.read(path, size) if saved.is_saved(path) else folders.read(path, size)
-    if path.suffix not in (".csv", ".parquet", ".npz"):
+    if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".npz"):
         names = ", ".join(bundled.BUNDLED)
         raise InputError(f"Expected SOURCE to be one of {names} or {KINDS}, but got {str(path)!r}.")
     if not path.is_file():
         raise InputError(f"There is no file {str(path)!r}.")
-    return arrays.read(path) if path.suffix == ".npz" else tables.read(path)
+    return arrays.read(path) if path.suffix.lower() == ".npz" else tables.read(path)

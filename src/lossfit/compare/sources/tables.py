@@ -1,4 +1,4 @@
-"""Tables in .csv and .parquet files."""
+"""Tables in .csv, .tsv and .parquet files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from lossfit.compare.sources.raw import Raw, digest
 MISSING = ["NA", "N/A", "n/a", "<NA>", "NaN", "nan", "null", "NULL"]
 """What stands for a missing value in a .csv file, besides nothing."""
 
+_DECIMAL_COMMA = r"^[+-]?\d+(,\d+)?([eE][+-]?\d+)?$"
+
 
 def read(path: Path) -> Raw:
     return Raw(read_file(path), digest(path.read_bytes()))
 
 
 def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
-    """The table in a .csv or .parquet file.
+    """The table in a .csv, .tsv or .parquet file.
 
     Args:
         path: the file.
@@ -33,7 +35,7 @@ def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
     if path.stat().st_size == 0:
         raise InputError(f"The file {str(path)!r} is empty.")
     try:
-        if path.suffix == ".csv":
+        if path.suffix.lower() != ".parquet":
             separator = _separator(path)
             # Polars leaves quotes in the names of columns as they are in the file, doubled.
             names = {name.replace('"', '""'): name for name in _header(path, separator)}
@@ -41,6 +43,7 @@ def read_file(path: Path, strings: Collection[str] = ()) -> pl.DataFrame:
             frame = pl.read_csv(
                 path, separator=separator, infer_schema_length=None, null_values=MISSING, schema_overrides=types
             ).rename(names, strict=False)
+            frame = _with_points(frame, strings) if separator == ";" else frame
         else:
             frame = pl.read_parquet(path)
     except InputError:
@@ -58,6 +61,13 @@ def _separator(path: Path) -> str:
         line = next((line for line in file if line.strip()), "")
     bare = re.sub('"[^"]*"', "", line)
     return next((mark for mark in ",;\t" if mark in bare), ",")
+
+
+def _with_points(frame: pl.DataFrame, strings: Collection[str]) -> pl.DataFrame:
+    """Numbers with a decimal comma, as spreadsheets write them between semicolons."""
+    text = [column for column in frame if column.dtype == pl.String and column.name not in strings]
+    wanted = [column for column in text if column.str.contains(_DECIMAL_COMMA).all() and column.count()]
+    return frame.with_columns(column.str.replace(",", ".", literal=True).cast(pl.Float64) for column in wanted)
 
 
 def _header(path: Path, separator: str) -> list[str]:
