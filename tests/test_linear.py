@@ -321,6 +321,17 @@ def test_heads(head: lossfit.CosineHead, loss: lossfit.SingleLabelLoss) -> None:
     close(gradients(head.loss(x, target, loss, backend="chunked"), of), expected, loss.name)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_head_of_another_type_than_its_features(dtype: torch.dtype) -> None:
+    head, (x, _, _, target) = lossfit.LinearHead(D, C).to(dtype), layer(torch.float32)
+    of = [x, *head.parameters()]
+    expected = gradients(head.loss(x, target, backend="dense"), of)
+    found = gradients(head.loss(x, target, backend="chunked"), of)
+    assert found[0].dtype == expected[0].dtype
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, b)
+
+
 @pytest.mark.parametrize("name", lossfit.available_losses("multi_label"))
 def test_multi_label_losses(name: str) -> None:
     x, weight, bias, _ = layer()

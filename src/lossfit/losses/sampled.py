@@ -178,7 +178,10 @@ class SampledSoftmaxLoss(OuterLoss):
         denominator: float | Tensor | None,
     ) -> Tensor:
         dtype = gaps.accumulation_dtype(own)
-        corrected = rivals.to(dtype) - log_q.to(dtype)
+        temperature = self.loss.settings(own.shape)["temperature"]  # the correction is divided by it with the scores
+        if isinstance(temperature, Tensor) and temperature.ndim:
+            temperature = temperature.unsqueeze(1)
+        corrected = rivals.to(dtype) - temperature * log_q.to(dtype)
         if hits is not None:
             corrected = corrected.masked_fill(hits, -torch.inf)
         scores = torch.cat([own.unsqueeze(1).to(dtype), corrected], 1)
