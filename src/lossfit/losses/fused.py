@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -51,14 +52,16 @@ class Options(NamedTuple):
 
     def check(self, probabilities: bool) -> None:
         inputs.check_choice("backend", self.backend, BACKENDS)
+        if not isinstance(self.extras, list | tuple):
+            raise TypeError(f"Expected `extras` to be a tuple or list of names, but got {self.extras!r}.")
         for name in self.extras:
             inputs.check_choice("extras", name, EXTRAS)
             if probabilities and name in ("log_prob", "hit"):
                 raise ValueError(f"Expected `extras` without {name!r} where targets are probabilities.")
-        if self.softcap is not None and not self.softcap > 0:
-            raise ValueError(f"Expected `softcap` to be positive, but got {self.softcap}.")
-        if not self.z_loss >= 0:
-            raise ValueError(f"Expected `z_loss` of at least 0, but got {self.z_loss}.")
+        if self.softcap is not None and not 0 < inputs.number("softcap", self.softcap) < math.inf:
+            raise ValueError(f"Expected `softcap` to be positive and finite, but got {self.softcap}.")
+        if not 0 <= inputs.number("z_loss", self.z_loss) < math.inf:
+            raise ValueError(f"Expected `z_loss` of at least 0 and finite, but got {self.z_loss}.")
 
 
 class Margined(NamedTuple):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lossfit import gaps, inputs
+from lossfit import gaps, inputs, shards
 from lossfit.autograd import readable
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.losses.base import Loss
@@ -338,6 +338,7 @@ def _check_head(
     x: Tensor, weight: Tensor, target: Tensor, samples: Tensor, bias: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor | None]:
     """The targets, 0 where they are ignored, and which are not."""
+    shards.refuse(x=x, weight=weight, target=target, samples=samples, bias=bias)
     for name, value in (("x", x), ("weight", weight)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {_kind(value)}.")
