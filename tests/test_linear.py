@@ -124,6 +124,24 @@ def test_learnt_numbers_rows_and_weights(reduction: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["chunked", "triton"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", ["cross_entropy", "exact"])
+def test_learnt_targets_priors_and_class_weights(name: str, reduction: str, backend: str) -> None:
+    x, weight, _, target = layer(backend=backend)
+    per_class = torch.linspace(0.5, 2, C, dtype=torch.float64, device=x.device).requires_grad_()
+    soft = torch.rand(len(x), C, dtype=torch.float64, device=x.device).requires_grad_()
+    ways = [
+        (lossfit.make(name, weight=per_class, label_smoothing=0.1, reduction=reduction), target, per_class),
+        (lossfit.make(name, class_prior=per_class, reduction=reduction), target, per_class),
+        (lossfit.make(name, reduction=reduction), soft, soft),
+    ]
+    for loss, labels, learnt in ways:
+        of = [x, weight, learnt]
+        expected = gradients(loss(x @ weight.T, labels), of)
+        close(gradients(loss.linear(x, weight, labels, backend=backend), of), expected, name)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
 def test_what_a_users_link_holds_gets_its_gradient(backend: str) -> None:
     x, weight, _, target = layer(backend=backend)
     net = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).to(x)

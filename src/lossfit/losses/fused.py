@@ -111,6 +111,8 @@ def evaluate(
             shared = {n: batch.shard.shared(v) if isinstance(v, Tensor) else v for n, v in shared.items()}
         return margin.function(own, batch.target[at], shared)
 
+    held = (loss.weight, loss.class_prior, batch.target)  # mostly without a gradient
+    learnt = any(value is not None and value.requires_grad for value in held)
     job = Job(
         results,
         batch,
@@ -119,8 +121,8 @@ def evaluate(
         margin=None if margin is None else margined,
         weighing=None if weighing.reduction == "none" else weighing,
         graded=(True, *(False for _ in options.extras)),
-        closed=loss.closed,
-        form=_form(of_gap, loss, batch, numbers, options),
+        closed=loss.closed and not learnt,
+        form=None if learnt else _form(of_gap, loss, batch, numbers, options),
         plan=rows.plan(options.backend, options.memory, options.skip_blocks),
     )
     value, *extras = chunked.run(job, rows.layer)
