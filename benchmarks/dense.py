@@ -94,7 +94,7 @@ def ratios(
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    low, _, high = statistics.quantiles(values, n=4)
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     found = {"median": statistics.median(values), "low": low, "high": high}
     return {name: round(value, 3) for name, value in found.items()}
 

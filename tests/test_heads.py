@@ -227,6 +227,47 @@ class TestEveryLoss:
             head(ArcMargin()).loss(x, q)
 
 
+class TestLeadingShapes:
+    @pytest.mark.parametrize("layer", [head(ArcMargin(0.3)), LinearHead(D, C, margin=AngularMargin(2.0)).double()])
+    @pytest.mark.parametrize("backend", ["auto", "dense", "chunked"])
+    def test_rows_may_have_any(self, layer: lossfit.CosineHead, backend: str) -> None:
+        x, target = features(2, 3, D).requires_grad_(), torch.tensor([[0, 3, -100], [5, 3, 1]])
+        loss, weight = lossfit.FocalLoss(reduction="none"), torch.rand(2, 3).double()
+        found = layer.loss(x, target, loss, sample_weight=weight, backend=backend)
+        expected = layer.loss(x.flatten(0, 1), target.flatten(), loss, sample_weight=weight.flatten())
+        assert_close(found, expected.view(2, 3))
+        of = [x, *layer.parameters()]
+        assert_close(torch.autograd.grad(found.sum(), of), torch.autograd.grad(expected.sum(), of))
+        alone = layer.loss(x[0, 1], target[0, 1], lossfit.FocalLoss(), backend=backend)
+        assert_close(alone, layer.loss(x[0, 1:2], target[0, 1:2], lossfit.FocalLoss()))
+
+
+class TestSampledRivals:
+    """On one process; tests/distributed has those of several."""
+
+    @pytest.mark.parametrize("temperature", [1.0, 2.0])
+    @pytest.mark.parametrize("sub_centers", [1, 2])
+    def test_the_sum_over_rivals_is_that_of_all_on_average(self, sub_centers: int, temperature: float) -> None:
+        layer = CosineHead(D, 61, 4.0, sub_centers=sub_centers, sample_rate=0.3).double()
+        x, target = features(3, D), torch.tensor([0, 5, 60])
+        loss = lossfit.CrossEntropyLoss(reduction="none", temperature=temperature)
+        with torch.no_grad():
+            # exp(loss) - 1 is the rivals' sum over the target's exponential.
+            sums = torch.stack([layer.loss(x, target, loss).expm1().sum() for _ in range(500)])
+            true = layer.eval().loss(x, target, loss).expm1().sum()
+        assert (sums.mean() - true).abs() < 4 * sums.std() / math.sqrt(len(sums))
+        assert sums.std() / math.sqrt(len(sums)) < 0.05 * true
+
+    def test_all_drawn_are_all(self) -> None:
+        x, target = features(), labels()
+        layer = head(ArcMargin(0.3), sub_centers=3, sample_rate=1 - 1e-9)
+        losses = layer.loss(x, target), layer.eval().loss(x, target)
+        assert_close(*losses)
+        found, expected = (torch.autograd.grad(value, layer.weight)[0] for value in losses)
+        assert found.is_sparse
+        assert_close(found.to_dense(), expected)
+
+
 class _Loss(nn.Module):
     def __init__(self, head: nn.Module, loss: lossfit.Loss, target: Tensor) -> None:
         super().__init__()
@@ -516,7 +557,22 @@ def _same(layer: CosineHead, scale: float) -> CosineHead:
         (lambda: head()(features(N, 3)), ValueError, r"`x` of shape \(..., 4\), but got \(5, 3\)"),
         (lambda: head()([[1.0]]), TypeError, "`x` to be a torch.Tensor, but got list"),
         (lambda: head()(labels()), TypeError, "`x` to hold floating-point features, but got torch.int64"),
-        (lambda: head().loss(features(D), labels()), ValueError, r"`x` of shape \(N, 4\), but got \(4,\)"),
+        (lambda: head().loss(features(D), labels()), ValueError, r"`target` of shape \(\).*but got \(5,\)"),
+        (lambda: head().scores(features(D), labels()), ValueError, r"`x` of shape \(N, 4\), but got \(4,\)"),
+        (lambda: head().loss(None, labels()), TypeError, "`x` to be a torch.Tensor, but got NoneType"),
+        (
+            lambda: head(sample_rate=0.5).loss(features(), features(N, C)),
+            TypeError,
+            "`target` to hold class indices.*but got torch.float64",
+        ),
+        (lambda: head(sample_rate=0.5).loss(features(), None), TypeError, "`target` to hold class indices.*NoneType"),
+        (
+            lambda: head(sample_rate=0.5).loss(
+                features(), labels(), lossfit.CrossEntropyLoss(temperature=torch.tensor(2.0))
+            ),
+            ValueError,
+            "`loss` with a number as `temperature` where `sample_rate` is below 1",
+        ),
         (lambda: head().loss(features(), labels()[:3]), ValueError, r"`target` of shape \(5,\).*but got \(3,\)"),
         (lambda: head(ArcMargin()).loss(features(), labels() + 1), IndexError, r"class indices in \[0, 6\).*but got 6"),
         (lambda: head().loss(features(), labels(), nn.CrossEntropyLoss()), TypeError, "a single-label loss of lossfit"),

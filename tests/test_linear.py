@@ -124,6 +124,24 @@ def test_learnt_numbers_rows_and_weights(reduction: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["chunked", "triton"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", ["cross_entropy", "exact"])
+def test_learnt_targets_priors_and_class_weights(name: str, reduction: str, backend: str) -> None:
+    x, weight, _, target = layer(backend=backend)
+    per_class = torch.linspace(0.5, 2, C, dtype=torch.float64, device=x.device).requires_grad_()
+    soft = torch.rand(len(x), C, dtype=torch.float64, device=x.device).requires_grad_()
+    ways = [
+        (lossfit.make(name, weight=per_class, label_smoothing=0.1, reduction=reduction), target, per_class),
+        (lossfit.make(name, class_prior=per_class, reduction=reduction), target, per_class),
+        (lossfit.make(name, reduction=reduction), soft, soft),
+    ]
+    for loss, labels, learnt in ways:
+        of = [x, weight, learnt]
+        expected = gradients(loss(x @ weight.T, labels), of)
+        close(gradients(loss.linear(x, weight, labels, backend=backend), of), expected, name)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
 def test_what_a_users_link_holds_gets_its_gradient(backend: str) -> None:
     x, weight, _, target = layer(backend=backend)
     net = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)).to(x)
@@ -235,13 +253,14 @@ def test_an_explicit_denominator() -> None:
     close([sum(parts)], [whole])
 
 
+@pytest.mark.parametrize(("rows", "width", "spread"), [(256, 64, 0.3), (1024, 32, 0.1)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_exact_as_without_chunks(dtype: torch.dtype) -> None:
+def test_half_precision_is_as_exact_as_without_chunks(dtype: torch.dtype, rows: int, width: int, spread: float) -> None:
     """Against float32 truth, the error is at most 1.1 times that of cross-entropy on half-precision scores."""
     generator = torch.Generator().manual_seed(3)
-    rows, width, classes = 256, 64, 300
+    classes = 300
     x = torch.randn(rows, width, generator=generator).to(dtype).requires_grad_()
-    weight = (0.3 * torch.randn(classes, width, generator=generator)).to(dtype).requires_grad_()
+    weight = (spread * torch.randn(classes, width, generator=generator)).to(dtype).requires_grad_()
     target = torch.randint(classes, (rows,), generator=generator)
     truth = [t.detach().double().requires_grad_() for t in (x, weight)]
     F.cross_entropy(truth[0] @ truth[1].T, target).backward()
@@ -321,6 +340,17 @@ def test_heads(head: lossfit.CosineHead, loss: lossfit.SingleLabelLoss) -> None:
     close(gradients(head.loss(x, target, loss, backend="chunked"), of), expected, loss.name)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_head_of_another_type_than_its_features(dtype: torch.dtype) -> None:
+    head, (x, _, _, target) = lossfit.LinearHead(D, C).to(dtype), layer(torch.float32)
+    of = [x, *head.parameters()]
+    expected = gradients(head.loss(x, target, backend="dense"), of)
+    found = gradients(head.loss(x, target, backend="chunked"), of)
+    assert found[0].dtype == expected[0].dtype
+    for a, b in zip(found, expected, strict=True):
+        assert_close(a, b)
+
+
 @pytest.mark.parametrize("name", lossfit.available_losses("multi_label"))
 def test_multi_label_losses(name: str) -> None:
     x, weight, bias, _ = layer()
@@ -350,6 +380,37 @@ def test_distillation(alpha: float, reduction: str) -> None:
     for backend in ("chunked", "dense"):
         found = loss.linear(x, weight, teacher_x, teacher_weight, target, bias, sample_weight=mass, backend=backend)
         close(gradients(found, [x, weight, bias]), expected)
+
+
+def test_distillation_of_later_targets() -> None:
+    x, weight, _, target = layer(rows=24)
+    x, target = x.view(4, 6, D), target.view(4, 6)
+    teacher_x, teacher_weight = torch.randn(4, 6, 3, dtype=torch.float64), torch.randn(C, 3, dtype=torch.float64)
+    target[1, 3] = -100
+    mass, loss = torch.rand(4, 6, dtype=torch.float64), lossfit.DistillationLoss(3.0, 0.4)
+    rows = [t.flatten(0, 1) for t in (x[:, :-1], teacher_x[:, :-1], target[:, 1:], mass[:, 1:])]
+    expected = loss(rows[0] @ weight.T, rows[1] @ teacher_weight.T, rows[2], sample_weight=rows[3])
+    found = loss.linear(x, weight, teacher_x, teacher_weight, target, sample_weight=mass, backend="chunked", shift=1)
+    close(gradients(found, [x, weight]), gradients(expected, [x, weight]))
+
+
+def test_distillation_under_autocast() -> None:
+    """Features come in half precision then, and the weights of both models stay as they are."""
+    x, weight, bias, target = layer(torch.float32)
+    teacher_x, teacher_weight = torch.randn(N, 3), torch.randn(C, 3)
+    loss = lossfit.DistillationLoss()
+    expected = loss(x @ weight.T + bias, teacher_x @ teacher_weight.T, target)
+    for backend in ("chunked", "dense"):
+        with torch.autocast("cpu", torch.bfloat16):
+            halves = x.bfloat16(), teacher_x.bfloat16()
+            found = loss.linear(halves[0], weight, halves[1], teacher_weight, target, bias, backend=backend)
+        assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
+def test_a_list_of_no_classes() -> None:
+    x, weight, bias, target = layer()
+    none, loss = target.new_zeros(N, 0), lossfit.ZLPRLoss()
+    close([loss.linear(x, weight, none, bias, backend="chunked")], [loss(x @ weight.T + bias, none)])
 
 
 def test_info_nce_does_not_make_its_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,8 +445,17 @@ X, WEIGHT, BIAS, TARGET = (t.detach() for t in layer())
         ),
         ({"x": X[0], "target": TARGET[0], "shift": 1}, ValueError, r"`x` \(..., T, D\) and `target` \(..., T\)"),
         ({"shift": -1}, ValueError, "`shift` to be a whole number of at least 0"),
+        ({"shift": True}, ValueError, "`shift` to be a whole number of at least 0"),
         ({"softcap": 0.0}, ValueError, "`softcap` to be positive"),
+        ({"softcap": float("inf")}, ValueError, "`softcap` to be positive and finite, but got inf"),
+        ({"softcap": "30"}, TypeError, "`softcap` to be a number, but got str"),
         ({"z_loss": -1.0}, ValueError, "`z_loss` of at least 0"),
+        ({"z_loss": None}, TypeError, "`z_loss` to be a number, but got NoneType"),
+        ({"denominator": "3"}, TypeError, "`denominator` to be a number, but got str"),
+        ({"denominator": torch.ones(2)}, ValueError, r"`denominator` to be one number, but got shape \(2,\)"),
+        ({"weight": WEIGHT[:0]}, ValueError, r"`weight` of shape \(C, D\) with C of at least 1, but got \(0, 5\)"),
+        ({"target": TARGET.double()}, TypeError, r"`target` of shape \(11,\) to hold integer class indices, but got"),
+        ({"extras": "hit"}, TypeError, "`extras` to be a tuple or list of names, but got 'hit'"),
         ({"extras": ("prob",)}, ValueError, "`extras` to be one of .*Did you mean 'log_prob'"),
         ({"target": torch.rand(N, C), "extras": ("hit",)}, ValueError, "without 'hit' where targets are prob"),
         ({"sample_weight": torch.ones(3)}, ValueError, r"`sample_weight` of shape \(11,\)"),
@@ -395,3 +465,27 @@ def test_bad_input(arguments: dict[str, object], error: type[Exception], message
     given = {"x": X, "weight": WEIGHT, "target": TARGET, "bias": BIAS, **arguments}
     with pytest.raises(error, match=message):
         lossfit.CrossEntropyLoss().linear(**given)
+
+
+TEACHER = torch.zeros(N, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"backend": "cuda"},
+            ValueError,
+            "`backend` to be one of 'auto', 'dense', 'chunked', 'triton', but got 'cuda'",
+        ),
+        ({"x": [1.0], "target": None}, TypeError, "`x` to be a torch.Tensor, but got list"),
+        ({"teacher_x": TEACHER[:4]}, ValueError, r"`teacher_x` of shape \(11, 'E'\), but got \(4, 3\)"),
+        ({"teacher_x": TEACHER.float()}, TypeError, "`teacher_weight` of the type of `teacher_x`, torch.float32"),
+        ({"teacher_weight": TEACHER[:C].to("meta")}, ValueError, "`teacher_weight` on the device of `x`, cpu"),
+        ({"teacher_bias": [0.0] * C}, TypeError, "`teacher_bias` to be a floating-point tensor, but got list"),
+    ],
+)
+def test_bad_input_of_distillation(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    given = {"x": X, "weight": WEIGHT, "teacher_x": TEACHER, "teacher_weight": TEACHER[:C], "target": TARGET}
+    with pytest.raises(error, match=message):
+        lossfit.DistillationLoss(alpha=1.0).linear(**{**given, **arguments})

@@ -82,6 +82,19 @@ class TestSampledSoftmax:
         same_for_all = many_draws(loss, z, target, 12, 3000, log_q=math.log(12 / C))
         assert ((same_for_all.mean(0) - exact).abs() > 8 * spread).any()
 
+    @pytest.mark.parametrize("temperature", [2.0, torch.tensor([2.0, 3.0, 2.5, 4.0]).double()])
+    def test_a_temperature_leaves_the_sum_unbiased(self, temperature: float | Tensor) -> None:
+        z, target, _ = full_scores()
+        of_all = lossfit.CrossEntropyLoss(reduction="none", temperature=temperature)
+        exact = of_all(z, target).expm1()
+        loss = lossfit.SampledSoftmaxLoss(of_all, reduction="none")
+        generator = torch.Generator().manual_seed(5)
+        drawn = [lossfit.sample_rivals(target, C, 12, generator=generator) for _ in range(1000)]
+        found = torch.stack([loss.linear(z, torch.eye(C).double(), target, *one).expm1() for one in drawn])
+        spread = found.std(0) / math.sqrt(len(found))
+        assert ((found.mean(0) - exact).abs() < 4 * spread).all()
+        assert (spread < 0.03 * exact).all()
+
     def test_the_loss_is_below_that_of_the_full_softmax_on_average(self) -> None:
         z, target, _ = full_scores()
         loss = lossfit.SampledSoftmaxLoss(reduction="none")

@@ -62,8 +62,8 @@ class CosineHead(Head):
         sample_rate: in (0, 1]; below 1 ``head.loss`` in training mode looks, on every rank, at the targets of the
             batch and at some other classes drawn evenly, so many in all that they are this share of the rank's.
             Their scores are corrected by the logarithm of the probability of being drawn. It takes losses on the soft
-            gap, without label smoothing. The weight's gradient is sparse: of the rows that were looked at. SGD without
-            momentum, SparseAdam and Adagrad take it.
+            gap, without label smoothing, with a number as temperature. The weight's gradient is sparse: of the rows
+            that were looked at. SGD without momentum, SparseAdam and Adagrad take it.
 
     Attributes:
         weight: (C, D), or with sub-centres (C * K, D), those of a class side by side. With ``mesh`` a DTensor; with
@@ -303,8 +303,14 @@ class CosineHead(Head):
         smoothing: Any = loss.label_smoothing
         if isinstance(smoothing, Tensor) or smoothing > 0:
             raise ValueError("Expected `loss` without `label_smoothing` where `sample_rate` is below 1.")
+        temperature: Any = loss.temperature
+        if isinstance(temperature, Tensor):
+            raise ValueError("Expected `loss` with a number as `temperature` where `sample_rate` is below 1.")
+        if not isinstance(target, Tensor) or target.is_floating_point():
+            kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
+            raise TypeError(f"Expected `target` to hold class indices where `sample_rate` is below 1, but got {kind}.")
         shard = self._shard
-        flat = torch.as_tensor(target).reshape(-1)
+        flat = target.reshape(-1)
         there = flat[(flat >= shard.start) & (flat < shard.start + shard.count)] - shard.start
         kept = len(there.unique())
         wanted = max(round(self.sample_rate * shard.count), kept + (kept < shard.count))
@@ -313,7 +319,9 @@ class CosineHead(Head):
         rows = columns if self.sub_centers == 1 else _with_centers(columns, self.sub_centers)
         weight = functional.embedding(rows, self.weight, sparse=True)
         widest = max(round(self.sample_rate * shard.widest), 1)
-        return weight, -log_q[order], replace(shard, columns=columns + shard.start, widest=widest)
+        # What corrects the scores is divided by the temperature with them.
+        bias = (-temperature * log_q[order]).repeat_interleave(self.sub_centers)
+        return weight, bias, replace(shard, columns=columns + shard.start, widest=widest)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

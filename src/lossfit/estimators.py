@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lossfit import inputs
+from lossfit import inputs, shards
 from lossfit.gaps import accumulation_dtype
 from lossfit.hyper import Hyper
 
@@ -53,6 +53,7 @@ class _Rows(NamedTuple):
 
 
 def _read(input: Tensor, target: Tensor, samples: int, ignore_index: int, baseline: str = "none") -> _Rows:
+    shards.refuse(input=input, target=target)
     batch = inputs.read(input, target, ignore_index, probabilities=False)
     if isinstance(samples, bool) or not isinstance(samples, int):
         raise TypeError(f"Expected `samples` to be a whole number, but got {type(samples).__name__}.")

@@ -475,6 +475,8 @@ def _forward_block(
         is_hit = ((at_own > top) | ((at_own == top) & (at < first))).squeeze(1)
     else:
         top = work.amax(1, keepdim=True)
+    if here is not None:  # where all columns of a rank are -inf
+        top = _finite(top)
     if hard:
         rivals = top.squeeze(1)
     else:

@@ -56,10 +56,10 @@ class Head(nn.Module):
         """The loss of a batch, with the margin.
 
         Args:
-            x: features (N, D).
-            target: class indices (N,); without a margin also probabilities (N, C).
+            x: features (..., D).
+            target: class indices (...); without a margin also probabilities (..., C).
             loss: any single-label loss; by default cross-entropy.
-            sample_weight: a weight for each row (N,).
+            sample_weight: a weight for each row (...), or for each sample, (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
             backend: "dense" makes the matrix of scores; "chunked" works on some rows at a time, as
                 :meth:`SingleLabelLoss.linear` does; "auto" is dense where the scores fit one chunk.
@@ -70,11 +70,11 @@ class Head(nn.Module):
         if not isinstance(loss, SingleLabelLoss):
             raise TypeError(f"Expected `loss` to be a single-label loss of lossfit, but got {type(loss).__name__}.")
         inputs.check_choice("backend", backend, BACKENDS)
+        x = self._features(x)
         if self._is_dense(x, backend):
             scores = self.scores(x, target, ignore_index=loss.ignore_index)
             value: Tensor = loss(scores, target, sample_weight=sample_weight, denominator=denominator)
             return value
-        x = self._rows(x)
         rows, margin = self._fused(x, target, loss)
         found = fused.evaluate(loss, rows, fused.Options(backend), sample_weight, denominator, margin)
         assert isinstance(found, Tensor)
@@ -82,7 +82,7 @@ class Head(nn.Module):
 
     def _is_dense(self, x: Tensor, backend: Backend) -> bool:
         weight = self.get_parameter("weight")
-        if shards.is_sharded(weight):
+        if shards.is_sharded(weight) or x.ndim != 2:
             return False
         small = budget.fits_one_chunk(len(x), len(weight), common_dtype(x, weight), x.device)
         return backend == "dense" or (backend == "auto" and (small or transformed()))
@@ -208,8 +208,9 @@ class LinearHead(Head):
         return z if self.bias is None else z + self.bias
 
     def _fused(self, x: Tensor, target: Tensor, loss: SingleLabelLoss) -> tuple[Rows, Margined | None]:
-        kind, soft = self.weight.dtype, self.margin is None
-        rows = linear.read(x.to(kind), self.weight, target, self.bias, loss.ignore_index, probabilities=soft)
+        kind, soft = torch.promote_types(x.dtype, self.weight.dtype), self.margin is None
+        weight, bias = self.weight.to(kind), None if self.bias is None else self.bias.to(kind)
+        rows = linear.read(x.to(kind), weight, target, bias, loss.ignore_index, probabilities=soft)
         if self.margin is None:
             return rows, None
         if rows.batch.shard is not None:

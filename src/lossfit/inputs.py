@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -192,6 +193,13 @@ def _raise_out_of_range(target: Tensor, wrong: Tensor, classes: int, ignore_inde
         f"but got {target[position].item()} at position {position} "
         f"({int(wrong.sum())} of {target.numel()} targets are out of range)."
     )
+
+
+def number(name: str, value: Any) -> float:
+    """A number, not a tensor, which a GPU would be waited for to compare."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"Expected `{name}` to be a number, but got {type(value).__name__}.")
+    return float(value)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

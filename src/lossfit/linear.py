@@ -94,8 +94,11 @@ def read(
         kernels.require(x)
     if shards.is_sharded(target):
         raise ValueError("Expected `target` as a tensor that is the same on all ranks, but got a DTensor.")
+    if shard is None:
+        _check_weight(weight)
     if shards.is_sharded(weight):
         x, weight, bias, shard = _local(x, weight, bias)
+    shards.refuse(x=x, bias=bias)
     classes = len(weight) // centers if shard is None else shard.total
     _check_fit(x, weight, bias, len(weight) // centers)
     x, target = _shifted(x, target, shift)
@@ -105,8 +108,8 @@ def read(
     like = x.detach()[..., :1].expand(*shape, classes)
     like = like.movedim(-1, 1) if len(shape) else like
     _check_target(target, shape, classes, soft)
-    if shard is not None and not soft:  # before what one rank alone may raise, for which the others would wait
-        shards.check_same_rows(target, shard.group)
+    if shard is not None:  # before what one rank alone may raise, for which the others would wait
+        shards.check_same_rows(target.select(-1, 0) if soft else target, shard.group)
     whole = inputs.read(like, rows_target, ignore_index, probabilities=probabilities)
     flat, valid = x.reshape(-1, x.shape[-1]), None if whole.valid is None else whole.valid.reshape(-1)
     targets = whole.target.reshape(-1)
@@ -129,6 +132,7 @@ def read_features(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None
     _check_types(x, weight, target, bias)
     if any(map(shards.is_sharded, (x, weight, target))):
         raise ValueError("Expected `weight` on one process, but got a DTensor: this loss is not spread over ranks.")
+    _check_weight(weight)
     _check_fit(x, weight, bias, len(weight))
     if x.ndim < 2 or target.shape[:-1] != x.shape[:-1]:
         raise ValueError(
@@ -235,9 +239,12 @@ def _check_types(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None)
             )
 
 
-def _check_fit(x: Tensor, weight: Tensor, bias: Tensor | None, classes: int) -> None:
-    if weight.ndim != 2 or (not len(weight) and not classes == 0):
+def _check_weight(weight: Tensor) -> None:
+    if weight.ndim != 2 or not len(weight):
         raise ValueError(f"Expected `weight` of shape (C, D) with C of at least 1, but got {tuple(weight.shape)}.")
+
+
+def _check_fit(x: Tensor, weight: Tensor, bias: Tensor | None, classes: int) -> None:
     if not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"Expected `x` of shape (..., {weight.shape[1]}) for `weight` of shape {tuple(weight.shape)}, "
@@ -249,6 +256,10 @@ def _check_fit(x: Tensor, weight: Tensor, bias: Tensor | None, classes: int) -> 
 
 def _check_target(target: Tensor, shape: torch.Size, classes: int, soft: bool) -> None:
     expected = (*shape, classes) if soft else tuple(shape)
+    if soft and target.shape == shape != expected:
+        raise TypeError(
+            f"Expected `target` of shape {tuple(shape)} to hold integer class indices, but got {target.dtype}."
+        )
     if tuple(target.shape) != expected:
         also = "" if soft else f", or probabilities of shape {(*shape, classes)}"
         raise ValueError(
@@ -258,7 +269,7 @@ def _check_target(target: Tensor, shape: torch.Size, classes: int, soft: bool) -
 
 
 def _shifted(x: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
-    if not isinstance(shift, int) or shift < 0:
+    if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
         raise ValueError(f"Expected `shift` to be a whole number of at least 0, but got {shift!r}.")
     if shift == 0:
         return x, target

@@ -169,9 +169,15 @@ class Products:
         elif dz.is_cuda:  # the product itself adds, in float32
             torch.addmm(self.to_weight, dz.t(), x, out_dtype=self.summed, out=self.to_weight)
         else:
+            # A CPU's products in half precision are rounded: no matter for one chunk, but an error more for several.
+            kind = self.dtype if len(x) == len(self.x) else self.summed
+            x = x.to(kind)
             for top in range(0, len(self.weight), _ADDED):
                 some = slice(top, top + _ADDED)
-                self.to_weight[some] += dz[:, some].t() @ x
+                if kind == self.summed:
+                    self.to_weight[some].addmm_(dz[:, some].to(kind).t(), x)
+                else:
+                    self.to_weight[some] += dz[:, some].t() @ x
 
     def finish(self, grad: Tensor | None) -> list[Tensor | None]:
         """The gradients of x, weight, bias and the numbers, times ``grad``."""

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lossfit import inputs, shards
+
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -95,7 +97,10 @@ def weigh(
     if denominator is not None:
         if reduction != "mean":
             raise ValueError(f"Expected `denominator` only with reduction='mean', but got reduction={reduction!r}.")
-        if not isinstance(denominator, Tensor) and not denominator > 0:
+        if isinstance(denominator, Tensor):
+            if denominator.numel() != 1:
+                raise ValueError(f"Expected `denominator` to be one number, but got shape {tuple(denominator.shape)}.")
+        elif not inputs.number("denominator", denominator) > 0:
             raise ValueError(f"Expected `denominator` to be positive, but got {denominator}.")
     if sample_weight is not None:
         sample_weight = _per_row(sample_weight, shape, dtype)
@@ -123,6 +128,7 @@ def _total(weight: Tensor | None, valid: Tensor | None) -> Tensor:
 def _per_row(sample_weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     if not isinstance(sample_weight, Tensor):
         raise TypeError(f"Expected `sample_weight` to be a torch.Tensor, but got {type(sample_weight).__name__}.")
+    shards.refuse(sample_weight=sample_weight)
     if sample_weight.shape == shape:
         return sample_weight.to(dtype)
     if sample_weight.ndim == 1 and sample_weight.shape == shape[:1]:

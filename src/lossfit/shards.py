@@ -137,6 +137,13 @@ def is_sharded(value: object) -> bool:
     return isinstance(value, DTensor)
 
 
+def refuse(**tensors: object) -> None:
+    """Raise where one is a DTensor, in what works on one process."""
+    for name, value in tensors.items():
+        if is_sharded(value):
+            raise ValueError(f"Expected `{name}` as a tensor on one process, but got a DTensor.")
+
+
 def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
     """The part of a DTensor that is here, and its shard of the classes along ``dim``.
 

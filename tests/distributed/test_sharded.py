@@ -110,6 +110,23 @@ def linear(mesh: DeviceMesh, classes: int, dtype: torch.dtype, backend: str, fas
     return apart
 
 
+def masked(mesh: DeviceMesh, classes: int) -> dict[str, float]:
+    """Scores of -inf for all classes of the last rank that has any."""
+    x, weight, bias, target, upstream = batch(classes, torch.float64)
+    bias[-3:] = -torch.inf
+    target = torch.where(target < 0, target, target % (classes - 3))
+    x.requires_grad_()
+    here = [distribute_tensor(v, mesh, [Shard(0)]).requires_grad_() for v in (weight, bias)]
+    there = [v.requires_grad_() for v in (weight, bias)]
+    apart = {}
+    for name in ("cross_entropy", "hinge", "smooth_accuracy", "exact"):
+        loss = lossfit.make(name, reduction="none")
+        found = measured(loss, loss.linear(x, here[0], target, here[1]), upstream, [x, *here])
+        expected = measured(loss, loss(x @ there[0].T + there[1], target), upstream, [x, *there])
+        apart[f"{name} masked {classes}"] = distance(found, expected)
+    return apart
+
+
 def logits(mesh: DeviceMesh, classes: int) -> dict[str, float]:
     """Scores that come as a DTensor; with soft targets too."""
     generator = torch.Generator().manual_seed(1)
@@ -217,6 +234,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
         **(linear(mesh, classes, torch.float64, "dense", fast=True) if world == 2 else {}),
         **(linear(mesh, classes, torch.float32, "chunked", fast=True) if world == 2 else {}),
         **(linear(mesh, classes, torch.float64, "triton", fast=True) if world != 3 and KERNELS else {}),
+        **masked(mesh, classes),
         **logits(mesh, classes),
         **heads(mesh, classes),
         "gaps": gaps(mesh, classes),

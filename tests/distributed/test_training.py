@@ -324,6 +324,14 @@ def wrong(rank: int, world: int) -> Iterator[tuple[str, Callable[[], object]]]:
     # The counts' mean is that of the middle rank, which sees nothing wrong by itself.
     short = DTensor.from_local(torch.ones(4 - rank, FEATURES), mesh, [Shard(0)], run_check=False)
     yield "shards that do not cover", lambda: loss.linear(x, short, y)
+    weight = together.weight.detach()
+    yield "other rows of probabilities", lambda: loss.linear(x[rank:], weight, torch.full((4, CLASSES), 0.1)[rank:])
+    yield "sharded bias alone", lambda: loss.linear(x, torch.ones(CLASSES, FEATURES), y, weight[:, 0])
+    yield "sharded sample weight", lambda: loss.linear(x, weight, y, sample_weight=weight[:4, 0])
+    scores = together(x)
+    yield "sharded scores of a metric", lambda: lossfit.BalancedAccuracyLoss()(scores, y % 2)
+    yield "sharded scores of several labels", lambda: lossfit.ZLPRLoss()(scores, y.unsqueeze(1))
+    yield "sharded teacher", lambda: lossfit.DistillationLoss().linear(x, torch.ones(CLASSES, FEATURES), x, weight, y)
     columns = DTensor.from_local(torch.ones(CLASSES, 2), mesh, [Shard(1)], run_check=False)
     yield "sharded features", lambda: loss.linear(torch.ones(4, 2 * world), columns, y)
     yield (
@@ -500,6 +508,12 @@ REFUSALS = {
     "sampled exact": "ValueError: .*`loss` on the soft gap",
     "sampled smoothing": "ValueError: .*`loss` without `label_smoothing`",
     "shards that do not cover": r"ValueError: .*shards of `weight` to cover.*\[4, 3, 2\] of \[12, 9, 6\]",
+    "other rows of probabilities": r"ValueError: .*the same `target` on all ranks.*\[4, 3, 2\]",
+    "sharded bias alone": "ValueError: .*`bias` as a tensor on one process, but got a DTensor",
+    "sharded sample weight": "ValueError: .*`sample_weight` as a tensor on one process, but got a DTensor",
+    "sharded scores of a metric": "ValueError: .*`input` as a tensor on one process, but got a DTensor",
+    "sharded scores of several labels": "ValueError: .*`input` as a tensor on one process, but got a DTensor",
+    "sharded teacher": "ValueError: .*`teacher_weight` as a tensor on one process, but got a DTensor",
     "sharded features": "ValueError: .*`weight` as a DTensor sharded on dimension 0",
     "weight on a square mesh": "ValueError: .*`weight` as a DTensor.*mesh of one dimension",
 }

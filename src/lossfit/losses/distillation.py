@@ -9,14 +9,16 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit import chunked, gaps, inputs, linear, scores
+from lossfit import chunked, gaps, inputs, linear, scores, shards
 from lossfit.autograd import call
 from lossfit.chunked import Job
+from lossfit.cosines import autocast_dtype
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.inputs import Batch
 from lossfit.linear import Backend, Rows
 from lossfit.losses.inner import OuterLoss, adopt
 from lossfit.losses.single import SingleLabelLoss
+from lossfit.products import product_dtype
 from lossfit.reduce import Reduction, Weighing, weigh
 
 
@@ -129,6 +131,7 @@ class DistillationLoss(OuterLoss):
         sample_weight: Tensor | None = None,
         denominator: float | Tensor | None = None,
         backend: Backend = "auto",
+        shift: int = 0,
     ) -> Tensor:
         r"""The loss from the last layers of both models, neither of whose logits are there as a whole.
 
@@ -144,13 +147,19 @@ class DistillationLoss(OuterLoss):
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sums by, in place of the sums of weights.
             backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
+            shift: the target of a position is that of so many positions later; 1 for causal language models.
         """
+        inputs.check_choice("backend", backend, linear.BACKENDS)
         if target is None:
             self._check_alpha()
-            target = torch.zeros(x.shape[:-1], dtype=torch.int64, device=x.device)
-        rows = linear.read(x, weight, target, bias, self.loss.ignore_index)
-        _check_teacher(rows, teacher_x, teacher_weight, teacher_bias)
-        teacher_x, teacher_weight = rows.take(teacher_x.detach()), teacher_weight.detach()
+            target = torch.zeros(getattr(x, "shape", (0,))[:-1], dtype=torch.int64, device=getattr(x, "device", None))
+        rows = linear.read(x, weight, target, bias, self.loss.ignore_index, shift=shift)
+        if shift and sample_weight is not None and sample_weight.shape == target.shape:
+            sample_weight = sample_weight[..., shift:]
+        _check_teacher(rows, x, teacher_x, teacher_weight, teacher_bias)
+        teacher_x = teacher_x if shift == 0 else teacher_x[..., : rows.shape[-1], :]
+        kind = product_dtype(teacher_x, teacher_weight)
+        teacher_x, teacher_weight = rows.take(teacher_x.detach()).to(kind), teacher_weight.detach().to(kind)
         shape = rows.shape or torch.Size([1])
         named = self.settings(shape) | {f"loss.{n}": v for n, v in self.loss.settings(shape).items()}
         numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in named.items()}
@@ -166,7 +175,7 @@ class DistillationLoss(OuterLoss):
             batch = rows.batch._replace(input=z, target=rows.batch.target[at])
             alpha, parts = numbers["alpha"], []
             if isinstance(alpha, Tensor) or alpha > 0:
-                bias = None if teacher_bias is None else teacher_bias.detach()
+                bias = None if teacher_bias is None else teacher_bias.detach().to(kind)
                 teacher = functional.linear(teacher_x[at], teacher_weight, bias)
                 parts.append(soft_share[at] * (alpha * self._soft_rows(batch, teacher, numbers["temperature"])))
             if isinstance(alpha, Tensor) or alpha < 1:
@@ -209,6 +218,7 @@ class DistillationLoss(OuterLoss):
             shape = tuple(getattr(input, "shape", ()))
             rows = (shape[0], *shape[2:]) if len(shape) > 1 else ()
             target = torch.zeros(rows, dtype=torch.int64, device=getattr(input, "device", None))
+        shards.refuse(input=input, teacher=teacher, target=target)
         batch = inputs.read(input, target, self.loss.ignore_index)
         if not isinstance(teacher, Tensor) or not teacher.is_floating_point():
             kind = teacher.dtype if isinstance(teacher, Tensor) else type(teacher).__name__
@@ -233,15 +243,21 @@ class DistillationLoss(OuterLoss):
         return super().extra_repr() + ("" if self.scale_by_t2 else ", scale_by_t2=False")
 
 
-def _check_teacher(rows: Rows, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def _check_teacher(rows: Rows, student_x: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if rows.batch.shard is not None:
         raise ValueError("Expected `weight` on one process, but got a DTensor: distillation is not spread over ranks.")
-    for name, value in (("teacher_x", x), ("teacher_weight", weight)):
+    named = {"teacher_x": x, "teacher_weight": weight} | ({} if bias is None else {"teacher_bias": bias})
+    for name, value in named.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {kind}.")
-    if x.shape[:-1] != rows.shape:
-        raise ValueError(f"Expected `teacher_x` of shape {(*rows.shape, 'E')}, but got {tuple(x.shape)}.")
+        shards.refuse(**{name: value})
+        if value.device != student_x.device:
+            raise ValueError(f"Expected `{name}` on the device of `x`, {student_x.device}, but got {value.device}.")
+        if value.dtype != x.dtype and autocast_dtype(x) is None:
+            raise TypeError(f"Expected `{name}` of the type of `teacher_x`, {x.dtype}, but got {value.dtype}.")
+    if x.shape[:-1] != student_x.shape[:-1]:
+        raise ValueError(f"Expected `teacher_x` of shape {(*student_x.shape[:-1], 'E')}, but got {tuple(x.shape)}.")
     if weight.shape != (len(rows.layer.weight), x.shape[-1]):
         expected = (len(rows.layer.weight), x.shape[-1])
         raise ValueError(f"Expected `teacher_weight` of shape {expected}, but got {tuple(weight.shape)}.")

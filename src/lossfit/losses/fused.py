@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -51,14 +52,16 @@ class Options(NamedTuple):
 
     def check(self, probabilities: bool) -> None:
         inputs.check_choice("backend", self.backend, BACKENDS)
+        if not isinstance(self.extras, list | tuple):
+            raise TypeError(f"Expected `extras` to be a tuple or list of names, but got {self.extras!r}.")
         for name in self.extras:
             inputs.check_choice("extras", name, EXTRAS)
             if probabilities and name in ("log_prob", "hit"):
                 raise ValueError(f"Expected `extras` without {name!r} where targets are probabilities.")
-        if self.softcap is not None and not self.softcap > 0:
-            raise ValueError(f"Expected `softcap` to be positive, but got {self.softcap}.")
-        if not self.z_loss >= 0:
-            raise ValueError(f"Expected `z_loss` of at least 0, but got {self.z_loss}.")
+        if self.softcap is not None and not 0 < inputs.number("softcap", self.softcap) < math.inf:
+            raise ValueError(f"Expected `softcap` to be positive and finite, but got {self.softcap}.")
+        if not 0 <= inputs.number("z_loss", self.z_loss) < math.inf:
+            raise ValueError(f"Expected `z_loss` of at least 0 and finite, but got {self.z_loss}.")
 
 
 class Margined(NamedTuple):
@@ -108,6 +111,8 @@ def evaluate(
             shared = {n: batch.shard.shared(v) if isinstance(v, Tensor) else v for n, v in shared.items()}
         return margin.function(own, batch.target[at], shared)
 
+    held = (loss.weight, loss.class_prior, batch.target)  # mostly without a gradient
+    learnt = any(value is not None and value.requires_grad for value in held)
     job = Job(
         results,
         batch,
@@ -116,8 +121,8 @@ def evaluate(
         margin=None if margin is None else margined,
         weighing=None if weighing.reduction == "none" else weighing,
         graded=(True, *(False for _ in options.extras)),
-        closed=loss.closed,
-        form=_form(of_gap, loss, batch, numbers, options),
+        closed=loss.closed and not learnt,
+        form=None if learnt else _form(of_gap, loss, batch, numbers, options),
         plan=rows.plan(options.backend, options.memory, options.skip_blocks),
     )
     value, *extras = chunked.run(job, rows.layer)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-from lossfit import gaps, inputs
+from lossfit import gaps, inputs, shards
 from lossfit.autograd import readable
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.losses.base import Loss
@@ -127,6 +127,7 @@ class MetricLoss(Loss):
 
     def _read(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Checked logits (R, C), class indices (R,) and weights (R,) of all rows."""
+        shards.refuse(input=input, target=target)
         batch = inputs.read(input, target, self.ignore_index, probabilities=False)
         scores, dtype = batch.input, gaps.accumulation_dtype(batch.input)
         if batch.unbatched and sample_weight is not None:

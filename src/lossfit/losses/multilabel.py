@@ -8,7 +8,7 @@ from typing import NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from lossfit import chunked, linear
+from lossfit import chunked, linear, shards
 from lossfit.autograd import readable, transformed
 from lossfit.chunked import Job
 from lossfit.gaps import accumulation_dtype
@@ -131,7 +131,7 @@ class MultiLabelLoss(Loss):
             backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
         """
         layer, shape = linear.read_features(x, weight, target, bias)
-        flat = target.reshape(-1, target.shape[-1])
+        flat = target.reshape(shape.numel(), target.shape[-1])
         valid = (target != self.ignore_index).any(-1) if target.is_floating_point() else None
         weighing = weigh(
             shape,
@@ -233,6 +233,7 @@ def are_hard(target: Tensor) -> bool:
 
 def read(input: Tensor, target: Tensor, ignore_index: int) -> Labels:
     """Check scores and labels against each other, and find the labels that count."""
+    shards.refuse(input=input, target=target)
     for name, value in (("input", input), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lossfit import inputs
+from lossfit import inputs, shards
 from lossfit.autograd import readable, transformed
 from lossfit.gaps import accumulation_dtype
 from lossfit.losses.base import Loss
@@ -193,6 +193,7 @@ def _without_diagonal(pairs: Tensor, fill: float) -> Tensor:
 
 def read(input: Tensor, target: Tensor, ignore_index: int) -> Questions:
     """Check scores and answers against each other, and find the questions that count."""
+    shards.refuse(input=input, target=target)
     for name, value in (("input", input), ("target", target)):
         if not isinstance(value, Tensor):
             raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")

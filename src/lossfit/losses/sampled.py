@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lossfit import gaps, inputs
+from lossfit import gaps, inputs, shards
 from lossfit.autograd import readable
 from lossfit.hyper import Hyper, HyperValue
 from lossfit.losses.base import Loss
@@ -178,7 +178,10 @@ class SampledSoftmaxLoss(OuterLoss):
         denominator: float | Tensor | None,
     ) -> Tensor:
         dtype = gaps.accumulation_dtype(own)
-        corrected = rivals.to(dtype) - log_q.to(dtype)
+        temperature = self.loss.settings(own.shape)["temperature"]  # the correction is divided by it with the scores
+        if isinstance(temperature, Tensor) and temperature.ndim:
+            temperature = temperature.unsqueeze(1)
+        corrected = rivals.to(dtype) - temperature * log_q.to(dtype)
         if hits is not None:
             corrected = corrected.masked_fill(hits, -torch.inf)
         scores = torch.cat([own.unsqueeze(1).to(dtype), corrected], 1)
@@ -335,6 +338,7 @@ def _check_head(
     x: Tensor, weight: Tensor, target: Tensor, samples: Tensor, bias: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor | None]:
     """The targets, 0 where they are ignored, and which are not."""
+    shards.refuse(x=x, weight=weight, target=target, samples=samples, bias=bias)
     for name, value in (("x", x), ("weight", weight)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {_kind(value)}.")
