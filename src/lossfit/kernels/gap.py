@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lossfit.kernels.maths import FAR, NAN, exp_minus, load_flag, log1p, sech2, tanh
+from lossfit.kernels.maths import FAR, exp_minus, load_flag, log1p, sech2, tanh
 
 # Classes whose gradients are left out together where they are negligible.
 TILE = tl.constexpr(128)
@@ -75,7 +75,7 @@ def forward(
     own = tl.load(base + y, mask=seen, other=0.0).to(DTYPE)
     own = tl.where(seen, scored(own, row, y, seen, divisor, shift, CAP, DTYPE), 0.0)
     # No row is left with a number that could be taken for right.
-    own = tl.where(local & (inside == 0), NAN, own)
+    own = tl.where(local & (inside == 0), float("nan"), own)
     y = tl.where(local, y, -1)
 
     # Each lane keeps a maximum and sums relative to it; the target never enters them.
@@ -115,7 +115,7 @@ def forward(
 
     best = tl.max(top, 0)
     if HARD:
-        rivals = tl.where(tl.sum(total, 0) > 0, NAN, best)
+        rivals = tl.where(tl.sum(total, 0) > 0, float("nan"), best)
     else:
         behind = tl.where(best - top > FAR, FAR, best - top)
         total = total * exp_minus(behind)
