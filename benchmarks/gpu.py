@@ -80,7 +80,9 @@ def run(
     command += ["--peers", peers] if peers is not None else []
     command += ["--without", *without] if without else []
     command += ["--profile", options.profile] if options.profile is not None else []
-    environment = dict(os.environ)
+    # What is measured is what lies beside this script.
+    source, given = Path(__file__).resolve().parents[1] / "src", os.environ.get("PYTHONPATH")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), *([given] if given else [])])}
     if options.smoke:
         environment |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(list(map(str, command)), env=environment, start_new_session=True)

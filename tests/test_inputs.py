@@ -69,3 +69,10 @@ def test_a_target_out_of_range_is_found(compiled: bool) -> None:
     call = torch.compile(loss, fullgraph=True, backend="aot_eager") if compiled else loss
     with pytest.raises((IndexError, RuntimeError), match=r"class indices in \[0, 3\) or"):
         call(torch.zeros(4, 3), torch.tensor([0, 1, 3, 2]))
+
+
+def test_a_target_on_another_device_is_refused() -> None:
+    """Rather than read by a kernel from where it is not."""
+    y = torch.zeros(4, dtype=torch.int64, device="meta")
+    with pytest.raises(ValueError, match="Expected `target` on the device of `input`, cpu, but got meta"):
+        lossfit.gap(torch.zeros(4, 3), y)

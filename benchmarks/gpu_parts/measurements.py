@@ -118,7 +118,6 @@ def exact(part: Part, sizes: Sizes) -> None:
         contenders = [
             Contender("lossfit", lambda: peers.on_kernels(loss)),
             Contender("32 Gauss-Hermite nodes", lambda: gauss_hermite),
-            Contender("lossfit, plain PyTorch", lambda: plain_pytorch),
         ]
         problem = problems.dense(part.device, shape, led=True)
         check = problems.dense(part.device, (sizes["exact_check_rows"], shape[1]), seed=1, led=True)

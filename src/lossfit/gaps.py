@@ -309,7 +309,7 @@ class Sharded(Function):
         if is_hit is not None:
             ctx.mark_non_differentiable(is_hit)
         ctx.set_materialize_grads(False)
-        ctx.shard, ctx.hard = shard, hard
+        ctx.shard, ctx.hard, ctx.backend = shard, hard, kernels.current()
         ctx.save_for_backward(scores, at, here, valid, weight, own, rivals, row_entropy)
         return own, rivals, mean_score, is_hit, row_entropy
 
@@ -329,7 +329,8 @@ class Sharded(Function):
         if g_mean is not None:
             g_mean = g_mean * (scores.shape[1] / shard.total)
         upstream = g_target, g_rivals, g_mean, g_entropy
-        grad = Backward.forward(scores, at, valid, weight, own, rivals, entropy, *upstream, ctx.hard, here)
+        back = kernels.keeping(ctx.backend, Backward.forward)
+        grad = back(scores, at, valid, weight, own, rivals, entropy, *upstream, ctx.hard, here)
         return None, grad, *none
 
 

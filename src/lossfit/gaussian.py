@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ class _Exact(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         scores, target, sigma, ctx.log = inputs
-        ctx.sigma = None if isinstance(sigma, Tensor) else sigma
+        ctx.sigma, ctx.backend = None if isinstance(sigma, Tensor) else sigma, kernels.current()
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(scores, target, sigma if isinstance(sigma, Tensor) else None, *output[1:])
@@ -90,12 +91,13 @@ class _Exact(Function):
             return None, None, None, None
         scores, target, sigma, *win = ctx.saved_tensors
         sigma = ctx.sigma if sigma is None else sigma
+        back: Callable[..., Any] = partial(call, _ExactBackward)
+        back = back if torch.compiler.is_compiling() else kernels.keeping(ctx.backend, back)
         if batched(grad):  # it is linear in the gradient
-            one = torch.ones_like(win[0])
-            to_scores, to_sigma = call(_ExactBackward, one, scores, target, sigma, *win, ctx.log)
+            to_scores, to_sigma = back(torch.ones_like(win[0]), scores, target, sigma, *win, ctx.log)
             to_scores, to_sigma = grad.unsqueeze(1) * to_scores, grad * to_sigma
         else:
-            to_scores, to_sigma = call(_ExactBackward, grad, scores, target, sigma, *win, ctx.log)
+            to_scores, to_sigma = back(grad, scores, target, sigma, *win, ctx.log)
         return to_scores, None, to_sigma if ctx.needs_input_grad[2] else None, None
 
     @staticmethod
@@ -110,7 +112,7 @@ class _Sharded(Function):
     @staticmethod
     def forward(ctx: Any, shard: Shard, scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> Tensor:
         loss, *win = _forward(scores, target, sigma, log, shard)
-        ctx.shard, ctx.log = shard, log
+        ctx.shard, ctx.log, ctx.backend = shard, log, kernels.current()
         ctx.sigma = None if isinstance(sigma, Tensor) else sigma
         ctx.save_for_backward(scores, target, sigma if isinstance(sigma, Tensor) else None, *win)
         return loss
@@ -121,7 +123,8 @@ class _Sharded(Function):
             raise NotImplementedError("ExactLoss has no second derivative.")
         scores, target, sigma, log_share, complement, place, weights = ctx.saved_tensors
         sigma, win = ctx.sigma if sigma is None else sigma, Win(log_share, complement, place, weights)
-        to_scores, to_sigma = _backward(grad, scores, target, sigma, *win, ctx.log, ctx.shard)
+        back = kernels.keeping(ctx.backend, _backward)
+        to_scores, to_sigma = back(grad, scores, target, sigma, *win, ctx.log, ctx.shard)
         return None, to_scores, None, to_sigma if ctx.needs_input_grad[3] else None, None
 
 

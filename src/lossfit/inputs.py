@@ -139,6 +139,8 @@ def _check_shapes(input: Tensor, target: Tensor, probabilities: bool) -> tuple[b
         raise TypeError(
             f"Expected `input` to hold floating-point scores, but got {input.dtype}. Convert it with input.float()."
         )
+    if target.device != input.device:
+        raise ValueError(f"Expected `target` on the device of `input`, {input.device}, but got {target.device}.")
     shape, given = tuple(input.shape), tuple(target.shape)
     if not shape:
         raise ValueError("Expected `input` of shape (N, C), (N, C, d1, ...) or (C,), but got a single number.")

@@ -4,9 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import lossfit
 from lossfit import kernels
@@ -92,11 +96,70 @@ def test_the_backward_pass_keeps_the_choice_of_the_forward_pass(monkeypatch: pyt
             seen.clear()
 
 
+@pytest.mark.parametrize("loss", [lossfit.CrossEntropyLoss(), lossfit.ExactLoss()], ids=repr)
+def test_a_loss_keeps_the_choice_too(
+    loss: lossfit.SingleLabelLoss, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    pytest.importorskip("triton")
+    from lossfit.kernels import exact
+
+    seen = spy(monkeypatch)
+    push = exact.push
+    monkeypatch.setattr(exact, "push", lambda *a: (seen.append("backward"), push(*a))[1])
+    z, y = torch.randn(2, 3, device=device, requires_grad=True), torch.tensor([0, 1], device=device)
+    for backend, after in (("triton", "torch"), ("torch", "triton")):
+        seen.clear()
+        with kernels.using(backend):
+            value = loss(z, y)
+        with kernels.using(after):
+            value.backward()
+        assert ("backward" in seen) == (backend == "triton")
+
+
 def test_auto_takes_the_kernels_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     pytest.importorskip("triton")
     seen = spy(monkeypatch)
     lossfit.gap(torch.randn(2, 3, device=device), torch.tensor([0, 1], device=device))
     assert seen == (["forward"] if device == "cuda" else [])
+
+
+def test_every_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Triton launches on the current device, which need not be theirs."""
+    pytest.importorskip("triton")
+    from lossfit.kernels import exact, gap, sparse
+
+    inside: list[torch.device] = []
+    launched: set[str] = set()
+    real = torch.cuda.device_of
+
+    @contextmanager
+    def device_of(tensor: Tensor) -> Iterator[None]:
+        inside.append(tensor.device)
+        with real(tensor):
+            yield
+        inside.pop()
+
+    class Watched:
+        def __init__(self, name: str, kernel: Any) -> None:
+            self.name, self.kernel = name, kernel
+
+        def __getitem__(self, grid: Any) -> Any:
+            assert inside
+            launched.add(self.name)
+            return self.kernel[grid]
+
+    names = {gap: ("forward", "backward"), exact: ("at_places", "sums", "push_kernel")}
+    names[sparse] = ("times_weight", "times_features")
+    for module, kernels_of_it in names.items():
+        for name in kernels_of_it:
+            monkeypatch.setattr(module, name, Watched(name, getattr(module, name)))
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    x, weight = (torch.randn(3, 4, device=device, requires_grad=True) for _ in range(2))
+    y = torch.tensor([0, 1, 2], device=device)
+    for loss in (lossfit.CrossEntropyLoss(), lossfit.ExactLoss()):
+        loss.linear(x, weight, y, backend="triton", skip_blocks=True).backward()
+    assert launched == {name for kernels_of_it in names.values() for name in kernels_of_it}
+    assert not inside
 
 
 def test_the_library_is_imported_without_triton() -> None:

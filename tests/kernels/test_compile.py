@@ -87,3 +87,24 @@ def test_every_kernel_compiles_for_hopper_and_spills_nothing(tmp_path: Path) -> 
     for *_, registers, spilled in rows:
         assert 0 < int(registers) <= 255
         assert int(spilled) == 0
+
+
+def test_every_kernel_is_launched_where_the_gpu_alone_is_pretended(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("pretended_gpu.py")],
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        "at_places",
+        "backward",
+        "forward",
+        "push_kernel",
+        "sums",
+        "times_features",
+        "times_weight",
+    ]

@@ -409,8 +409,15 @@ def test_operators_keep_their_promises(device: str) -> None:
     own, rivals, *_, entropy = launch.forward(z, y, valid, weight, False, True, True, True)
     rest = y, valid, None, own, rivals, entropy, *upstream(own, "soft"), weight, False
     torch.library.opcheck(launch._backward, (z, *rest))
-    torch.library.opcheck(launch._backward_into, (torch.empty_like(z), z, *rest))
-    torch.library.opcheck(launch._backward_into, (z.clone(), None, *rest))
+    torch.library.opcheck(launch._backward_into, (torch.empty_like(z), z, *rest, 0.0, None, None, None))
+    torch.library.opcheck(launch._backward_into, (z.clone(), None, *rest, 0.0, None, None, None))
+
+
+def test_what_an_operator_writes_to_has_no_default() -> None:
+    """PyTorch 2.11 raises an IndexError where such an argument is left out, or None by default."""
+    for argument in torch.ops.lossfit.gap_backward_into.default._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            assert not argument.has_default_value()
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ import argparse
 import copy
 import importlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -293,6 +294,35 @@ def test_a_part_that_crashes_is_run_again_without_the_one_that_was_at_work(
         "rows": "ok",
     }
     assert json.loads(options.out.read_text()) == json.loads(json.dumps(found))
+
+
+def test_where_contenders_are_slow_what_there_is_time_for_counts(modules: tuple[ModuleType, ModuleType]) -> None:
+    contest, problems = (importlib.import_module(f"gpu_parts.{name}") for name in ("contest", "problems"))
+    device = importlib.import_module("gpu_parts.device").Device(smoke=True)
+    part = contest.Part(device, 0.0, lambda found: None, set())
+    runs, entries = {"plain": lambda problem: None}, {"plain": {"status": "ok"}}
+    times = contest._rounds(part, runs, entries, problems.dense(device, (1, 2)), (7, 40), 60.0)
+    assert len(times["plain"]) == 1
+
+
+def test_what_is_measured_lies_beside_the_script(
+    modules: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A machine to measure on may have PyTorch and Triton alone, or another version of the library."""
+    gpu, seen = modules[0], {}
+
+    class Done:
+        def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
+            seen.update(env)
+
+        def wait(self, timeout: float) -> int:
+            return 0
+
+    monkeypatch.setattr(gpu.subprocess, "Popen", Done)
+    monkeypatch.setenv("PYTHONPATH", "further")
+    options = argparse.Namespace(smoke=False, profile=None)
+    assert gpu.run(options, ["dense"], 60.0, [], None, tmp_path / "part.json") == 0
+    assert seen["PYTHONPATH"].split(os.pathsep) == [str(FOLDER.parent / "src"), "further"]
 
 
 def test_a_contender_that_breaks_the_device_ends_its_process(

@@ -115,7 +115,8 @@ def sums_at(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         block = min(_CLASSES, triton.next_power_of_2(classes))
         sizes = places, classes, triton.cdiv(classes, block)
         grid = rows, triton.cdiv(places, _PLACES)
-        at_places[grid](lead, x, a, s, *sizes, _dtype(lead), _PLACES, block, num_warps=4)
+        with torch.cuda.device_of(lead):
+            at_places[grid](lead, x, a, s, *sizes, _dtype(lead), _PLACES, block, num_warps=4)
     return a, s
 
 
@@ -128,7 +129,8 @@ def hazard_sums(lead: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if lead.numel():
         block = min(_WIDE, triton.next_power_of_2(classes))
         sizes = classes, triton.cdiv(classes, block)
-        sums[(rows,)](lead, x, s, ds, dds, *sizes, _dtype(lead), block, num_warps=4)
+        with torch.cuda.device_of(lead):
+            sums[(rows,)](lead, x, s, ds, dds, *sizes, _dtype(lead), block, num_warps=4)
     return s, ds, dds
 
 
@@ -141,9 +143,9 @@ def push(lead: Tensor, place: Tensor, weight: Tensor) -> Tensor:
         block = min(_WIDE, triton.next_power_of_2(classes))
         blocks = triton.cdiv(classes, block)
         sizes = place.shape[1], classes, blocks
-        push_kernel[(rows * blocks,)](
-            lead, place.contiguous(), weight.contiguous(), out, *sizes, _dtype(lead), block, num_warps=4
-        )
+        given = lead, place.contiguous(), weight.contiguous(), out
+        with torch.cuda.device_of(lead):
+            push_kernel[(rows * blocks,)](*given, *sizes, _dtype(lead), block, num_warps=4)
     return out
 
 

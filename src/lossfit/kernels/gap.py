@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lossfit.kernels.maths import FAR, NAN, exp_minus, load_flag, log1p, sech2, tanh
+from lossfit.kernels.maths import FAR, exp_minus, load_flag, log1p, sech2, tanh
 
 # Classes whose gradients are left out together where they are negligible.
 TILE = tl.constexpr(128)
@@ -36,6 +36,14 @@ def slope(z, row, divisor, CAP: tl.constexpr, DTYPE: tl.constexpr):
     if divisor is not None:
         by = by / tl.load(divisor + row).to(DTYPE)
     return by
+
+
+@triton.jit
+def within(first, classes, y, BLOCK: tl.constexpr):
+    """How many classes a block has, and the place of class y in it: -1 if that is before it, BLOCK if behind."""
+    left = tl.minimum(classes - first, BLOCK)
+    place = tl.minimum(tl.maximum(y - first, -1), BLOCK)
+    return left.to(tl.int32), place.to(tl.int32)
 
 
 @triton.jit
@@ -75,7 +83,7 @@ def forward(
     own = tl.load(base + y, mask=seen, other=0.0).to(DTYPE)
     own = tl.where(seen, scored(own, row, y, seen, divisor, shift, CAP, DTYPE), 0.0)
     # No row is left with a number that could be taken for right.
-    own = tl.where(local & (inside == 0), NAN, own)
+    own = tl.where(local & (inside == 0), float("nan"), own)
     y = tl.where(local, y, -1)
 
     # Each lane keeps a maximum and sums relative to it; the target never enters them.
@@ -86,36 +94,40 @@ def forward(
     row_sum = tl.zeros([BLOCK], DTYPE)
     beaten = tl.zeros([BLOCK], tl.int32)
     for i in range(blocks):
-        k = (part * blocks + i) * BLOCK + lanes
-        exists = (k < classes) & counts
-        z = tl.load(base + k, mask=exists, other=0.0).to(DTYPE)
-        z = tl.where(exists, scored(z, row, k, exists, divisor, shift, CAP, DTYPE), 0.0)
+        # Places within a block are of 32 bits: instructions for each score are what bounds the speed.
+        first = (part * blocks + i) * BLOCK
+        left, own_lane = within(first, classes, y, BLOCK)
+        exists = (lanes < left) & counts
+        z = tl.load(base + first + lanes, mask=exists, other=0.0).to(DTYPE)
+        z = scored(z, row, first + lanes, exists, divisor, shift, CAP, DTYPE)
         if mean_out is not None:
-            if weight is None:
-                row_sum += z
-            else:
-                row_sum += z * tl.load(weight + k, mask=exists, other=0.0).to(DTYPE)
-        rival = exists & (k != y)
-        z = tl.where(rival & ((z < LOWEST) == 0), z, LOWEST)
+            counted = tl.where(exists, z, 0.0)
+            if weight is not None:
+                counted *= tl.load(weight + first + lanes, mask=exists, other=0.0).to(DTYPE)
+            row_sum += counted
+        rival = exists & (lanes != own_lane)
+        z = tl.where(rival, z, float("-inf"))
         if hit_out is not None:
-            ahead = (z > own) | ((z == own) & (k < y)) | (z != z)
+            most = tl.where(z < LOWEST, LOWEST, z)
+            ahead = (most > own) | ((most == own) & (lanes < own_lane)) | (z != z)
             beaten += (rival & ahead).to(tl.int32)
         if HARD:
             total += tl.where(z != z, 1.0, 0.0)
             top = tl.where(z > top, z, top)
         else:
+            # -inf is infinitely far below any maximum: what is no rival adds 0.
             rises = z > top
             step = tl.abs(z - top)
             w = exp_minus(step)
-            step = tl.where(step > FAR, FAR, step)
             if entropy_out is not None:
+                step = tl.where(step > FAR, FAR, step)
                 spread = tl.where(rises, w * (spread - step * total), spread - w * step)
-            total = tl.where(rises, total * w + 1.0, total + tl.where(rival, w, 0.0))
+            total = tl.where(rises, total * w + 1.0, total + w)
             top = tl.where(rises, z, top)
 
     best = tl.max(top, 0)
     if HARD:
-        rivals = tl.where(tl.sum(total, 0) > 0, NAN, best)
+        rivals = tl.where(tl.sum(total, 0) > 0, float("nan"), best)
     else:
         behind = tl.where(best - top > FAR, FAR, best - top)
         total = total * exp_minus(behind)
@@ -224,34 +236,35 @@ def backward(
 
     for i in range(blocks):
         block = tl.program_id(1).to(tl.int64) * blocks + i
-        k = block * BLOCK + lanes
-        exists = k < classes
-        logit = tl.load(base + k, mask=exists & counts, other=0.0).to(DTYPE)
-        z = scored(logit, row, k, exists, divisor, shift, CAP, DTYPE)
+        first = block * BLOCK
+        left, own_lane = within(first, classes, y, BLOCK)
+        exists = lanes < left
+        logit = tl.load(base + first + lanes, mask=exists & counts, other=0.0).to(DTYPE)
+        z = scored(logit, row, first + lanes, exists, divisor, shift, CAP, DTYPE)
         grad = tl.zeros([BLOCK], DTYPE)
         if g_rivals is not None:
             if HARD:
                 grad = tl.where(z == r, to_rivals, 0.0)
             else:
-                ahead = z - deep_r
-                grad = to_rivals * tl.exp(tl.where(ahead > 0, 0.0, ahead))
-        grad = tl.where(k == y, to_own, grad)
+                behind = deep_r - z
+                grad = to_rivals * exp_minus(tl.where(behind < 0, 0.0, behind))
+        grad = tl.where(lanes == own_lane, to_own, grad)
         if g_mean is not None:
             if weight is None:
                 grad += to_mean
             else:
-                grad += to_mean * tl.load(weight + k, mask=exists, other=0.0).to(DTYPE)
+                grad += to_mean * tl.load(weight + first + lanes, mask=exists, other=0.0).to(DTYPE)
         if g_entropy is not None:
             log_p = z - lse
             log_p = tl.where(log_p < LOWEST, LOWEST, log_p)
             grad -= to_entropy * (tl.exp(log_p) * (log_p + row_entropy))
         grad = tl.where(counts, grad * slope(logit, row, divisor, CAP, DTYPE), 0.0)
         if kept_out is None:
-            tl.store(out + row * out_stride + k, grad.to(out.dtype.element_ty), mask=exists)
+            tl.store(out + row * out_stride + first + lanes, grad.to(out.dtype.element_ty), mask=exists)
         else:
             largest = tl.max(tl.reshape(tl.where(exists, tl.abs(grad), 0.0), [BLOCK // TILE, TILE]), 1)
             # What is no number is kept.
             kept = (largest <= least) == 0
             tl.store(kept_out + row * tiles + block * (BLOCK // TILE) + tl.arange(0, BLOCK // TILE), kept)
             each = tl.reshape(tl.broadcast_to(kept[:, None], [BLOCK // TILE, TILE]), [BLOCK])
-            tl.store(out + row * out_stride + k, grad.to(out.dtype.element_ty), mask=exists & each)
+            tl.store(out + row * out_stride + first + lanes, grad.to(out.dtype.element_ty), mask=exists & each)

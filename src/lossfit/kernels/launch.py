@@ -127,7 +127,8 @@ def _forward(
         fields = (v if want else None for v, want in zip(out, wanted, strict=True))
         given = (None if v is None else v.contiguous() for v in (target, valid, here, weight, divisor, shift))
         options |= {"CAP": cap, "HARD": hard, "WHOLE": here is None and parts == 1}
-        gap.forward[(rows, parts)](scores, *given, *fields, scores.stride(0), classes, blocks, **options)
+        with torch.cuda.device_of(scores):
+            gap.forward[(rows, parts)](scores, *given, *fields, scores.stride(0), classes, blocks, **options)
         if parts > 1:
             return _whole(out, parts, hard, valid, here is None)
     return out
@@ -292,12 +293,15 @@ def _backward_into(
     g_entropy: Tensor | None,
     weight: Tensor | None,
     hard: bool,
-    cap: float = 0.0,
-    divisor: Tensor | None = None,
-    shift: Tensor | None = None,
-    kept: Tensor | None = None,
+    cap: float,
+    divisor: Tensor | None,
+    shift: Tensor | None,
+    kept: Tensor | None,
 ) -> None:
-    """Without scores, ``out`` holds them."""
+    """Without scores, ``out`` holds them.
+
+    ``kept`` has no default: PyTorch 2.11 cannot leave out what is written to.
+    """
     fields = own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy
     vectors = target, valid, here, weight, divisor, shift, *fields
     _launch_backward(out if scores is None else scores, out, vectors, hard, cap, kept)
@@ -320,7 +324,8 @@ def _launch_backward(
         "NEGLIGIBLE": torch.finfo(out.dtype).eps / 2,
     }
     strides = scores.stride(0), out.stride(0)
-    gap.backward[(rows, parts)](scores, out, *vectors, kept, *strides, classes, blocks, **options)
+    with torch.cuda.device_of(scores):
+        gap.backward[(rows, parts)](scores, out, *vectors, kept, *strides, classes, blocks, **options)
 
 
 def tiles(scores: Tensor) -> Tensor:

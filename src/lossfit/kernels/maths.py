@@ -8,15 +8,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634074)
 # Beyond this exp(-x) is 0 in every type; differences are cut there, so that none is infinite and 0 * it is 0.
 FAR = tl.constexpr(1e4)
-NAN = tl.constexpr(float("nan"))
 
 
 @triton.jit
 def exp_minus(x):
-    """exp(-x) for x of at least 0, however large; NaN stays."""
-    return tl.exp(-tl.where(x > FAR, FAR, x))
+    """exp(-x) for x of at least 0, infinity too; NaN stays.
+
+    By way of exp2: the compiler's exp takes three instructions more, for results too small to count.
+    """
+    return tl.exp2(x * -LOG2_E)
 
 
 @triton.jit

@@ -10,10 +10,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lossfit.kernels.maths import LOG2_E
+
 _SHIFT = tl.constexpr(0.79788456080286535588)  # sqrt(2 / pi)
 _LOG_SQRT_2PI = tl.constexpr(0.91893853320467274178)
 _SQRT_2PI_INVERSE = tl.constexpr(0.39894228040143267794)
-_LOG2_E = tl.constexpr(1.4426950408889634074)
 # log 2 in two parts, the first of so few digits that small multiples of it are exact.
 _LN2_HIGH = tl.constexpr(0.693359375)
 _LN2_LOW = tl.constexpr(-2.1219444005469058277e-4)
@@ -68,9 +69,9 @@ def density(a):
     a = tl.where(a > _UNDERFLOW, _UNDERFLOW, a)
     near = tl.floor(a * 16.0 + 0.5) * 0.0625  # its square is exact
     power = near * near * -0.5
-    n = tl.floor(power * _LOG2_E + 0.5)
+    n = tl.floor(power * LOG2_E + 0.5)
     rest = (power - n * _LN2_HIGH) - n * _LN2_LOW - 0.5 * (a - near) * (a + near)
-    return _SQRT_2PI_INVERSE * (tl.exp2(rest * _LOG2_E) * tl.exp2(n))
+    return _SQRT_2PI_INVERSE * (tl.exp2(rest * LOG2_E) * tl.exp2(n))
 
 
 @triton.jit

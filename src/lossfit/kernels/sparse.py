@@ -104,7 +104,8 @@ class Sparse:
         if out.numel():
             grid = triton.cdiv(rows, _ROWS), triton.cdiv(features, _FEATURES)
             sizes = grad.stride(0), rows, grad.shape[1], features, self.kept.shape[1]
-            times_weight[grid](grad, self.kept, weight.contiguous(), out, *sizes, **_options(grad))
+            with torch.cuda.device_of(grad):
+                times_weight[grid](grad, self.kept, weight.contiguous(), out, *sizes, **_options(grad))
 
     def to_weight(self, grad: Tensor, x: Tensor, out: Tensor) -> None:
         """``grad.t() @ x`` added to ``out`` (C, D)."""
@@ -112,7 +113,8 @@ class Sparse:
         if x.numel() and classes:
             grid = triton.cdiv(classes, TILE.value), triton.cdiv(features, _FEATURES)
             sizes = grad.stride(0), rows, classes, features, self.kept.shape[1], triton.cdiv(rows, _ROWS)
-            times_features[grid](grad, self.kept, x.contiguous(), out, *sizes, **_options(grad))
+            with torch.cuda.device_of(grad):
+                times_features[grid](grad, self.kept, x.contiguous(), out, *sizes, **_options(grad))
 
     def sum(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
         """``grad.sum(0)``."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit import gaps, inputs
+from lossfit import gaps, inputs, kernels
 from lossfit.autograd import call, differentiated_again, transformed
 from lossfit.gaps import KINDS, Kind
 from lossfit.hyper import HyperValue
@@ -196,7 +196,7 @@ class _OneNode(Function):
         assert own is not None
         assert rivals is not None
         found = _in_chunks(plan.body, own - rivals, numbers)
-        ctx.plan = plan
+        ctx.plan, ctx.backend = plan, kernels.current()
         ctx.plain, tensors = _split(numbers)
         ctx.save_for_backward(scores, own, rivals, found.pull, *tensors)
         return plan.weighing.reduce(found.value)
@@ -208,7 +208,7 @@ class _OneNode(Function):
         numbers = _join(ctx.plain, tensors)
         needed = ctx.needs_input_grad[1:]
         if differentiated_again(grad):
-            with torch.enable_grad():
+            with torch.enable_grad(), kernels.using(ctx.backend):
                 # Aliases, since one of them may be a function of another.
                 arguments = [v.view_as(v) if isinstance(v, Tensor) else v for v in (scores, *numbers)]
                 loss = plan.staged(*arguments)
@@ -224,7 +224,8 @@ class _OneNode(Function):
         to_scores = None
         if needed[0]:
             per_row = (own, rivals, None, -to_rivals, to_rivals, None, None)
-            to_scores = gaps.Backward.forward(scores, batch.target, batch.valid, None, *per_row, hard, None)
+            back = kernels.keeping(ctx.backend, gaps.Backward.forward)
+            to_scores = back(scores, batch.target, batch.valid, None, *per_row, hard, None)
         return (None, to_scores, *by_number)
 
 
