@@ -9,7 +9,7 @@ import torch
 # The scores of a chunk on a CPU, in bytes: the products stay near their peak, and memory small (measured). In half
 # precision less, since the weight's gradient in float32 is there besides.
 CHUNK_BYTES = 64 << 20
-HALF_CHUNK_BYTES = 16 << 20
+HALF_CHUNK_BYTES = 8 << 20
 # What a GPU spends unless told otherwise, so that all of it stays below 1 GiB.
 CUDA_BYTES = 896 << 20
 # Fewer rows than this make products slow, whatever a row takes. A GPU reads the weight once a chunk and multiplies
