@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 import lossfit
+from lossfit.commands.bench import bench
 from lossfit.commands.calibrate import calibrate
 from lossfit.commands.claims import claims
 from lossfit.commands.compare import compare
@@ -67,5 +68,5 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
 
 app.command()(_plainly(compare))
 app.command("list")(_plainly(list_losses))
-for _command in (plot, export, predict, calibrate, claims, diff, serve):
+for _command in (plot, bench, export, predict, calibrate, claims, diff, serve):
     app.command()(_plainly(_command))

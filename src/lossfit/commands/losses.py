@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,9 @@ from rich.text import Text
 
 from lossfit import plot as plots
 from lossfit import registry
+from lossfit.commands.specs import single_label
 from lossfit.compare.errors import InputError
 from lossfit.losses.base import Loss
-from lossfit.losses.single import SingleLabelLoss
 
 
 def list_losses(
@@ -65,29 +64,5 @@ def plot(
     """
     if out.suffix not in (".png", ".svg"):
         raise InputError(f"Expected --out to end in .png or .svg, but got {str(out)!r}.")
-    plots.save({spec: _parse(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
+    plots.save({spec: single_label(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
     typer.echo(f"Wrote {out}")
-
-
-def _parse(spec: str) -> SingleLabelLoss:
-    """name:setting=value,... to a loss."""
-    name, _, rest = spec.partition(":")
-    settings = {}
-    for pair in rest.split(",") if rest else ():
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"Expected name:setting=value,setting=value, but got {spec!r}.")
-        try:
-            settings[key] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[key] = value
-    known = inspect.signature(registry.get(name)).parameters
-    for key in settings:
-        if key not in known:
-            raise InputError(f"{name} has no setting {key!r}; it has {', '.join(k for k in known if k != 'common')}.")
-    loss = registry.make(name, **settings)
-    if not isinstance(loss, SingleLabelLoss):
-        raise InputError(
-            f"Expected losses with a curve, {', '.join(registry.available_losses('single_label'))}, but got {name!r}."
-        )
-    return loss
