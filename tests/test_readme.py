@@ -27,7 +27,9 @@ def test_it_names_every_loss() -> None:
 
 
 def test_its_commands_have_these_options() -> None:
-    helps = [CliRunner().invoke(app, [command, "--help"]).stdout for command in ("compare", "calibrate", "claims")]
+    helps = [
+        CliRunner().invoke(app, [command, "--help"]).stdout for command in ("compare", "bench", "calibrate", "claims")
+    ]
     told = " ".join(" ".join(helps).split())
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
         assert option in told
