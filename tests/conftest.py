@@ -1,5 +1,6 @@
 """What all tests share. The folder is on the path, so that they can import ``helpers``."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,10 @@ def _grad_mode_stays() -> object:
 def browser() -> Iterator[Any]:
     """Chromium, one for all tests of a process: playwright runs once in each."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    executable = Path("/usr/bin/chromium")
-    if not executable.exists():
+    executable = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if executable is None:
         pytest.skip("needs Chromium")
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=str(executable), args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield running
         running.close()

@@ -421,3 +421,18 @@ def test_a_training_that_fails_is_told() -> None:
     frame = table().drop("id", "note")
     with pytest.raises(InputError, match="The training of focal did not end in finite numbers; no model was written"):
         fitted(data.table(frame, "t", "grade"), "focal", plan, "linear", gamma=1.0, learning_rate=math.inf)
+
+
+def test_classes_with_the_names_of_others_probabilities_keep_theirs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=60)
+    names = ("a", "p_a", "p_p_a")
+    pl.DataFrame({"x": x, **{n: (x > c - 1).astype(int) for c, n in enumerate(names)}}).write_csv(tmp_path / "t.csv")
+    out, targets = tmp_path / "out", [part for name in names for part in ("--target", name)]
+    quick = ("--losses", "bce", "--splits", 2, "--trials", 1, "--workers", 1)
+    assert run("compare", tmp_path / "t.csv", *targets, *quick, "--out", out).exit_code == 0
+    assert run("export", out).exit_code == 0
+    found = load_model(out).predict(pl.DataFrame({"x": x}))
+    assert found.columns == [*names, "p_p_p_a", "p_p_p_p_a", "p_p_p_p_p_a"]
+    for name, column in zip(names, found.columns[3:], strict=True):
+        assert ((found[column] > 0.5) == (found[name] == 1)).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +100,7 @@ class Model:
 
         Where one class is right, the columns are ``class``, ``confidence`` and ``p_NAME`` for each class, the
         probabilities. Where any number is, each class has a column of its name, 0 or 1, and ``p_NAME``, the sigmoid of
-        its score: above one half it is predicted.
+        its score: above one half it is predicted. A class that has the name of such a column gets ``p_p_NAME`` there.
 
         Args:
             source: a .csv, .tsv, .parquet or .npz file, an image or a folder of images; or a table (of Polars, of
@@ -160,7 +161,9 @@ class Model:
             p = scores.exp()
             confidence, at = p.max(1)
             chosen = {"class": np.array(self.classes, dtype=object)[at.numpy()], "confidence": confidence.numpy()}
-        each = {f"p_{name}": p[:, c].numpy() for c, name in enumerate(self.classes)}
+        each: dict[str, np.ndarray] = {}
+        for c, name in enumerate(self.classes):
+            each[_apart(f"p_{name}", {*chosen, *each})] = p[:, c].numpy()
         return pl.DataFrame({**chosen, **each}, schema_overrides={"class": pl.String} if "class" in chosen else None)
 
     def _metrics(self, frame: pl.DataFrame, scores: Tensor) -> tuple[dict[str, float], int, list[str]]:
@@ -340,6 +343,13 @@ def _check_widths(reading: Reading, preparation: Preparation) -> None:
         raise ValueError("Expected words for each column of texts.")
     if reading.images is not None and [*stored["images"]["size"]] != reading.images[:2]:
         raise ValueError("Expected images of one size.")
+
+
+def _apart(name: str, taken: Collection[str]) -> str:
+    """A column's name that no other has."""
+    while name in taken:
+        name = f"p_{name}"
+    return name
 
 
 def _log_probabilities(name: str, params: dict[str, float], logits: Tensor) -> Tensor:
