@@ -14,7 +14,7 @@ from lossfit.kernels import gap
 
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
-# Columns worked on at a time; half as many where more is kept for each, so that the registers hold it.
+# Columns worked on at a time; half or a quarter as many where more is kept for each, so that the registers hold it.
 _BLOCK = 4096
 # Programs for each multiprocessor of the GPU: where there are fewer rows, a row is worked on in parts.
 _PROGRAMS = 2
@@ -339,7 +339,7 @@ def plan(
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     """The numbers of classes and of blocks; and what the kernels are compiled for."""
     classes, dtype = scores.shape[1], gaps.accumulation_dtype(scores)
-    widest = _BLOCK // 2 if entropy or heavy or dtype == torch.float64 else _BLOCK
+    widest = _BLOCK // 4 if entropy else _BLOCK // 2 if heavy or dtype == torch.float64 else _BLOCK
     block = min(widest, max(gap.TILE.value if tiled else 16, triton.next_power_of_2(classes)))
     return (classes, triton.cdiv(classes, block)), {
         "DTYPE": tl.float64 if dtype == torch.float64 else tl.float32,
