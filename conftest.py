@@ -2,6 +2,7 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,12 @@ collect_ignore = [
 ]
 # They hold no examples, and importing them needs Triton and settles whether it interprets.
 collect_ignore_glob = ["src/lossfit/kernels/[!_]*.py"]
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Scripts that tests run are not run by looking for examples in them."""
+    inside = Path(__file__).parent / "tests" in collection_path.parents
+    return True if inside and collection_path.suffix == ".py" and not collection_path.name.startswith("test_") else None
 
 
 @pytest.fixture(autouse=True)
