@@ -130,8 +130,7 @@ def read(
 def read_features(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Layer, torch.Size]:
     """Check features (..., D) and a layer; also the shape of the rows. What the targets hold is not looked at."""
     _check_types(x, weight, target, bias)
-    if any(map(shards.is_sharded, (x, weight, target))):
-        raise ValueError("Expected `weight` on one process, but got a DTensor: this loss is not spread over ranks.")
+    shards.refuse(x=x, weight=weight, target=target)
     _check_weight(weight)
     _check_fit(x, weight, bias, len(weight))
     if x.ndim < 2 or target.shape[:-1] != x.shape[:-1]:

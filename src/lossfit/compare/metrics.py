@@ -24,6 +24,11 @@ class Metric(NamedTuple):
     percent: bool
     needs_probabilities: bool
 
+    @property
+    def factor(self) -> int:
+        """From the number to what is told."""
+        return 100 if self.percent else 1
+
     def weighted(self, weight: Tensor | None) -> Metric:
         """The same of rows that count by these weights (S, N): those of model m are in row m S // M."""
         if weight is None:

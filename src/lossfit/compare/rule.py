@@ -33,6 +33,13 @@ class Advice(NamedTuple):
     held_back: list[str]
 
 
+def verdict(difference: float, p_value: float, *, higher: bool = True) -> str:
+    """Whether a difference is "better", "worse" or "undecided", at :data:`LEVEL`."""
+    if p_value > LEVEL or difference == 0:
+        return "undecided"
+    return "better" if (difference > 0) == higher else "worse"
+
+
 def advise(
     values: Mapping[str, np.ndarray],
     reference: str,

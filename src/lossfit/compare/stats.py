@@ -53,15 +53,26 @@ def paired_difference(
     mean = float(values.mean())
     own, shared = (1 / count + test_to_train) * float(values.var(ddof=1)), jackknife(left_out)
     error = math.sqrt(own + shared)
-    if error == 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     degrees = float(count - 1)
     if left_out is not None and shared > 0:
         # As shares of the variance, which may be small enough for its square to vanish.
         part = own / (own + shared)
         degrees = 1 / (part**2 / (count - 1) + (1 - part) ** 2 / (len(left_out) - 1))
-    reach = float(stats.t.ppf(0.975, degrees)) * error
-    return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, degrees)))
+    reach, p = t_test(mean, error, degrees)
+    return Difference(mean, mean - float(reach), mean + float(reach), float(p))
+
+
+def t_test(
+    mean: float | np.ndarray, error: float | np.ndarray, degrees: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the 95% intervals of means reach, and the two-sided p-values, by their standard errors.
+
+    A mean without an error is sure: its p-value is 1 if it is 0, else 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(mean) / np.asarray(error), degrees)
+    sure = np.where(np.asarray(mean) == 0, 1.0, 0.0)
+    return stats.t.ppf(0.975, degrees) * error, np.where(np.asarray(error) == 0, sure, p)
 
 
 def jackknife(left_out: np.ndarray | None) -> float:

@@ -185,9 +185,9 @@ def _compare(
 
 def verdict(difference: dict[str, Any] | None, metric: str) -> str:
     """Whether a difference to the reference is "better", "worse" or "undecided", at the level of the rule."""
-    if difference is None or difference["p_rule"] > rule.LEVEL or difference["difference"] == 0:
+    if difference is None:
         return "undecided"
-    return "better" if (difference["difference"] > 0) == CARDS[metric].higher else "worse"
+    return rule.verdict(difference["difference"], difference["p_rule"], higher=CARDS[metric].higher)
 
 
 def free(plan: engine.Plan) -> list[str]:

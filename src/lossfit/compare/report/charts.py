@@ -97,7 +97,7 @@ def all_differences(summary: dict[str, Any]) -> Any:
 
 
 def _differences(summary: dict[str, Any], metric: str) -> list[dict[str, Any]]:
-    factor = 100 if CARDS[metric].percent else 1
+    factor = CARDS[metric].factor
     return [
         {
             "loss": words.title(e["loss"]),
@@ -141,12 +141,11 @@ def interval_plot(
 
 def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     """The test metric of every split, and the mean."""
-    names = KINDS[summary["labels"]].metrics
+    metrics = KINDS[summary["labels"]].metrics
     order = {e["loss"]: i for i, e in enumerate(summary["losses"])}
-    factors = {name: 100 if CARDS[name].percent else 1 for name in names}
     records = [
         {"loss": words.title(row["loss"]), "split": row["split"] + 1}
-        | {name: factor * row[f"test_{name}"] for name, factor in factors.items()}
+        | {name: card.factor * row[f"test_{name}"] for name, card in metrics.items()}
         for row in sorted(best.iter_rows(named=True), key=lambda row: order[row["loss"]])
     ]
     base = alt.Chart(page.data(records)).encode(y=rows("loss"))
@@ -195,12 +194,12 @@ def cost(summary: dict[str, Any]) -> Any:
 def _dots(
     summary: dict[str, Any], x: alt.X, y: alt.Y, description: str, columns: dict[str, str], *, free: bool = True
 ) -> Any:
-    names = KINDS[summary["labels"]].metrics
+    metrics = KINDS[summary["labels"]].metrics
     records = [
         {
             "loss": words.title(e["loss"]),
             "seconds": e["seconds_per_training"],
-            **{name: (100 if CARDS[name].percent else 1) * e["test"][name]["mean"] for name in names},
+            **{name: card.factor * e["test"][name]["mean"] for name, card in metrics.items()},
         }
         for e in summary["losses"]
         if e["test"][summary["metric"]]["mean"] is not None and (free or not e["free"])

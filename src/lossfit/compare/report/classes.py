@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 import polars as pl
-from scipy import stats as distributions
 
 from lossfit import page
 from lossfit.compare import rule, stats
@@ -129,11 +128,8 @@ def differences(values: np.ndarray) -> Differences:
     mean = np.nansum(values, 0) / total
     variance = np.nansum((values - mean) ** 2, 0) / (total - 1)
     mean, variance = (np.where(enough, v, np.nan) for v in (mean, variance))
-    reach = distributions.t.ppf(0.975, total - 1) * np.sqrt((1 / total + rule.TEST_TO_TRAIN) * variance)
-    error = np.sqrt((1 / total + rule.SHARED) * variance)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * distributions.t.sf(np.abs(mean) / error, total - 1)
-    p = np.where(error == 0, np.where(mean == 0, 1.0, 0.0), p)
+    reach, _ = stats.t_test(mean, np.sqrt((1 / total + rule.TEST_TO_TRAIN) * variance), total - 1)
+    _, p = stats.t_test(mean, np.sqrt((1 / total + rule.SHARED) * variance), total - 1)
     adjusted = np.full(len(p), np.nan)
     adjusted[enough] = stats.holm(p[enough].tolist())
     return Differences(mean, mean - reach, mean + reach, adjusted)
@@ -150,7 +146,6 @@ def _differences(
     for c in sorted(range(len(names)), key=lambda c: -counts[c]):
         if not np.isfinite(tested.mean[c]):
             continue
-        sure = tested.p_value[c] <= rule.LEVEL
         yield {
             "loss": words.title(loss),
             "measure": measure,
@@ -158,7 +153,7 @@ def _differences(
             "difference": float(tested.mean[c]),
             "low": float(tested.low[c]),
             "high": float(tested.high[c]),
-            "verdict": "undecided" if not sure else "better" if tested.mean[c] > 0 else "worse",
+            "verdict": rule.verdict(tested.mean[c], tested.p_value[c]),
             "value": float(100 * own[both[:, c], c].mean()),
             "reference": float(100 * base[both[:, c], c].mean()),
         }

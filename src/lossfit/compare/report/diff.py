@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy import stats as distributions
 
 from lossfit import page
 from lossfit.compare import rule, stats
@@ -110,11 +109,9 @@ def change(first: np.ndarray, second: np.ndarray, *, same_splits: bool) -> Chang
 def _welch(mean: float, a: np.ndarray, b: np.ndarray, ratio: float) -> tuple[float, float, float]:
     parts = [(1 / len(v) + ratio) * float(v.var(ddof=1)) for v in (a, b)]
     error = math.sqrt(sum(parts))
-    if error == 0:
-        return mean, mean, float(mean == 0)
-    degrees = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (a, b), strict=True))
-    reach = float(distributions.t.ppf(0.975, degrees)) * error
-    return mean - reach, mean + reach, float(2 * distributions.t.sf(abs(mean) / error, degrees))
+    spread = sum(part**2 / (len(v) - 1) for part, v in zip(parts, (a, b), strict=True))
+    reach, p = stats.t_test(mean, error, sum(parts) ** 2 / spread if spread else 1)
+    return mean - float(reach), mean + float(reach), float(p)
 
 
 def render(first: Run, second: Run) -> str:
@@ -167,9 +164,8 @@ def _records(first: Run, second: Run, losses: list[str], *, same_splits: bool) -
             for name in losses
         ]
         tested = [(name, c) for name, c in found if c is not None]
-        factor = 100 if CARDS[metric].percent else 1
+        factor = CARDS[metric].factor
         for (name, c), p in zip(tested, stats.holm([c.p_value for _, c in tested]), strict=True):
-            better = (c.mean > 0) == CARDS[metric].higher
             records.append(
                 {
                     "loss": words.title(name),
@@ -178,7 +174,7 @@ def _records(first: Run, second: Run, losses: list[str], *, same_splits: bool) -
                     "low": factor * c.low,
                     "high": factor * c.high,
                     "p": words.p_value(p),
-                    "verdict": "undecided" if p > rule.LEVEL or c.mean == 0 else "better" if better else "worse",
+                    "verdict": rule.verdict(c.mean, p, higher=CARDS[metric].higher),
                 }
             )
     return records
@@ -254,6 +250,6 @@ def _row(
     own = [r for r in records if r["metric"] == metric and r["loss"] == words.title(name)]
     if not own:
         return words.title(name), means[0], means[1], "", "", "undecided"
-    factor = 100 if CARDS[metric].percent else 1
+    factor = CARDS[metric].factor
     numbers = [words.change(own[0][key] / factor, metric) for key in ("difference", "low", "high")]
     return words.title(name), means[0], means[1], numbers[0], f"{numbers[1]} to {numbers[2]}", own[0]["verdict"]

@@ -50,7 +50,7 @@ def course(best: pl.DataFrame, loss: str, column: str) -> dict[int, np.ndarray]:
 def _learning(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     card = CARDS[summary["metric"]]
     records = [
-        {"loss": words.title(e["loss"]), "step": step, "value": (100 if card.percent else 1) * float(value)}
+        {"loss": words.title(e["loss"]), "step": step, "value": card.factor * float(value)}
         for e in summary["losses"]
         if not e["free"]
         for step, value in course(best, e["loss"], "curve_values").items()

@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 import altair as alt
-from scipy import stats as distributions
 
 from lossfit import page
-from lossfit.compare import rule
+from lossfit.compare import rule, stats
 from lossfit.compare.kinds import CARDS, KINDS
 from lossfit.compare.report import charts, words
 from lossfit.compare.summary import verdict
@@ -46,7 +45,7 @@ def interval(entry: dict[str, Any], metric: str, splits: int) -> tuple[float, fl
     mean, deviation = entry["test"][metric]["mean"], entry["test"][metric]["std"]
     if mean is None or not math.isfinite(mean) or not math.isfinite(deviation):
         return None
-    reach = float(distributions.t.ppf(0.975, splits - 1)) * math.sqrt(1 / splits + rule.TEST_TO_TRAIN) * deviation
+    reach = float(stats.t_test(mean, math.sqrt(1 / splits + rule.TEST_TO_TRAIN) * deviation, splits - 1)[0])
     return mean, mean - reach, mean + reach
 
 
@@ -72,7 +71,7 @@ def _means(summaries: list[dict[str, Any]], ranked: list[str]) -> Any:
         for metric, card in KINDS[summary["labels"]].metrics.items():
             found = interval(entry, metric, summary["splits"])
             if found is not None:
-                mean, low, high = (v * (100 if card.percent else 1) for v in found)
+                mean, low, high = (card.factor * v for v in found)
                 records.append(_record(name, summary, metric) | {"mean": mean, "low": low, "high": high})
     return _lines(
         records,
@@ -88,7 +87,7 @@ def _changes(summaries: list[dict[str, Any]], ranked: list[str]) -> Any:
     records = []
     for summary, name, entry in _entries(summaries, ranked):
         for metric, difference in entry["differences"].items():
-            factor = 100 if CARDS[metric].percent else 1
+            factor = CARDS[metric].factor
             numbers = {"difference": difference["difference"], "low": difference["ci95"][0]}
             numbers |= {"high": difference["ci95"][1]}
             told = {k: factor * v for k, v in numbers.items()} | {"verdict": verdict(difference, metric)}
