@@ -29,12 +29,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from lossfit.compare import data, features, models, rule, search, splits, train
-from lossfit.compare.kinds import SINGLE_LABEL
-from lossfit.compare.summary import chosen
+from lossfit.compare.candidates import candidates
+from lossfit.compare.data import dataset, splits
+from lossfit.compare.features import make
+from lossfit.compare.scoring.tasks import SINGLE_LABEL
+from lossfit.compare.training import models, train
+from lossfit.compare.verdict import rule
+from lossfit.compare.verdict.summary import chosen
 
 LEFT_OUT = ("exact",)  # an integral over each row: it takes as long as all others together
-FREE = search.FREE[SINGLE_LABEL.family]
+FREE = candidates.FREE[SINGLE_LABEL.family]
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error")
 MOST_ROWS, FEWEST_OF_CLASS = 2000, 10
 SPLITS, TRIALS = 8, 4
@@ -44,7 +48,7 @@ Values = dict[str, list[float]]
 """By loss, the metric on the test rows of every split."""
 
 
-def halves(frame: pl.DataFrame, name: str) -> list[data.Dataset]:
+def halves(frame: pl.DataFrame, name: str) -> list[dataset.Dataset]:
     """Two halves of the rows, each class spread evenly; classes of less than 10 rows are left out."""
     rng = np.random.default_rng(0)
     frame = frame.filter(pl.col("target").is_not_null())
@@ -54,23 +58,23 @@ def halves(frame: pl.DataFrame, name: str) -> list[data.Dataset]:
     order = order[np.argsort(frame["target"].cast(pl.String).to_numpy()[order], kind="stable")]
     parts = (frame[np.sort(order[i::2])] for i in range(2))
     frames = [part.with_columns(pl.col("target").cast(pl.String)) for part in parts]
-    return [data.table(part, name, "target", impute=True, fingerprint=str(i)) for i, part in enumerate(frames)]
+    return [dataset.table(part, name, "target", impute=True, fingerprint=str(i)) for i, part in enumerate(frames)]
 
 
-def candidates(metric: str) -> list[search.Candidate]:
-    return [candidate for candidate in search.choose("all", metric) if candidate.name not in LEFT_OUT]
+def taking_part(metric: str) -> list[candidates.Candidate]:
+    return [candidate for candidate in candidates.choose("all", metric) if candidate.name not in LEFT_OUT]
 
 
-def measure(half: data.Dataset) -> dict[str, Values]:
+def measure(half: dataset.Dataset) -> dict[str, Values]:
     """The test metrics of the candidates, by the metric that settings and checkpoints are chosen by."""
     drawn = splits.draw(half, SPLITS, 0)
-    matrices = features.make(half, drawn)
+    matrices = make.make(half, drawn)
     free = list({candidate.name: candidate for candidate in FREE.values()}.values())
-    wanted = {c.name: c for metric in METRICS for c in candidates(metric) if not c.tuned}
+    wanted = {c.name: c for metric in METRICS for c in taking_part(metric) if not c.tuned}
     model = models.choose("mlp", matrices[0][0].shape[1], len(half.classes))
     records: dict[str, list[dict[str, Any]]] = {metric: [] for metric in METRICS}
     for candidate in wanted.values():
-        settings = search.settings(candidate, TRIALS, 0)
+        settings = candidates.settings(candidate, TRIALS, 0)
         added = free if candidate.name == SINGLE_LABEL.reference else []
         seeds = list(range(SPLITS))
         task = train.Task(
@@ -82,7 +86,7 @@ def measure(half: data.Dataset) -> dict[str, Values]:
     found = {}
     for metric in METRICS:
         best = chosen(pl.DataFrame(records[metric]), metric)
-        names = [candidate.name for candidate in candidates(metric)]
+        names = [candidate.name for candidate in taking_part(metric)]
         by_loss = {n: best.filter(pl.col("loss") == n)[f"test_{metric}"].to_list() for n in names}
         found[metric] = {n: values for n, values in by_loss.items() if len(values) == SPLITS}
     return found
@@ -100,7 +104,7 @@ def run(packages: Path, work: Path, wanted: list[str]) -> None:
         result = {
             "name": name,
             "rows": [part.rows for part in parts],
-            "features": int(features.make(parts[0], splits.draw(parts[0], 1, 0))[0][0].shape[1]),
+            "features": int(make.make(parts[0], splits.draw(parts[0], 1, 0))[0][0].shape[1]),
             "classes": len(parts[0].classes),
             "smallest_class": int(min(part.counts.min() for part in parts)),
             "halves": [measure(part) for part in parts],
@@ -120,7 +124,7 @@ def judge(work: Path) -> dict[str, Any]:
         first, second = result["halves"]
         cases = {m: [case(first[m], second[m], m), case(second[m], first[m], m)] for m in METRICS}
         sets.append({k: v for k, v in result.items() if k != "halves"} | {"metrics": cases})
-    ways = ["recommended", "advised", *(f"always {c.name}" for m in METRICS for c in candidates(m))]
+    ways = ["recommended", "advised", *(f"always {c.name}" for m in METRICS for c in taking_part(m))]
     table = {way: {m: regrets(sets, m, way) for m in METRICS} for way in dict.fromkeys(ways)}
     whole = {way: found for way, found in table.items() if all(r is not None for r in found.values())}
     whole["always what is free"] = {m: regrets(sets, m, "free") for m in METRICS}
@@ -144,7 +148,7 @@ def case(advising: Values, judging: Values, metric: str) -> dict[str, Any]:
     higher = SINGLE_LABEL.metrics[metric].higher
     names = [name for name in advising if name in judging]
     values = {name: np.array(advising[name]) for name in names}
-    reference, free = SINGLE_LABEL.reference, [c.name for c in candidates(metric) if c.tuned]
+    reference, free = SINGLE_LABEL.reference, [c.name for c in taking_part(metric) if c.tuned]
     advice = rule.advise(values, reference, free, higher=higher)
     guess = rule.best_guess(values, reference, free, higher=higher)
     means = {name: (100 if higher else -100) * float(np.mean(judging[name])) for name in names}

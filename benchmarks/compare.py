@@ -29,19 +29,22 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lossfit.compare import data, features, models, search, splits, train
-from lossfit.compare.metrics import accuracy
+from lossfit.compare.candidates import candidates
+from lossfit.compare.data import dataset, splits
+from lossfit.compare.features import make
+from lossfit.compare.scoring.metrics import accuracy
+from lossfit.compare.training import models, train
 
 SPLITS, TRIALS, SAMPLE = 10, 8, 4
 
 
 def task(name: str) -> train.Task:
-    found = data.load(name)
+    found = dataset.load(name)
     drawn = splits.draw(found, SPLITS, 0)
-    matrices = features.make(found, drawn)
+    matrices = make.make(found, drawn)
     network = models.choose("mlp", matrices[0][0].shape[1], len(found.classes))
-    candidate = search.candidate("cross_entropy")
-    settings = search.settings(candidate, TRIALS, 0)
+    candidate = candidates.candidate("cross_entropy")
+    settings = candidates.settings(candidate, TRIALS, 0)
     seeds = list(range(SPLITS))
     return train.Task(
         candidate, settings, drawn, matrices, found.labels, len(found.classes), network, "accuracy", seeds

@@ -20,10 +20,13 @@ import polars as pl
 import torch
 from sklearn import datasets
 
-from lossfit.compare import data, features, search, splits, train
-from lossfit.compare.kinds import SINGLE_LABEL
-from lossfit.compare.models import HIDDEN
-from lossfit.compare.summary import chosen
+from lossfit.compare.candidates import candidates
+from lossfit.compare.data import dataset, splits
+from lossfit.compare.features import make
+from lossfit.compare.scoring.tasks import SINGLE_LABEL
+from lossfit.compare.training import train
+from lossfit.compare.training.models import HIDDEN
+from lossfit.compare.verdict.summary import chosen
 
 DATA = {
     "yeast": "balanced_accuracy",
@@ -46,28 +49,28 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def load(name: str) -> data.Dataset:
+def load(name: str) -> dataset.Dataset:
     if name in ("yeast", "tweets"):
-        return data.load(name)
+        return dataset.load(name)
     found = getattr(datasets, f"load_{name}")()
     columns = {f"x{i}": found.data[:, i] for i in range(found.data.shape[1])}
     frame = pl.DataFrame({**columns, "target": [f"class {c}" for c in found.target]})
-    return data.table(frame, name, "target", fingerprint=name)
+    return dataset.table(frame, name, "target", fingerprint=name)
 
 
 def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
     """By loss and way: seconds of the processor, and the test metric of the chosen trainings of every split."""
     rows = load(name)
     drawn = splits.draw(rows, count, seed)
-    matrices = features.make(rows, drawn)
+    matrices = make.make(rows, drawn)
     found = []
     for loss in LOSSES:
-        candidate = search.candidates()[loss]
+        candidate = candidates.candidates()[loss]
         for way, how in ways.items():
             records, start = [], time.process_time()
             for first in range(0, count, AT_ONCE):
                 part = slice(first, first + AT_ONCE)
-                settings = search.settings(candidate, TRIALS - how.get("proposed", 0), seed)
+                settings = candidates.settings(candidate, TRIALS - how.get("proposed", 0), seed)
                 seeds = list(range(count))[part]
                 task = train.Task(
                     candidate,

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from lossfit.compare import rule
+from lossfit.compare.verdict import rule
 
 ROWS, TRAIN, TEST = 200, 120, 40
 TRAINING = (0.0, 0.2, 0.35, 0.5)

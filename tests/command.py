@@ -2,7 +2,7 @@
 
 from typer.testing import CliRunner, Result
 
-from lossfit.cli import app
+from lossfit.commands.app import app
 
 
 def run(*arguments: object) -> Result:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from lossfit.compare import train
 from lossfit.compare.errors import InputError
-from lossfit.compare.models import Architecture
+from lossfit.compare.training import train
+from lossfit.compare.training.models import Architecture
 from trainings import CLASSES, task
 
 

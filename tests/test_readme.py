@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import lossfit
-from lossfit.cli import app
+from lossfit.commands.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from lossfit.compare import search, splits
-from lossfit.compare.data import Dataset
-from lossfit.compare.models import Architecture
-from lossfit.compare.search import Setting
-from lossfit.compare.train import Task
+from lossfit.compare.candidates import candidates
+from lossfit.compare.candidates.candidates import Setting
+from lossfit.compare.data import splits
+from lossfit.compare.data.dataset import Dataset
+from lossfit.compare.training.models import Architecture
+from lossfit.compare.training.train import Task
 
 ROWS, FEATURES, CLASSES = 165, 5, 3
 COUNTS = [80, 50, 35]  # 99 rows to train on: batches of 32 leave some over
@@ -42,10 +43,10 @@ def task(
         drawn.append(replace(split, seen=np.where(flips, (labels + 1) % CLASSES, labels)))
     x = x.astype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
     matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
-    candidate = search.candidates()[name]
+    candidate = candidates.candidates()[name]
     return Task(
         candidate,
-        settings or search.settings(candidate, 3, 0),
+        settings or candidates.settings(candidate, 3, 0),
         drawn,
         matrices,
         labels,

@@ -17,7 +17,8 @@ from gpu_parts import peers, problems
 from gpu_parts.contest import Contender, Part, contest, tell
 from gpu_parts.device import spread
 from gpu_parts.problems import Problem, Truth
-from lossfit import gaussian, kernels
+from lossfit import kernels
+from lossfit.gaps import gaussian
 
 Sizes = dict[str, Any]
 Truths = Callable[[str, Problem], Truth]

@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 import lossfit
-from lossfit.cli import app
-from lossfit.registry import FAMILIES
+from lossfit.commands.app import app
+from lossfit.losses.base import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -5,19 +5,20 @@ Losses for classification that fit the metric, called as ``torch.nn.CrossEntropy
 """
 
 from lossfit import calibration, estimators, functional, losses, meta, multitask, registry, schedules
-from lossfit.cosine_head import CosineHead, normface_scale
-from lossfit.crf import LinearChainCRF
-from lossfit.gaps import Gap, gap
-from lossfit.heads import LinearHead
-from lossfit.linear import linear_gap
+from lossfit.core.class_weights import class_balanced_weight, inverse_frequency_weight
+from lossfit.gaps.gap import gap
+from lossfit.gaps.types import Gap
+from lossfit.heads.cosine_head import CosineHead, normface_scale
+from lossfit.heads.linear_head import LinearHead
+from lossfit.heads.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
+from lossfit.linear.linear_gap import linear_gap
 from lossfit.losses import *  # noqa: F403  -- its `__all__` is added below
+from lossfit.losses.metric.for_metric import for_metric
 from lossfit.losses.sampled import sample_rivals
-from lossfit.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
-from lossfit.metrics import for_metric
+from lossfit.losses.sequence.linear_chain_crf import LinearChainCRF
 from lossfit.monitor import Monitor
 from lossfit.multitask import UncertaintyWeighting
 from lossfit.registry import available_losses, make
-from lossfit.scores import class_balanced_weight, inverse_frequency_weight
 
 __version__ = "0.1.0"
 

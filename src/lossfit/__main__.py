@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line, or say which extra it needs."""
     try:
-        from lossfit.cli import app
+        from lossfit.commands.app import app
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as error:

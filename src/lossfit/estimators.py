@@ -26,9 +26,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lossfit import inputs, shards
-from lossfit.gaps import accumulation_dtype
-from lossfit.hyper import Hyper
+from lossfit.core import class_shards
+from lossfit.core.batch import read_batch
+from lossfit.core.checks import check_choice
+from lossfit.core.hyper import Hyper
+from lossfit.core.numerics import accumulation_dtype
 
 Baseline = Literal["none", "leave_one_out"]
 Noise = Literal["gumbel", "gaussian"]
@@ -53,11 +55,11 @@ class _Rows(NamedTuple):
 
 
 def _read(input: Tensor, target: Tensor, samples: int, ignore_index: int, baseline: str = "none") -> _Rows:
-    shards.refuse(input=input, target=target)
-    batch = inputs.read(input, target, ignore_index, probabilities=False)
+    class_shards.refuse(input=input, target=target)
+    batch = read_batch(input, target, ignore_index, probabilities=False)
     if isinstance(samples, bool) or not isinstance(samples, int):
         raise TypeError(f"Expected `samples` to be a whole number, but got {type(samples).__name__}.")
-    inputs.check_choice("baseline", baseline, ("none", "leave_one_out"))
+    check_choice("baseline", baseline, ("none", "leave_one_out"))
     least = 1 if baseline == "none" else 2
     if samples < least:
         raise ValueError(f"Expected `samples` of at least {least} with baseline={baseline!r}, but got {samples}.")
@@ -167,7 +169,7 @@ def monte_carlo(
         tensor([0.1300])
     """
     rows = _read(input, target, samples, ignore_index, baseline)
-    inputs.check_choice("noise", noise, ("gumbel", "gaussian"))
+    check_choice("noise", noise, ("gumbel", "gaussian"))
     _SIGMA.check("sigma", sigma)
     if isinstance(sigma, Tensor) and sigma.numel() != 1:
         raise ValueError(f"Expected `sigma` to have one entry, but got shape {tuple(sigma.shape)}.")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossfit.hyper import Hyper
-from lossfit.losses.likelihood import CrossEntropyLoss
-from lossfit.tunable import Tunable
+from lossfit.core.hyper import Hyper
+from lossfit.core.tunable import Tunable
+from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
 
 Batch = Sequence[Tensor]
 """What a model is called with, and then what its output is compared with: (input, target, ...)."""

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lossfit import gaps, inputs
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.core.batch import Batch, read_batch
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.gaps import gap
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 if TYPE_CHECKING:
     import altair as alt
@@ -78,8 +80,8 @@ class Monitor:
         Raises:
             TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
         """
-        batch = inputs.read(input, target, self.ignore_index, probabilities=False)
-        found = gaps.rows(batch, "soft", hit=True)
+        batch = read_batch(input, target, self.ignore_index, probabilities=False)
+        found = gap.gap_rows(batch, "soft", hit=True)
         assert found.hit is not None
         d = found.log_odds.double().flatten()
         missing, p = torch.sigmoid(-d), torch.sigmoid(d)
@@ -201,14 +203,14 @@ class Monitor:
         return chart
 
     @staticmethod
-    def _pull(loss: SingleLabelLoss, batch: inputs.Batch) -> Tensor:
+    def _pull(loss: SingleLabelLoss, batch: Batch) -> Tensor:
         """How hard each row pulls at its logits, (N, d1, ...)."""
         plain = loss.reduction
         loss.reduction = "none"
         target = batch.target if batch.valid is None else batch.target.masked_fill(~batch.valid, loss.ignore_index)
         try:
             with torch.enable_grad():
-                z = batch.input.to(gaps.accumulation_dtype(batch.input)).detach().clone().requires_grad_()
+                z = batch.input.to(accumulation_dtype(batch.input)).detach().clone().requires_grad_()
                 (grad,) = torch.autograd.grad(loss(z, target).sum(), z)
         finally:
             loss.reduction = plain

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lossfit import inputs
-from lossfit.gaps import accumulation_dtype
+from lossfit.core.checks import check_choice
+from lossfit.core.numerics import accumulation_dtype
 
 Task = Literal["classification", "regression"]
 TASKS = ("classification", "regression")
@@ -60,7 +60,7 @@ class UncertaintyWeighting(nn.Module):
         if len(each) != num_tasks:
             raise ValueError(f"Expected `kinds` to be one, or one for each of {num_tasks} tasks, but got {len(each)}.")
         for kind in each:
-            inputs.check_choice("kinds", kind, TASKS)
+            check_choice("kinds", kind, TASKS)
         self.kinds = each
         self.log_variance = nn.Parameter(torch.zeros(num_tasks))
         factor = torch.tensor([1.0 if kind == "classification" else 0.5 for kind in each])
@@ -139,7 +139,7 @@ def _aggregator(aggregation: Any, given: Any) -> Any:
         raise TypeError(f"Expected `aggregator` to be a name or an object of TorchJD, but got {type(given).__name__}.")
     classes = {name: getattr(aggregation, name) for name in aggregation.__all__}
     plain = [name for name, kind in classes.items() if issubclass(kind, aggregation.Aggregator) and _plain(kind)]
-    inputs.check_choice("aggregator", given, plain)
+    check_choice("aggregator", given, plain)
     return classes[given]()
 
 

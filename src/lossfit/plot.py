@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lossfit import inputs
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.core.checks import check_choice
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 if TYPE_CHECKING:
     import altair as alt
@@ -62,7 +62,7 @@ def curve(loss: SingleLabelLoss, against: Axis = "p", reach: float = 6.0) -> dic
         >>> round(found["gap"][-1], 4), round(found["loss"][-1], 4), round(found["sensitivity"][-1], 4)
         (2.0, 0.1269, 0.1192)
     """
-    inputs.check_choice("against", against, ("p", "gap"))
+    check_choice("against", against, ("p", "gap"))
     if against == "gap":
         d = torch.linspace(-reach, reach, POINTS, dtype=torch.float64)
     else:

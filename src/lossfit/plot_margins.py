@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lossfit.cosine_head import CosineHead
-from lossfit.heads import LinearHead
-from lossfit.margins import Margin
+from lossfit.heads.cosine_head import CosineHead
+from lossfit.heads.linear_head import LinearHead
+from lossfit.heads.margins import Margin
 from lossfit.plot import LEGEND
 
 if TYPE_CHECKING:

@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lossfit import inputs
-
-if TYPE_CHECKING:
-    from lossfit.losses.base import Loss
-
-FAMILIES = {
-    "single_label": "One right class among many",
-    "multi_label": "Any number of right classes",
-    "multi_way": "Several questions of several answers each",
-    "ranking": "Order: positives before negatives",
-    "metric": "A metric of the whole batch",
-    "contrastive": "Pairs and sampled rivals",
-    "distillation": "Another model as the target",
-    "sequence": "Sequences",
-}
-"""The families, whose losses are called alike, with a title for each."""
-
-_losses: dict[str, type[Loss]] = {}
-
-
-def add(cls: type[Loss]) -> None:
-    assert cls.family in FAMILIES
-    _losses[cls.name] = cls
+from lossfit.core.checks import check_choice
+from lossfit.losses.base import FAMILIES, REGISTRY, Loss
 
 
 def available_losses(family: str | None = None) -> list[str]:
@@ -40,8 +19,8 @@ def available_losses(family: str | None = None) -> list[str]:
         ['cross_entropy', 'expected_accuracy', 'gamma_cross_entropy']
     """
     if family is not None:
-        inputs.check_choice("family", family, FAMILIES)
-    return [name for name, cls in _losses.items() if family in (None, cls.family)]
+        check_choice("family", family, FAMILIES)
+    return [name for name, cls in REGISTRY.items() if family in (None, cls.family)]
 
 
 def get(name: str) -> type[Loss]:
@@ -52,10 +31,10 @@ def get(name: str) -> type[Loss]:
 
     Example:
         >>> lossfit.registry.get("focal")
-        <class 'lossfit.losses.weighted.FocalLoss'>
+        <class 'lossfit.losses.single_label.focal.FocalLoss'>
     """
-    inputs.check_choice("name", name, _losses)
-    return _losses[name]
+    check_choice("name", name, REGISTRY)
+    return REGISTRY[name]
 
 
 def make(name: str, **settings: Any) -> Loss:

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossfit import gaps, inputs, scores
-from lossfit.autograd import transformed
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.core import scores
+from lossfit.core.autograd import transformed
+from lossfit.core.batch import read_batch
+from lossfit.gaps import gap
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 
 def _number(name: str, value: object) -> float:
@@ -335,12 +337,12 @@ class FromMeanProbability(nn.Module):
         if not loss.training or transformed():
             return
         input, target = (*args, *(kwargs[name] for name in ("input", "target")[len(args) :]))
-        batch = inputs.read(input, target, loss.ignore_index)
+        batch = read_batch(input, target, loss.ignore_index)
         z = scores.adjust(batch.input, loss._hyper("temperature", batch.rows))
         if batch.probabilities:
             p = (z.softmax(1) * batch.target).sum(1)
         else:
-            p = gaps.rows(batch._replace(input=z), "soft").log_odds.sigmoid()
+            p = gap.gap_rows(batch._replace(input=z), "soft").log_odds.sigmoid()
         counts = ~p.isnan() if batch.valid is None else batch.valid & ~p.isnan()
         self._add(p.masked_fill(~counts, 0.0).sum(), counts.sum())
 

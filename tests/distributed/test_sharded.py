@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import lossfit
-from lossfit import budget
+from lossfit.linear import budget
 
 sys.path.append(str(Path(__file__).parents[1]))
 from helpers import build, case_id, every_case, join, run_ranks

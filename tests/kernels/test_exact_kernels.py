@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from helpers import INF
-from lossfit import gaussian, kernels
+from lossfit import kernels
+from lossfit.gaps import gaussian
 
 triton = pytest.importorskip("triton")
 import triton.language as tl

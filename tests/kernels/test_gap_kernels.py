@@ -10,9 +10,11 @@ from torch.testing import assert_close
 
 import lossfit
 from helpers import INF, LOWEST, class_last, torch_gap
-from lossfit import gaps
 
 pytest.importorskip("triton")
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.gaps.autograd_functions import Backward, Forward
+from lossfit.gaps.blocks import backward_block, forward_block
 from lossfit.kernels import launch
 
 KINDS = ["soft", "hard"]
@@ -69,7 +71,7 @@ def test_as_near_to_the_truth_as_pytorch(
     exact = truth(exact_z, y, kind, weight)
     options = kind == "hard", True, True, True
     found = launch.forward(z, y, None, weight, *options)
-    torch_path = gaps._forward_block(z, y, None, weight, *options)
+    torch_path = forward_block(z, y, None, weight, *options)
     assert found[3] is not None
     assert found[3].tolist() == (z.argmax(1) == y).tolist()
     for field in (0, 1, 2, 4):
@@ -79,7 +81,7 @@ def test_as_near_to_the_truth_as_pytorch(
             continue
         assert value is not None
         assert other is not None
-        assert value.dtype == gaps.accumulation_dtype(z)
+        assert value.dtype == accumulation_dtype(z)
         true = exact[min(field, 3)]
         scale = max(1.0, true.abs().max().item())
         assert error(value, true) <= error(other, true) + ROUNDING[dtype] * scale
@@ -89,7 +91,7 @@ def test_as_near_to_the_truth_as_pytorch(
     arguments = z, y, None, weight, *(v for v in (found[0], found[1], found[4])), *grads, kind == "hard"
     grad = launch.backward(*arguments)
     assert grad.dtype == dtype
-    other = gaps._backward_block(z, weight, kind == "hard", None, y, None, *arguments[4:-1])
+    other = backward_block(z, weight, kind == "hard", None, y, None, *arguments[4:-1])
     assert error(grad, true) <= error(other, true) + 5 * ROUNDING[dtype] + cut_off(true, dtype)
     # Rows that do not count get 0 everywhere, and the others are as they were.
     some = launch.forward(z, y, valid, weight, *options)
@@ -280,14 +282,14 @@ def test_more_than_two_dimensions(kind: str, device: str) -> None:
     y, valid = torch.randint(4, (3, 5), device=device), torch.rand(3, 5, device=device) > 0.3
     hard = kind == "hard"
     found = launch.forward(z, y, valid, weight, hard, True, True, True)
-    expected = gaps.Forward.forward(z, y, valid, weight, hard, True, True, not hard, None)
+    expected = Forward.forward(z, y, valid, weight, hard, True, True, not hard, None)
     for value, right in zip(found, expected, strict=True):
         assert (value is None) == (right is None)
         assert value is None or value.shape == (3, 5)
         assert value is None or error(value, right) < 1e-14
     own, rivals, *_, entropy = expected
     rest = y, valid, weight, own, rivals, entropy, *upstream(own, kind), hard
-    grad = gaps.Backward.forward(z, *rest, None)
+    grad = Backward.forward(z, *rest, None)
     assert_close(launch.backward(z, *rest), grad, rtol=1e-13, atol=1e-14)
     out = torch.empty_like(z)
     assert launch.backward(z, *rest, out=out) is out
@@ -320,11 +322,11 @@ def test_columns_without_the_target(kind: str, device: str) -> None:
     by_hand = by_hand.scatter_add(1, y.unsqueeze(1), (g_target * here).unsqueeze(1))
     assert_close(grad, by_hand * valid.unsqueeze(1), rtol=1e-13, atol=1e-14)
     # In plain PyTorch the same arguments mean the same.
-    found = gaps.Forward.forward(z, y, valid, weight, hard, True, False, not hard, here)
+    found = Forward.forward(z, y, valid, weight, hard, True, False, not hard, here)
     for value, right in zip((own, rivals, mean, None, among), found, strict=True):
         assert value is None or error(value, right) < 1e-13
     rest = y, valid, None, own, rivals, None, g_target, g_rivals, None, None, hard, here
-    assert_close(grad, gaps.Backward.forward(z, *rest), rtol=1e-13, atol=1e-14)
+    assert_close(grad, Backward.forward(z, *rest), rtol=1e-13, atol=1e-14)
 
 
 def test_two_halves_of_the_classes_make_the_whole(device: str) -> None:

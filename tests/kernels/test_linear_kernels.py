@@ -9,12 +9,15 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import lossfit
-from lossfit import budget, gaps, kernels
-from lossfit.chunked import Form
+from lossfit import kernels
+from lossfit.linear import budget
+from lossfit.linear.job import GapProgram
 
 pytest.importorskip("triton")
-from lossfit.kernels import launch, sparse, traced
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.kernels import launch, sparse
 from lossfit.kernels.launch import Scoring
+from lossfit.linear import compiled
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch does it
 HALF = [torch.bfloat16, torch.float16]
@@ -81,7 +84,7 @@ def test_scores_are_made_of_logits_on_the_way(dtype: torch.dtype, device: str) -
     logits = logits.to(dtype)
     y, shift = torch.arange(6, device=device), torch.randn(40, device=device, dtype=torch.float64)
     divisor = torch.linspace(0.5, 2, 6, device=device, dtype=torch.float64)
-    own_type = gaps.accumulation_dtype(logits)
+    own_type = accumulation_dtype(logits)
 
     def plain(z: Tensor, kind: torch.dtype) -> tuple[list[Tensor], Tensor]:
         z = z.to(kind).requires_grad_()
@@ -161,8 +164,8 @@ def test_negligible_blocks_are_skipped(dtype: torch.dtype, device: str, monkeypa
     loss = lossfit.CrossEntropyLoss()
     true = truth(of, target)
     plain = torch.autograd.grad(F.cross_entropy(of[0] @ of[1].T + of[2], target), of)
-    for compiled in (False, True):
-        linear: Any = torch.compile(loss.linear, fullgraph=True, backend="aot_eager") if compiled else loss.linear
+    for is_compiled in (False, True):
+        linear: Any = torch.compile(loss.linear, fullgraph=True, backend="aot_eager") if is_compiled else loss.linear
         value = linear(of[0], of[1], target, of[2], backend="triton", skip_blocks=True)
         found = torch.autograd.grad(value, of)
         kept = seen[-1]
@@ -227,14 +230,14 @@ def test_operators_keep_their_promises(device: str, monkeypatch: pytest.MonkeyPa
     x, weight, bias, target = layer(3, 4, 5, torch.float32, device)
     valid, per_class, per_row = target > 0, torch.rand(5, device=device), torch.rand(3, device=device) + 0.5
     settings = 3.0, False, True, True, True, 1, False
-    torch.library.opcheck(traced._forward, (x, weight, bias, target, valid, per_class, per_row, per_class, *settings))
+    torch.library.opcheck(compiled._forward, (x, weight, bias, target, valid, per_class, per_row, per_class, *settings))
     torch.library.opcheck(
-        traced._forward, (x, weight, None, target, *(None,) * 4, 0.0, True, *(False,) * 3, None, False)
+        compiled._forward, (x, weight, None, target, *(None,) * 4, 0.0, True, *(False,) * 3, None, False)
     )
     g = [torch.rand(3, device=device) for _ in range(7)]
     given = (t.detach() for t in (x, weight, bias))
     rest = (target, valid, per_class, per_row, per_class, *g, 3.0, False, 1, False)
-    torch.library.opcheck(traced._backward, (*given, *rest, [True, False, True]))
+    torch.library.opcheck(compiled._backward, (*given, *rest, [True, False, True]))
     kept = launch.tiles(x)
     torch.library.opcheck(
         launch._backward_into,
@@ -338,10 +341,10 @@ def test_inside_of_a_transformation_it_is_refused() -> None:
 
 def test_what_is_no_gap_has_no_form() -> None:
     """Soft targets, smoothed ones but for cross-entropy, EXACT, and a learnt temperature."""
-    forms: list[Form | None] = []
+    forms: list[GapProgram | None] = []
     seen = pytest.MonkeyPatch()
-    real = lossfit.chunked.run
-    seen.setattr(lossfit.chunked, "run", lambda job, layer: (forms.append(job.form), real(job, layer))[1])
+    real = lossfit.linear.chunked.run
+    seen.setattr(lossfit.linear.chunked, "run", lambda job, layer: (forms.append(job.form), real(job, layer))[1])
     temperature = torch.nn.Parameter(torch.tensor(2.0))
     soft = torch.rand(3, 5)
     for loss, target, has in (

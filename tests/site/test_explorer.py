@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lossfit
-from lossfit.losses.link import AnalyticLoss
+from lossfit.losses.single_label.link import AnalyticLoss
 
 pytestmark = pytest.mark.browser
 

@@ -8,8 +8,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lossfit import gaps, inputs
 from lossfit.calibration import rows
+from lossfit.core.batch import Batch
+from lossfit.core.checks import check_choice
+from lossfit.gaps import gap
 
 Score = Literal["lac", "aps"]
 SCORES = ("lac", "aps")
@@ -47,7 +49,7 @@ def conformal_threshold(logits: Tensor, labels: Tensor, alpha: float, score: Sco
         tensor(0.1192, dtype=torch.float64)
     """
     _check_alpha(alpha)
-    inputs.check_choice("score", score, SCORES)
+    check_choice("score", score, SCORES)
     z, y = rows.read("logits", logits, labels)
     n = len(z)
     # (n + 1) alpha may be a whole number that rounding left just below itself.
@@ -83,7 +85,7 @@ class ConformalClassifier(nn.Module):
     def __init__(self, alpha: float, score: Score = "lac") -> None:
         super().__init__()
         _check_alpha(alpha)
-        inputs.check_choice("score", score, SCORES)
+        check_choice("score", score, SCORES)
         self.alpha = alpha
         self.score: Score = score
         self.register_buffer("threshold", torch.tensor(math.inf, dtype=torch.float64))
@@ -111,7 +113,7 @@ class ConformalClassifier(nn.Module):
 def scores(z: Tensor, score: Score) -> Tensor:
     """The score of every class, (N, C)."""
     if score == "lac":
-        return torch.sigmoid(-gaps.all_log_odds(inputs.Batch(z, z), "soft"))
+        return torch.sigmoid(-gap.all_log_odds(Batch(z, z), "soft"))
     p, order = z.softmax(1).sort(dim=1, descending=True, stable=True)
     return torch.empty_like(p).scatter(1, order, p.cumsum(1))
 

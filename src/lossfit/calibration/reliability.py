@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lossfit import inputs
 from lossfit.calibration import rows
 from lossfit.calibration.selective import check_pair
+from lossfit.core.checks import check_choice
 
 Kind = Literal["equal_width", "equal_mass"]
 KINDS = ("equal_width", "equal_mass")
@@ -33,7 +33,7 @@ class Reliability(NamedTuple):
 
         "l1" is their mean over the rows, "l2" the root of their mean square over the rows, "max" the largest.
         """
-        inputs.check_choice("norm", norm, NORMS)
+        check_choice("norm", norm, NORMS)
         distance = (self.confidence - self.hits).abs()
         if norm == "max":
             return (distance / self.rows.clamp(min=1)).amax(-1)
@@ -62,7 +62,7 @@ def reliability(confidence: Tensor, hits: Tensor, bins: int = 15, kind: Kind = "
         >>> found.rows, found.hits
         (tensor([0., 4.], dtype=torch.float64), tensor([0., 3.], dtype=torch.float64))
     """
-    inputs.check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, KINDS)
     check_pair(confidence, hits)
     if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
         raise ValueError(f"Expected `bins` to be an integer of at least 1, but got {bins!r}.")
@@ -122,8 +122,8 @@ def calibration_error(
         >>> lossfit.calibration.calibration_error(probabilities, torch.tensor([0, 1, 1]))
         tensor(0.2333, dtype=torch.float64)
     """
-    inputs.check_choice("kind", kind, KINDS)
-    inputs.check_choice("norm", norm, NORMS)
+    check_choice("kind", kind, KINDS)
+    check_choice("norm", norm, NORMS)
     p, y = rows.read("probabilities", probabilities, labels)
     _check_range("probabilities", p)
     totals = p.sum(1)

@@ -9,9 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from lossfit import gaps
 from lossfit.calibration import rows
-from lossfit.losses.likelihood import CrossEntropyLoss
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
 
 _STEPS = 1000
 
@@ -32,7 +32,7 @@ class Scaling(nn.Module):
             raise TypeError(f"Expected `logits` to be floating point, but got {logits.dtype}.")
         self._check_classes(logits)
         at = 1 if logits.ndim > 1 else 0
-        return self._scaled(logits.to(gaps.accumulation_dtype(logits)).movedim(at, -1)).movedim(-1, at)
+        return self._scaled(logits.to(accumulation_dtype(logits)).movedim(at, -1)).movedim(-1, at)
 
     def fit(self, logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> Self:
         """Find the numbers of the lowest mean log loss.

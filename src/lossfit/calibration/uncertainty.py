@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossfit import gaps
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.gaps import gap
+from lossfit.gaps.types import Gap
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -68,11 +70,11 @@ def margin(logits: Tensor) -> Tensor:
     at = 1 if logits.ndim > 1 else 0
     if logits.shape[at] < 2:
         raise ValueError(f"Expected `logits` of at least two classes, but got shape {tuple(logits.shape)}.")
-    first, second = logits.to(gaps.accumulation_dtype(logits)).topk(2, at).values.unbind(at)
+    first, second = logits.to(accumulation_dtype(logits)).topk(2, at).values.unbind(at)
     return torch.sigmoid(top.log_odds) * (0.0 - torch.expm1(second - first))
 
 
-def _top(logits: Tensor, *, entropy: bool = False) -> gaps.Gap:
+def _top(logits: Tensor, *, entropy: bool = False) -> Gap:
     """The gap of the likeliest class."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"Expected `logits` to be a torch.Tensor, but got {type(logits).__name__}.")
@@ -81,4 +83,4 @@ def _top(logits: Tensor, *, entropy: bool = False) -> gaps.Gap:
     at = 1 if logits.ndim > 1 else 0
     if not logits.ndim or not logits.shape[at]:
         raise ValueError(f"Expected `logits` of shape (N, C), (N, C, d1, ...) or (C,), but got {tuple(logits.shape)}.")
-    return gaps.gap(logits, logits.argmax(at), entropy=entropy)
+    return gap.gap(logits, logits.argmax(at), entropy=entropy)

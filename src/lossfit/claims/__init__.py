@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-from lossfit import inputs
+from lossfit.core.checks import check_choice
 
 Verdict = Literal["holds", "holds with a correction", "refuted"]
 
@@ -112,7 +112,7 @@ def get(name: str) -> Claim:
     Raises:
         ValueError: no claim has this name; the nearest one is suggested.
     """
-    inputs.check_choice("name", name, MODULES)
+    check_choice("name", name, MODULES)
     module = import_module(f"lossfit.claims.{name}")
     found: Claim = module.check
     return found

@@ -8,7 +8,7 @@ import torch
 from lossfit import CrossEntropyLoss
 from lossfit.claims import Finding, claim
 from lossfit.claims.tools import lines
-from lossfit.compare import data
+from lossfit.compare.data import dataset
 
 STEPS = (10, 100, 1000, 2000, 5000)
 
@@ -16,7 +16,7 @@ STEPS = (10, 100, 1000, 2000, 5000)
 def probabilities() -> dict[int, np.ndarray]:
     """The targets' probabilities on the training rows as a network learns the majority labels of the tweets."""
     found = {}
-    source = data.load("tweets")
+    source = dataset.load("tweets")
     x = torch.from_numpy(source.numeric.to_numpy().astype(np.float32))
     y = torch.from_numpy(source.labels)
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 from lossfit import MultiWayLoss
 from lossfit.claims import Finding, claim
 from lossfit.claims.tools import least, row
-from lossfit.losses.multiway import Kind
+from lossfit.losses.multi_way import Kind
 
 
 @claim(

@@ -80,8 +80,8 @@ def lines(curves: dict[str, tuple[Any, Any]], x: str, y: str, **scale: Any) -> A
 
 def compare(source: str, losses: str, **plan: Any) -> dict[str, Any]:
     """The summary of a comparison on a bundled set, by loss, with the plan's other settings."""
-    from lossfit.compare import engine
-    from lossfit.compare.summary import summarise
+    from lossfit.compare.running import engine
+    from lossfit.compare.verdict.summary import summarise
 
     with tempfile.TemporaryDirectory() as folder:
         outcome = engine.run(engine.Plan(source, losses=losses, **plan), Path(folder) / "out")

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 import lossfit
-from lossfit import cost, registry
+from lossfit import registry
+from lossfit.commands import timing
 from lossfit.commands.specs import single_label
 from lossfit.compare import device as devices
 from lossfit.compare.errors import InputError, first_line
@@ -66,10 +67,10 @@ def bench(
     shape = f"({rows}, {classes})" + (f" from {features} features" if features else "")
     console.print(Text(f"Scores {shape}, {dtype}, on {_hardware(where)}\n"), soft_wrap=True)
     try:
-        found = cost.steps(wanted, rows, classes, features, getattr(torch, dtype), where)
+        found = timing.steps(wanted, rows, classes, features, getattr(torch, dtype), where)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Timing", total=len(found) * (rounds + 1))
-            costs = cost.measure(found, rounds, where, lambda: progress.advance(task))
+            costs = timing.measure(found, rounds, where, lambda: progress.advance(task))
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
@@ -96,7 +97,7 @@ def _without_settings() -> list[str]:
     ]
 
 
-def _table(costs: dict[str, cost.Cost]) -> Table:
+def _table(costs: dict[str, timing.Cost]) -> Table:
     known = any(one.peak_mib is not None for one in costs.values())
     table = Table(box=None, pad_edge=False)
     table.add_column("Loss", overflow="fold")

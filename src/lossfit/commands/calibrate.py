@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 import lossfit
-from lossfit import inputs, plot
+from lossfit import plot
 from lossfit.calibration import TemperatureScaling
-from lossfit.compare import predictions, recalibrate
+from lossfit.compare.calibrate import predictions, recalibrate
+from lossfit.compare.calibrate.predictions import Predictions
+from lossfit.compare.calibrate.recalibrate import AS_IS, METRICS, TITLES, Estimate, Outcome
 from lossfit.compare.errors import InputError
-from lossfit.compare.predictions import Predictions
-from lossfit.compare.recalibrate import AS_IS, METRICS, TITLES, Estimate, Outcome
+from lossfit.core.checks import check_choice
 
 if TYPE_CHECKING:
     import altair as alt
@@ -65,7 +66,7 @@ def calibrate(
     Writes calibration.json, calibrated.csv and a reliability diagram.
     """
     console = Console()
-    inputs.check_choice("--picture", picture, _PICTURES)
+    check_choice("--picture", picture, _PICTURES)
     if test_share is not None and folds is not None:
         raise InputError("Pass --test-share or --folds, not both.")
     out = out or Path(f"lossfit-calibrate-{source.stem}")

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lossfit.compare.columns import Column
-from lossfit.compare.data import Dataset
+from lossfit.compare.data.columns import Column
+from lossfit.compare.data.dataset import Dataset
 
 _LONGEST = 24
 _FEW = 20

@@ -18,12 +18,15 @@ from rich.text import Text
 
 from lossfit.commands.columns import print_columns
 from lossfit.commands.noise import print_noise, write_noise
-from lossfit.compare import data as sources
-from lossfit.compare import engine, features, kinds, noise, store
+from lossfit.compare.candidates.candidates import SEARCHES
+from lossfit.compare.data import dataset as sources
 from lossfit.compare.errors import InputError, NotWrittenError
-from lossfit.compare.report import render, words
-from lossfit.compare.search import SEARCHES
-from lossfit.compare.summary import summarise, verdict
+from lossfit.compare.features import make
+from lossfit.compare.report import render, wording
+from lossfit.compare.running import engine, store
+from lossfit.compare.running import label_noise as noise_levels
+from lossfit.compare.scoring import tasks
+from lossfit.compare.verdict.summary import summarise, verdict
 
 _STYLES = {"better": "green", "worse": "red", "undecided": ""}
 
@@ -97,15 +100,15 @@ def compare(
         str,
         typer.Option(
             help="tfidf: words and pairs by a vocabulary; hashing: by their hashes, for much text; sentence: vectors "
-            f"of --embedding, or of {features.PACKAGED} if that is installed. auto: tfidf, or hashing from "
-            f"{features.MUCH_TEXT:,} characters on."
+            f"of --embedding, or of {make.PACKAGED} if that is installed. auto: tfidf, or hashing from "
+            f"{make.MUCH_TEXT:,} characters on."
         ),
     ] = "auto",
     metric: Annotated[
         str | None,
         typer.Option(
-            help=f"What counts: {', '.join(kinds.SINGLE_LABEL.metrics)}; with several targets "
-            f"{', '.join(kinds.MULTI_LABEL.metrics)}. The first of them if not given."
+            help=f"What counts: {', '.join(tasks.SINGLE_LABEL.metrics)}; with several targets "
+            f"{', '.join(tasks.MULTI_LABEL.metrics)}. The first of them if not given."
         ),
     ] = None,
     losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
@@ -181,8 +184,8 @@ def compare(
     """
     console = Console()
     targets = tuple(target or ())
-    levels = noise.levels(label_noise)
-    kind = kinds.MULTI_LABEL if len(targets) > 1 else kinds.SINGLE_LABEL
+    levels = noise_levels.levels(label_noise)
+    kind = tasks.MULTI_LABEL if len(targets) > 1 else tasks.SINGLE_LABEL
     plan = engine.Plan(
         source,
         targets if len(targets) > 1 else next(iter(targets), None),
@@ -210,7 +213,7 @@ def compare(
         text_features=text_features,
     )
     out = out or Path(f"lossfit-{Path(source).stem}")
-    runs = noise.plans(plan, out, levels, resume=resume) if len(levels) > 1 else [(plan, out)]
+    runs = noise_levels.plans(plan, out, levels, resume=resume) if len(levels) > 1 else [(plan, out)]
     summaries = []
     try:
         with _progress(console) as progress:
@@ -271,7 +274,7 @@ def _progress(console: Console) -> Iterator[engine.Progress]:
         task = bar.add_task("Reading", total=None, count="")
 
         def show(loss: str, done: float, trainings: int) -> None:
-            bar.update(task, description=words.title(loss), completed=done, total=1.0, count=f"{trainings:,}")
+            bar.update(task, description=wording.title(loss), completed=done, total=1.0, count=f"{trainings:,}")
 
         yield show
 
@@ -287,7 +290,7 @@ def _finite(value: Any) -> Any:
 
 def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     metric = summary["metric"]
-    card = kinds.CARDS[metric]
+    card = tasks.CARDS[metric]
     console.print(
         Text(f"{card.title}{', %' if card.percent else ''} ({'higher' if card.higher else 'lower'} is better)\n")
     )
@@ -299,19 +302,22 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     table.add_column("p by the rule", justify="right", no_wrap=True)
     for entry in summary["losses"]:
         versus = entry["vs_cross_entropy"]
-        row = [words.with_setting(entry["loss"], entry["params"]), words.number(entry["test"][metric]["mean"], metric)]
+        row = [
+            wording.with_setting(entry["loss"], entry["params"]),
+            wording.number(entry["test"][metric]["mean"], metric),
+        ]
         if versus is None or entry["loss"] == summary["reference"]:
             table.add_row(*(Text(cell) for cell in row), style="bold")
             continue
-        change = Text(words.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])
+        change = Text(wording.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])
         table.add_row(
-            *(Text(cell) for cell in row), change, words.interval(versus, metric), words.p_value(versus["p_rule"])
+            *(Text(cell) for cell in row), change, wording.interval(versus, metric), wording.p_value(versus["p_rule"])
         )
     console.print(table)
     console.print()
     for note in summary["data"]["notes"] if summary["source"] not in sources.BUNDLED else ():
         console.print(Text(note), soft_wrap=True)
-    for sentence in words.answer(summary):
+    for sentence in wording.answer(summary):
         console.print(Text(sentence), soft_wrap=True)
     console.print(
         f"\n{summary['trainings']:,} trainings ({summary['search']['pruned']:,} of them pruned) in "

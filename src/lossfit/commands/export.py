@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lossfit.compare.export import final
 from lossfit.compare.export.model import FOLDER, JSON, WEIGHTS
-from lossfit.compare.report import words
+from lossfit.compare.report import wording
 
 
 def export(
@@ -51,7 +51,7 @@ def export(
             folder, loss=loss, source=source, test=test, progress=lambda share: bar.update(task, completed=share)
         )
     model.save(out)
-    told = words.with_setting(model.loss, model.params)
+    told = wording.with_setting(model.loss, model.params)
     trained = model.trained
     console.print(
         Text(

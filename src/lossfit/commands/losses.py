@@ -14,7 +14,7 @@ from lossfit import plot as plots
 from lossfit import registry
 from lossfit.commands.specs import single_label
 from lossfit.compare.errors import InputError
-from lossfit.losses.base import Loss
+from lossfit.losses.base import FAMILIES, Loss
 
 
 def list_losses(
@@ -32,7 +32,7 @@ def list_losses(
         console.print(Text(f"lossfit.{cls.__name__}{_signature(cls)}\n", style="bold"), soft_wrap=True)
         console.print(Text(inspect.getdoc(cls) or ""), soft_wrap=True)
         return
-    for family, title in registry.FAMILIES.items():
+    for family, title in FAMILIES.items():
         if registry.available_losses(family):
             console.print(Text(f"\n{title}", style="bold underline"))
         for name in registry.available_losses(family):

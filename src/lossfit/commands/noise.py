@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lossfit.compare.report import noise, words
+from lossfit.compare.report import noise, wording
 
 
 def write_noise(summaries: list[dict[str, Any]], folders: list[str], out: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def write_noise(summaries: list[dict[str, Any]], folders: list[str], out: Path) 
                 "folder": folder,
                 "recommended": summary["recommended"]["loss"],
                 "better_than_cross_entropy": summary["recommended"]["better_than_cross_entropy"],
-                "answer": words.answer(summary)[0],
+                "answer": wording.answer(summary)[0],
             }
             for summary, folder in zip(summaries, folders, strict=True)
         ],

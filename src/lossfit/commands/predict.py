@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lossfit.compare import store
 from lossfit.compare.errors import InputError
 from lossfit.compare.export.model import Predictions, load
-from lossfit.compare.kinds import CARDS
-from lossfit.compare.report import words
+from lossfit.compare.report import wording
+from lossfit.compare.running import store
+from lossfit.compare.scoring.tasks import CARDS
 
 
 def predict(
@@ -65,6 +65,6 @@ def _print_metrics(console: Console, found: Predictions) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in found.metrics.items():
         card = CARDS[name]
-        table.add_row(Text(card.title + (", %" if card.percent else "")), Text(words.number(value, name)))
+        table.add_row(Text(card.title + (", %" if card.percent else "")), Text(wording.number(value, name)))
     console.print(table)
     console.print(Text("On rows that the model was trained on, these look better than they are."))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lossfit.compare import serve as server
+from lossfit.compare.report import server as server
 
 
 def serve(

@@ -7,7 +7,7 @@ import json
 
 from lossfit import registry
 from lossfit.compare.errors import InputError
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 
 def single_label(spec: str) -> SingleLabelLoss:

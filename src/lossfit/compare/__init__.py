@@ -1,9 +1,9 @@
 """Which loss should I train with? Train them all on the user's data, fairly, and compare.
 
-The way of the data: a source becomes a :class:`~lossfit.compare.data.Dataset` (data), which is split again and again
-(splits) and turned into matrices (features). Every candidate loss gets the same number of settings (search), trained
-side by side as stacked weights (models, train) and measured (metrics). The engine runs what is missing and keeps what
-is finished (engine); differences to cross-entropy are tested (stats) and summed up (summary, report).
+The data's way is data -> features -> candidates -> training (in running) -> scoring -> verdict -> report. A source
+becomes a :class:`~lossfit.compare.data.dataset.Dataset`, which is split again and again and turned into matrices. Every
+candidate loss gets the same number of settings, trained side by side as stacked weights and measured. Running has the
+engine, which runs what is missing and keeps what is finished.
 """
 
 from __future__ import annotations

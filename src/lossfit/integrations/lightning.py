@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lossfit.core.tunable import Tunable
 from lossfit.monitor import Monitor
-from lossfit.tunable import Tunable
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -16,8 +16,8 @@ from trl.trainer.sft_trainer import SFTTrainer as Base
 
 from lossfit.integrations.transformers import checks
 from lossfit.integrations.transformers.fuse import fuse, fusion_of, unfuse
-from lossfit.losses.sequence import TokenLoss
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.sequence.tokens import TokenLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 
 class SFTTrainer(Base):

@@ -45,7 +45,7 @@ def using(backend: Backend) -> Iterator[None]:
         ...     loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
         tensor(0.2395)
     """
-    from lossfit.inputs import check_choice
+    from lossfit.core.checks import check_choice
 
     global _backend
     check_choice("backend", backend, BACKENDS)

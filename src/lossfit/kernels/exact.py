@@ -1,4 +1,4 @@
-"""EXACT's sums over the classes as kernels: what ``lossfit.gaussian`` needs at given places.
+"""EXACT's sums over the classes as kernels: what ``lossfit.gaps.gaussian`` needs at given places.
 
 The leads are (rows, classes) with the target out of sight, of float32 or float64. Nothing of rows x places x classes is
 kept.

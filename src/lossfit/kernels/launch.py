@@ -1,4 +1,4 @@
-"""The gap's kernels as operators that a compiler can place, and wrappers with the contract of ``lossfit.gaps``."""
+"""The gap's kernels as operators that a compiler can place, and wrappers with the contract of ``lossfit.gaps.gap``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lossfit import gaps, kernels
+from lossfit import kernels
+from lossfit.core.numerics import DEEP, LOWEST, accumulation_dtype
+from lossfit.gaps.blocks import entropy_of_row
+from lossfit.gaps.types import GapFields
 from lossfit.kernels import gap
 
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -42,7 +45,7 @@ def forward(
     entropy: bool,
     here: Tensor | None = None,
     scoring: Scoring = PLAIN,
-) -> gaps.Rows:
+) -> GapFields:
     """What ``gaps.Forward.forward`` returns, for scores (N, C) or (N, C, S), or logits that become them.
 
     Rows that ``here`` (N) or (N, S) marks as False have their target in other columns than these: none is left out,
@@ -142,7 +145,7 @@ class Joined(NamedTuple):
 
     def of_row(self, own: Tensor) -> Tensor | None:
         """The entropy of the row, with the target."""
-        return None if self.among is None else gaps._entropy(own - self.rivals, self.among)
+        return None if self.among is None else entropy_of_row(own - self.rivals, self.among)
 
 
 def join(rivals: Tensor, among: Tensor | None) -> Joined:
@@ -220,7 +223,7 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _rows_like(scores: Tensor, mean: bool, hit: bool, entropy: bool, parts: int = 1) -> Five:
-    rows, dtype = scores.shape[0] * parts, gaps.accumulation_dtype(scores)
+    rows, dtype = scores.shape[0] * parts, accumulation_dtype(scores)
     return (
         scores.new_empty(rows, dtype=dtype),
         scores.new_empty(rows, dtype=dtype),
@@ -318,7 +321,7 @@ def _launch_backward(
     (classes, blocks), options = plan(scores, tiled=kept is not None)
     parts, blocks = (1, blocks) if hard or kept is not None else _parts(scores, blocks)
     options |= {
-        "DEEP": gaps._DEEP[gaps.accumulation_dtype(scores)],
+        "DEEP": DEEP[accumulation_dtype(scores)],
         "CAP": cap,
         "HARD": hard,
         "NEGLIGIBLE": torch.finfo(out.dtype).eps / 2,
@@ -338,12 +341,12 @@ def plan(
     scores: Tensor, *, entropy: bool = False, heavy: bool = False, tiled: bool = False
 ) -> tuple[tuple[int, int], dict[str, Any]]:
     """The numbers of classes and of blocks; and what the kernels are compiled for."""
-    classes, dtype = scores.shape[1], gaps.accumulation_dtype(scores)
+    classes, dtype = scores.shape[1], accumulation_dtype(scores)
     widest = _BLOCK // 4 if entropy else _BLOCK // 2 if heavy or dtype == torch.float64 else _BLOCK
     block = min(widest, max(gap.TILE.value if tiled else 16, triton.next_power_of_2(classes)))
     return (classes, triton.cdiv(classes, block)), {
         "DTYPE": tl.float64 if dtype == torch.float64 else tl.float32,
-        "LOWEST": gaps._LOWEST[dtype],
+        "LOWEST": LOWEST[dtype],
         "BLOCK": block,
         "num_warps": min(8, max(1, block // 256)),
     }

@@ -8,10 +8,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lossfit import inputs, registry
-from lossfit.hyper import Hyper, HyperValue
-from lossfit.reduce import REDUCTIONS, Reduction
-from lossfit.tunable import Tunable
+from lossfit.core.checks import check_choice
+from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.reduce import REDUCTIONS, Reduction
+from lossfit.core.tunable import Tunable
+
+FAMILIES = {
+    "single_label": "One right class among many",
+    "multi_label": "Any number of right classes",
+    "multi_way": "Several questions of several answers each",
+    "ranking": "Order: positives before negatives",
+    "metric": "A metric of the whole batch",
+    "contrastive": "Pairs and sampled rivals",
+    "distillation": "Another model as the target",
+    "sequence": "Sequences",
+}
+"""The families, whose losses are called alike, with a title for each."""
+
+REGISTRY: dict[str, type[Loss]] = {}
+"""The losses by name, in the order of the catalogue."""
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -46,11 +61,12 @@ class Loss(Tunable):
         super().__init_subclass__(**kwargs)
         if "formula" in cls.__dict__:
             cls.name = _WORDS.sub("_", cls.__name__.removesuffix("Loss")).lower()
-            registry.add(cls)
+            assert cls.family in FAMILIES
+            REGISTRY[cls.name] = cls
 
     def __init__(self, hypers: dict[str, HyperValue] | None = None, *, reduction: Reduction = "mean") -> None:
         super().__init__(hypers or {})
-        inputs.check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("reduction", reduction, REDUCTIONS)
         self.reduction: Reduction = reduction
 
     def _card(self, name: str) -> Hyper:

@@ -9,13 +9,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit import gaps, inputs, ranks
-from lossfit.autograd import call
-from lossfit.hyper import Hyper, HyperValue
-from lossfit.losses.inner import OuterLoss, adopt_for_rivals
-from lossfit.losses.single import SingleLabelLoss
-from lossfit.ranks import Gather, Ranks
-from lossfit.reduce import Reduction, weigh
+from lossfit.core import row_gather
+from lossfit.core.autograd import call
+from lossfit.core.checks import check_choice
+from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.reduce import Reduction, weigh
+from lossfit.core.row_gather import Gather, Ranks
+from lossfit.losses.nested import OuterLoss, adopt_for_rivals
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 Similarity = Literal["cosine", "dot"]
 SIMILARITIES = ("cosine", "dot")
@@ -62,8 +64,8 @@ class ContrastiveLoss(OuterLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__({"temperature": temperature}, reduction=reduction)
-        inputs.check_choice("similarity", similarity, SIMILARITIES)
-        ranks.check_gather(gather)
+        check_choice("similarity", similarity, SIMILARITIES)
+        row_gather.check_gather(gather)
         self.similarity: Similarity = similarity
         self.loss = adopt_for_rivals(loss)
         self.gather: Gather = gather
@@ -75,7 +77,7 @@ class ContrastiveLoss(OuterLoss):
         return ", ".join(parts)
 
     def _meet(self, features: Tensor) -> Ranks:
-        found = ranks.meet(self.gather, len(features), features.device)
+        found = row_gather.meet(self.gather, len(features), features.device)
         if found.total == 1:
             raise ValueError(
                 "Expected `input` of at least 2 rows, since the rivals of a row are the others, but got 1."
@@ -83,7 +85,7 @@ class ContrastiveLoss(OuterLoss):
         return found
 
     def _features(self, *values: Tensor) -> tuple[Tensor, ...]:
-        dtypes = [gaps.accumulation_dtype(v) for v in values]
+        dtypes = [accumulation_dtype(v) for v in values]
         dtype = torch.float64 if torch.float64 in dtypes else torch.float32
         exact = [v.to(dtype) for v in values]
         return tuple(call(_Direction, v)[0] for v in exact) if self.similarity == "cosine" else tuple(exact)

@@ -9,17 +9,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit import chunked, gaps, inputs, linear, scores, shards
-from lossfit.autograd import call
-from lossfit.chunked import Job
-from lossfit.cosines import autocast_dtype
-from lossfit.hyper import Hyper, HyperValue
-from lossfit.inputs import Batch
-from lossfit.linear import Backend, Rows
-from lossfit.losses.inner import OuterLoss, adopt
-from lossfit.losses.single import SingleLabelLoss
-from lossfit.products import product_dtype
-from lossfit.reduce import Reduction, Weighing, weigh
+from lossfit.core import class_shards, scores
+from lossfit.core.autograd import call
+from lossfit.core.batch import Batch, read_batch
+from lossfit.core.checks import check_choice
+from lossfit.core.cosines import autocast_dtype
+from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.reduce import Reduction, Weighing, weigh
+from lossfit.linear import chunked, features
+from lossfit.linear.features import Backend, Rows
+from lossfit.linear.job import Job
+from lossfit.linear.products import product_dtype
+from lossfit.losses.nested import OuterLoss, adopt
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 
 class DistillationLoss(OuterLoss):
@@ -149,11 +152,11 @@ class DistillationLoss(OuterLoss):
             backend: "chunked", "dense" (the scores are made), or "auto" (dense where they fit one chunk).
             shift: the target of a position is that of so many positions later; 1 for causal language models.
         """
-        inputs.check_choice("backend", backend, linear.BACKENDS)
+        check_choice("backend", backend, features.BACKENDS)
         if target is None:
             self._check_alpha()
             target = torch.zeros(getattr(x, "shape", (0,))[:-1], dtype=torch.int64, device=getattr(x, "device", None))
-        rows = linear.read(x, weight, target, bias, self.loss.ignore_index, shift=shift)
+        rows = features.read(x, weight, target, bias, self.loss.ignore_index, shift=shift)
         if shift and sample_weight is not None and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
         _check_teacher(rows, x, teacher_x, teacher_weight, teacher_bias)
@@ -164,7 +167,7 @@ class DistillationLoss(OuterLoss):
         named = self.settings(shape) | {f"loss.{n}": v for n, v in self.loss.settings(shape).items()}
         numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in named.items()}
         whole = rows.whole
-        one = torch.ones((), dtype=gaps.accumulation_dtype(x), device=x.device)
+        one = torch.ones((), dtype=accumulation_dtype(x), device=x.device)
         soft, hard = (
             self._weighing(whole, weight, sample_weight, denominator).flat(shape.numel(), rows.kept)
             for weight in (None, self.loss.class_weight(whole))
@@ -199,7 +202,7 @@ class DistillationLoss(OuterLoss):
     ) -> Weighing:
         return weigh(
             batch.rows,
-            gaps.accumulation_dtype(batch.input),
+            accumulation_dtype(batch.input),
             self.reduction,
             valid=batch.valid,
             class_weight=class_weight,
@@ -218,8 +221,8 @@ class DistillationLoss(OuterLoss):
             shape = tuple(getattr(input, "shape", ()))
             rows = (shape[0], *shape[2:]) if len(shape) > 1 else ()
             target = torch.zeros(rows, dtype=torch.int64, device=getattr(input, "device", None))
-        shards.refuse(input=input, teacher=teacher, target=target)
-        batch = inputs.read(input, target, self.loss.ignore_index)
+        class_shards.refuse(input=input, teacher=teacher, target=target)
+        batch = read_batch(input, target, self.loss.ignore_index)
         if not isinstance(teacher, Tensor) or not teacher.is_floating_point():
             kind = teacher.dtype if isinstance(teacher, Tensor) else type(teacher).__name__
             raise TypeError(f"Expected `teacher` to be a tensor of floating-point logits, but got {kind}.")
@@ -232,7 +235,7 @@ class DistillationLoss(OuterLoss):
     def _soft_rows(self, batch: Batch, teacher: Tensor, temperature: float | Tensor) -> Tensor:
         """The divergence of every row (N, d1, ...), times T^2 if asked for."""
         student = batch.input
-        teacher = teacher.to(gaps.accumulation_dtype(student))
+        teacher = teacher.to(accumulation_dtype(student))
         if batch.valid is not None:
             ignored = ~batch.valid.unsqueeze(1)
             student, teacher = student.masked_fill(ignored, 0.0), teacher.masked_fill(ignored, 0.0)
@@ -251,7 +254,7 @@ def _check_teacher(rows: Rows, student_x: Tensor, x: Tensor, weight: Tensor, bia
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {kind}.")
-        shards.refuse(**{name: value})
+        class_shards.refuse(**{name: value})
         if value.device != student_x.device:
             raise ValueError(f"Expected `{name}` on the device of `x`, {student_x.device}, but got {value.device}.")
         if value.dtype != x.dtype and autocast_dtype(x) is None:

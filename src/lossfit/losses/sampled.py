@@ -7,14 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from lossfit import gaps, inputs, shards
-from lossfit.autograd import readable
-from lossfit.hyper import Hyper, HyperValue
+from lossfit.core import class_shards
+from lossfit.core.autograd import readable
+from lossfit.core.batch import read_batch
+from lossfit.core.checks import check_per_class
+from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
-from lossfit.losses.inner import OuterLoss, adopt_for_rivals
-from lossfit.losses.link import softplus
-from lossfit.losses.single import SingleLabelLoss
-from lossfit.reduce import Reduction, weigh
+from lossfit.losses.nested import OuterLoss, adopt_for_rivals
+from lossfit.losses.single_label.base import SingleLabelLoss
+from lossfit.losses.single_label.link import softplus
 
 
 def sample_rivals(
@@ -177,7 +180,7 @@ class SampledSoftmaxLoss(OuterLoss):
         sample_weight: Tensor | None,
         denominator: float | Tensor | None,
     ) -> Tensor:
-        dtype = gaps.accumulation_dtype(own)
+        dtype = accumulation_dtype(own)
         temperature = self.loss.settings(own.shape)["temperature"]  # the correction is divided by it with the scores
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
@@ -301,7 +304,7 @@ class NCELoss(Loss):
         sample_weight: Tensor | None,
         denominator: float | Tensor | None,
     ) -> Tensor:
-        dtype = gaps.accumulation_dtype(own)
+        dtype = accumulation_dtype(own)
         log_z = self._hyper("log_z", own.shape)
         shift = torch.as_tensor(log_z, dtype=dtype, device=own.device) + math.log(noise.shape[1])
         right = own.to(dtype) - log_q.to(dtype) - shift
@@ -322,7 +325,7 @@ def _head(
     x: Tensor, weight: Tensor, target: Tensor, valid: Tensor | None, samples: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The scores of the targets (N,) and of the samples (N, S)."""
-    dtype = gaps.accumulation_dtype(x)
+    dtype = accumulation_dtype(x)
     x = x.to(dtype)
     if valid is not None:
         x = x.masked_fill(~valid.unsqueeze(1), 0.0)
@@ -338,7 +341,7 @@ def _check_head(
     x: Tensor, weight: Tensor, target: Tensor, samples: Tensor, bias: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor | None]:
     """The targets, 0 where they are ignored, and which are not."""
-    shards.refuse(x=x, weight=weight, target=target, samples=samples, bias=bias)
+    class_shards.refuse(x=x, weight=weight, target=target, samples=samples, bias=bias)
     for name, value in (("x", x), ("weight", weight)):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"Expected `{name}` to be a floating-point tensor, but got {_kind(value)}.")
@@ -355,13 +358,13 @@ def _check_head(
         raise ValueError(f"Expected `target` of shape ({len(x)},), but got {tuple(target.shape)}.")
     if len(samples) == 0:
         raise ValueError("Expected `samples` to hold at least one class, but got none.")
-    inputs.check_per_class("bias", bias, len(weight))
+    check_per_class("bias", bias, len(weight))
     if readable(samples) and (samples.min() < 0 or samples.max() >= len(weight)):
         raise IndexError(
             f"Expected `samples` in [0, {len(weight)}), "
             f"but got values from {int(samples.min())} to {int(samples.max())}."
         )
-    batch = inputs.read(x.new_empty(1).expand(len(x), len(weight)), target, ignore_index, probabilities=False)
+    batch = read_batch(x.new_empty(1).expand(len(x), len(weight)), target, ignore_index, probabilities=False)
     return batch.target, batch.valid
 
 

@@ -12,12 +12,19 @@ from typing import Any
 import numpy as np
 
 import lossfit
-from lossfit.compare import device, engine, features, models, posthoc, search, splits, train
-from lossfit.compare.data import BUNDLED, Dataset
+from lossfit.compare import device
+from lossfit.compare.candidates import candidates
+from lossfit.compare.data import splits
+from lossfit.compare.data.dataset import BUNDLED, Dataset
 from lossfit.compare.errors import InputError, first_line
 from lossfit.compare.export.model import Model
 from lossfit.compare.export.reading import Reading
-from lossfit.compare.preparation import Preparation
+from lossfit.compare.features import make
+from lossfit.compare.features.preparation import Preparation
+from lossfit.compare.running import engine
+from lossfit.compare.scoring import posthoc
+from lossfit.compare.training import models, train
+from lossfit.core.checks import check_choice
 
 
 def export(
@@ -51,14 +58,14 @@ def export(
     entry, network = _entry(summary, loss), summary["architecture"]["kind"]
     data = _data(plan, fingerprint, source, test)
     setting = {**entry["training"], **entry["params"]}
-    return fit(plan, data, search.candidate(entry["loss"]), setting, network, progress)
+    return fit(plan, data, candidates.candidate(entry["loss"]), setting, network, progress)
 
 
 def fit(
     plan: engine.Plan,
     data: Dataset,
-    candidate: search.Candidate,
-    setting: search.Setting,
+    candidate: candidates.Candidate,
+    setting: candidates.Setting,
     network: str,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Model:
@@ -67,8 +74,8 @@ def fit(
     if data.test is None:
         split = replace(split, train=np.concatenate([split.train, split.test]))
     split = replace(split, test=split.test[:0])
-    read, _ = features.reader(data, plan.text_features, plan.embedding)
-    rows = features.rows_of(data, read)
+    read, _ = make.reader(data, plan.text_features, plan.embedding)
+    rows = make.rows_of(data, read)
     # The medians too, so that the model can fill in what is missing in other rows.
     preparation, matrix = Preparation.fit(rows.take(split.train), missing=rows.numeric is not None)
     architecture = models.choose(network, preparation.width, len(data.classes), data.image)
@@ -153,7 +160,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def _entry(summary: dict[str, Any], loss: str | None) -> dict[str, Any]:
     entries = {entry["loss"]: entry for entry in summary["losses"]}
-    lossfit.inputs.check_choice("--loss", loss or summary["recommended"]["loss"], entries)
+    check_choice("--loss", loss or summary["recommended"]["loss"], entries)
     chosen: dict[str, Any] = entries[loss or summary["recommended"]["loss"]]
     return chosen
 

@@ -18,13 +18,15 @@ from safetensors.numpy import save as save_arrays
 from torch import Tensor, nn
 
 from lossfit import registry
-from lossfit.compare import search, store, targets
+from lossfit.compare.candidates import candidates
+from lossfit.compare.data import targets
 from lossfit.compare.errors import InputError, first_line, listed
 from lossfit.compare.export.reading import Found, Reading
-from lossfit.compare.kinds import KINDS, Kind
-from lossfit.compare.models import Architecture
-from lossfit.compare.preparation import Preparation
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.compare.features.preparation import Preparation
+from lossfit.compare.running import store
+from lossfit.compare.scoring.tasks import KINDS, Kind
+from lossfit.compare.training.models import Architecture
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 FORMAT = "lossfit-model"
 VERSION = 1
@@ -302,7 +304,7 @@ def _restored(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
         raise ValueError(f"Expected an offset for each of {len(classes)} classes, but got {offset!r}.")
     if contents["family"] not in KINDS or contents["metric"] not in KINDS[contents["family"]].metrics:
         raise ValueError(f"There is no metric {contents['metric']!r} of {contents['family']!r}.")
-    if contents["loss"] not in search.candidates(contents["family"]):
+    if contents["loss"] not in candidates.candidates(contents["family"]):
         raise ValueError(f"There is no loss {contents['loss']!r}.")
     preparation = Preparation.restore(contents["preparation"], arrays)
     reading = Reading.from_json(contents["reading"])
@@ -353,10 +355,10 @@ def _apart(name: str, taken: Collection[str]) -> str:
 
 
 def _log_probabilities(name: str, params: dict[str, float], logits: Tensor) -> Tensor:
-    candidate = search.candidate(name)
+    candidate = candidates.candidate(name)
     kind = registry.get(candidate.loss)
     if not issubclass(kind, SingleLabelLoss) or kind.probabilities is SingleLabelLoss.probabilities:
         return logits.log_softmax(1)
-    loss = search.make_loss(candidate, **params)
+    loss = candidates.make_loss(candidate, **params)
     assert isinstance(loss, SingleLabelLoss)
     return loss.probabilities(logits).clamp(min=torch.finfo(logits.dtype).tiny).log()

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from lossfit.compare import columns, features
-from lossfit.compare.data import Dataset
+from lossfit.compare.data import columns
+from lossfit.compare.data.dataset import Dataset
+from lossfit.compare.data.sources import KINDS, arrays, bundled, folders, hugging_face, images, tables
+from lossfit.compare.data.sources.raw_table import Raw
 from lossfit.compare.errors import InputError, listed
-from lossfit.compare.preparation import Categories, Preparation, Rows
-from lossfit.compare.sources import KINDS, arrays, bundled, folders, images, saved, tables
-from lossfit.compare.sources.raw import Raw
+from lossfit.compare.features import make
+from lossfit.compare.features.preparation import Categories, Preparation, Rows
 
 MISSING = "missing"
 """The category of a missing string, where missing values are filled in."""
@@ -60,7 +61,7 @@ class Reading:
     dtypes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Dataset, reader: features.Reader, impute: bool) -> Reading:
+    def of(cls, data: Dataset, reader: make.Reader, impute: bool) -> Reading:
         """As the data was read."""
         names = [*data.numeric.columns, *data.categorical.columns]
         return cls(
@@ -88,7 +89,7 @@ class Reading:
         made = cls(**{name: found[name] for name in cls.__dataclass_fields__})
         if not all(isinstance(name, str) for name in made.names):
             raise TypeError("the names of columns are strings.")
-        if made.reader not in features.TEXT_FEATURES[1:]:
+        if made.reader not in make.TEXT_FEATURES[1:]:
             raise TypeError(f"texts are not read by {made.reader!r}.")
         if made.images is not None and (len(made.images) != 3 or not all(isinstance(n, int) for n in made.images)):
             raise TypeError("images have height, width and channels.")
@@ -139,7 +140,7 @@ class Reading:
         text: dict[str, np.ndarray] = {}
         if self.text:
             frame = pl.DataFrame([self._text(raw.frame[name]) for name in self.text])
-            text = features.texts(frame.to_numpy(), features.Reader(self.reader, self.embedding))
+            text = make.texts(frame.to_numpy(), make.Reader(self.reader, self.embedding))
         rows = Rows(
             None if self.images is None else raw.images,
             numbers.to_numpy() if self.numeric else None,
@@ -168,8 +169,8 @@ class Reading:
         if not path.exists():
             raise InputError(f"There is no file or folder {str(path)!r}.")
         size = None if self.images is None else (self.images[0], self.images[1])
-        if path.is_dir() and saved.is_saved(path):
-            return saved.read(path, size)
+        if path.is_dir() and hugging_face.is_saved(path):
+            return hugging_face.read(path, size)
         if path.is_dir() or path.suffix.lower() in folders.SUFFIXES:
             return self._pictures(path)
         if path.suffix.lower() == ".npz":

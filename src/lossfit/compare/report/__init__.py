@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lossfit import page
-from lossfit.compare import rule
-from lossfit.compare.engine import Outcome
-from lossfit.compare.kinds import KINDS
-from lossfit.compare.report import charts, classes, learning, words
-from lossfit.compare.summary import chosen, verdict
+from lossfit.compare.report import charts, classes, learning, wording
+from lossfit.compare.running.engine import Outcome
+from lossfit.compare.scoring.tasks import KINDS
+from lossfit.compare.verdict import rule
+from lossfit.compare.verdict.summary import chosen, verdict
 
 _AGAINST = {"single_label": ("calibration_error", "accuracy"), "multi_label": ("ranking_loss", "micro_f1")}
 
@@ -23,8 +23,8 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
     return page.render(
         "report.html.j2",
         {**charts.build(best, summary), **learning.build(best, summary), **by_class.charts},
-        losses=[words.title(e["loss"]) for e in summary["losses"]],
-        suggested=[words.title(name) for name in charts.suggested(summary)],
+        losses=[wording.title(e["loss"]) for e in summary["losses"]],
+        suggested=[wording.title(name) for name in charts.suggested(summary)],
         options={"metric": about, "against": about, "measure": classes.MEASURES},
         summary=summary,
         metrics=metrics,
@@ -33,10 +33,10 @@ def render(outcome: Outcome, summary: dict[str, Any]) -> str:
         against=next(name for name in _AGAINST[summary["labels"]] if name != summary["metric"]),
         by_class=by_class,
         same_test_rows=outcome.data.test is not None,
-        trained=[words.title(e["loss"]) for e in summary["losses"] if not e["free"]],
+        trained=[wording.title(e["loss"]) for e in summary["losses"] if not e["free"]],
         verdict=verdict,
         rule=rule,
-        words=words,
-        answer=words.answer(summary),
-        others=words.other_metrics(summary),
+        words=wording,
+        answer=wording.answer(summary),
+        others=wording.other_metrics(summary),
     )

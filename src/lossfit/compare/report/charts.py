@@ -11,11 +11,12 @@ import altair as alt
 import polars as pl
 
 from lossfit import page, plot, registry
-from lossfit.compare import metrics, search
-from lossfit.compare.kinds import CARDS, KINDS
-from lossfit.compare.report import words
-from lossfit.compare.summary import verdict
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.compare.candidates import candidates
+from lossfit.compare.report import wording
+from lossfit.compare.scoring import metrics
+from lossfit.compare.scoring.tasks import CARDS, KINDS
+from lossfit.compare.verdict.summary import verdict
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 VERDICTS = {"better": "#0b7a75", "undecided": "#8a8f98", "worse": "#b5432c"}
 INK = "#16191d"
@@ -50,9 +51,9 @@ def options(family: str) -> dict[str, dict[str, Any]]:
         found[name] = {
             "title": f"{card.title}{unit}",
             "test": f"{card.title} on the test rows{unit}",
-            "phrase": words.phrase(name),
-            "change": [f"Difference in {words.phrase(name)}{points}", f"95% interval; better is {better}"],
-            "short": f"Difference in {words.phrase(name)}{points}",
+            "phrase": wording.phrase(name),
+            "change": [f"Difference in {wording.phrase(name)}{points}", f"95% interval; better is {better}"],
+            "short": f"Difference in {wording.phrase(name)}{points}",
         }
     return found
 
@@ -81,7 +82,7 @@ def all_differences(summary: dict[str, Any]) -> Any:
     records = [r for metric in KINDS[summary["labels"]].metrics for r in _differences(summary, metric)]
     return page.finished(
         interval_plot(records, "@metric.change"),
-        f"For each loss, a dot for the mean difference to {words.inline(summary['reference'])} over the splits and a "
+        f"For each loss, a dot for the mean difference to {wording.inline(summary['reference'])} over the splits and a "
         "line for its 95% interval, coloured by whether the rule calls it better, worse or undecided.",
         {
             "loss": "Loss",
@@ -100,12 +101,12 @@ def _differences(summary: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     factor = CARDS[metric].factor
     return [
         {
-            "loss": words.title(e["loss"]),
+            "loss": wording.title(e["loss"]),
             "metric": metric,
             "difference": factor * e["differences"][metric]["difference"],
             "low": factor * e["differences"][metric]["ci95"][0],
             "high": factor * e["differences"][metric]["ci95"][1],
-            "p": words.p_value(e["differences"][metric]["p_rule"]),
+            "p": wording.p_value(e["differences"][metric]["p_rule"]),
             "verdict": verdict(e["differences"][metric], metric),
         }
         for e in summary["losses"]
@@ -144,7 +145,7 @@ def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     metrics = KINDS[summary["labels"]].metrics
     order = {e["loss"]: i for i, e in enumerate(summary["losses"])}
     records = [
-        {"loss": words.title(row["loss"]), "split": row["split"] + 1}
+        {"loss": wording.title(row["loss"]), "split": row["split"] + 1}
         | {name: card.factor * row[f"test_{name}"] for name, card in metrics.items()}
         for row in sorted(best.iter_rows(named=True), key=lambda row: order[row["loss"]])
     ]
@@ -197,7 +198,7 @@ def _dots(
     metrics = KINDS[summary["labels"]].metrics
     records = [
         {
-            "loss": words.title(e["loss"]),
+            "loss": wording.title(e["loss"]),
             "seconds": e["seconds_per_training"],
             **{name: card.factor * e["test"][name]["mean"] for name, card in metrics.items()},
         }
@@ -223,7 +224,7 @@ def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
             for c in ("bin_rows", "bin_confidence", "bin_hits")
         )
         records += [
-            {"loss": words.title(name), "confidence": float(c / n), "accuracy": float(h / n), "rows": int(n)}
+            {"loss": wording.title(name), "confidence": float(c / n), "accuracy": float(h / n), "rows": int(n)}
             for n, c, h in zip(count, confidence, hits, strict=True)
             if n >= 5 * found.height  # a bin of a few rows says nothing
         ]
@@ -263,7 +264,7 @@ def risk_coverage(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     for name in _whole(best, summary):
         risks = best.filter(pl.col("loss") == name)["risks"].list.to_array(len(metrics.COVERAGES)).to_numpy().mean(0)
         records += [
-            {"loss": words.title(name), "coverage": c, "risk": r}
+            {"loss": wording.title(name), "coverage": c, "risk": r}
             for c, r in zip(metrics.COVERAGES, risks.tolist(), strict=True)
         ]
     chart = (
@@ -287,7 +288,7 @@ def risk_coverage(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
 
 def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
     """Value and sensitivity of the losses with the settings that did best."""
-    drawn = {words.title(e["loss"]): _make(e) for e in summary["losses"] if _has_curve(e["loss"])}
+    drawn = {wording.title(e["loss"]): _make(e) for e in summary["losses"] if _has_curve(e["loss"])}
     found = {}
     shows: dict[str, Literal["loss", "sensitivity"]] = {"loss_curves": "loss", "sensitivities": "sensitivity"}
     for name, show in shows.items():
@@ -311,13 +312,13 @@ def _whole(best: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
 
 def _has_curve(name: str) -> bool:
     """Whether a candidate has a loss of one row, which is not cross-entropy but for a weight or offset of its class."""
-    candidate = search.candidate(name)
+    candidate = candidates.candidate(name)
     weighted = candidate.tuned or any(h.endswith("_power") for h in candidate.search)
     return issubclass(registry.get(candidate.loss), SingleLabelLoss) and not weighted
 
 
 def _make(entry: dict[str, Any]) -> SingleLabelLoss:
-    loss = search.make_loss(search.candidate(entry["loss"]), **entry["params"])
+    loss = candidates.make_loss(candidates.candidate(entry["loss"]), **entry["params"])
     assert isinstance(loss, SingleLabelLoss)
     return loss
 
@@ -330,7 +331,7 @@ def rows(field: str) -> alt.Y:
 
 def colours(summary: dict[str, Any]) -> alt.Color:
     """The losses by colour; which ones have which, the page settles."""
-    names = [words.title(e["loss"]) for e in summary["losses"]]
+    names = [wording.title(e["loss"]) for e in summary["losses"]]
     return alt.Color(
         "loss:N", sort=names, scale=alt.Scale(domain=names, range=[INK] * len(names)), legend=alt.Legend(**plot.LEGEND)
     )

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from lossfit import page
-from lossfit.compare import rule, stats
-from lossfit.compare.detail import MOST_CLASSES
-from lossfit.compare.report import charts, words
+from lossfit.compare.report import charts, wording
+from lossfit.compare.scoring.class_counts import MOST_CLASSES
+from lossfit.compare.verdict import rule, stats
 
 MEASURES = {
     name: {"change": [f"Difference in {phrase} of the class, percentage points", "95% interval; better is right"]}
@@ -71,18 +71,18 @@ def view(best: pl.DataFrame, summary: dict[str, Any]) -> View:
         for measure in MEASURES:
             rows = list(_differences(loss, measure, found, reference, summary["data"]["classes"]))
             if measure == "f1":
-                wins.append((words.title(loss), _side(rows, "better"), _side(rows, "worse")))
+                wins.append((wording.title(loss), _side(rows, "better"), _side(rows, "worse")))
             if cut:
                 rows.sort(key=lambda r: -r["difference"])
                 rows = rows if len(rows) <= 2 * _EACH_SIDE else rows[:_EACH_SIDE] + rows[-_EACH_SIDE:]
             records += rows
     recommended = summary["recommended"]["loss"]
-    first = words.title(recommended if recommended != reference else next(iter(compared), reference))
+    first = wording.title(recommended if recommended != reference else next(iter(compared), reference))
     confusions = _confusions(best, summary) if "confused_rows" in best.columns else {}
     return View(
         ({"by_class": _chart(records, reference)} if records else {})
         | ({"confusion": _matrix(confusions, names)} if confusions and len(names) <= MOST_CLASSES else {}),
-        [words.title(loss) for loss in compared],
+        [wording.title(loss) for loss in compared],
         first,
         wins,
         cut,
@@ -147,7 +147,7 @@ def _differences(
         if not np.isfinite(tested.mean[c]):
             continue
         yield {
-            "loss": words.title(loss),
+            "loss": wording.title(loss),
             "measure": measure,
             "class": names[c],
             "difference": float(tested.mean[c]),
@@ -168,12 +168,12 @@ def _side(rows: list[dict[str, Any]], verdict: str) -> Side:
 def _chart(records: list[dict[str, Any]], reference: str) -> Any:
     return page.finished(
         charts.interval_plot(records, "@measure.change", of="class"),
-        f"For each class, a dot for the mean difference of the chosen loss to {words.inline(reference)} and a line for "
-        "its 95% interval, coloured by whether it is measurably better, worse or undecided.",
+        f"For each class, a dot for the mean difference of the chosen loss to {wording.inline(reference)} and a line "
+        "for its 95% interval, coloured by whether it is measurably better, worse or undecided.",
         {
             "class": "Class",
             "value": "Loss, %",
-            "reference": f"{words.title(reference)}, %",
+            "reference": f"{wording.title(reference)}, %",
             "difference": "Difference",
             "low": "95% from",
             "high": "to",
@@ -208,7 +208,7 @@ def _confusions(best: pl.DataFrame, summary: dict[str, Any]) -> dict[str, list[P
             for a, p, n in pairs + list(zip(*columns, strict=True)):
                 counts[a, p] = counts.get((a, p), 0) + n
         if counts:
-            found[words.title(entry["loss"])] = [
+            found[wording.title(entry["loss"])] = [
                 Pair(names[a], names[p], n, float(n / actual[a])) for (a, p), n in sorted(counts.items())
             ]
     return found

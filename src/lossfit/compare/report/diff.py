@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from lossfit import page
-from lossfit.compare import rule, stats
 from lossfit.compare.errors import InputError
-from lossfit.compare.kinds import CARDS, KINDS
-from lossfit.compare.report import charts, words
-from lossfit.compare.summary import chosen, verdict
+from lossfit.compare.report import charts, wording
+from lossfit.compare.scoring.tasks import CARDS, KINDS
+from lossfit.compare.verdict import rule, stats
+from lossfit.compare.verdict.summary import chosen, verdict
 
 FILES = ("plan.json", "summary.json", "results.parquet")
 _SAME_SPLITS = (
@@ -125,12 +125,12 @@ def render(first: Run, second: Run) -> str:
     return page.render(
         "diff.html.j2",
         {"changes": _chart(records)} if records else {},
-        losses=[words.title(name) for name in losses],
-        suggested=[words.title(name) for name in losses],
+        losses=[wording.title(name) for name in losses],
+        suggested=[wording.title(name) for name in losses],
         options={"metric": _options(family)},
         first=first,
         second=second,
-        answers=[words.answer(run.summary)[0] for run in (first, second)],
+        answers=[wording.answer(run.summary)[0] for run in (first, second)],
         obstacle=obstacle,
         facts=facts(first, second),
         verdicts=_verdicts(first, second) if same_kind else [],
@@ -139,7 +139,7 @@ def render(first: Run, second: Run) -> str:
         metric=metrics[metric],
         metric_choices=[(name, card.title) for name, card in metrics.items()],
         chosen_metric=metric,
-        words=words,
+        words=wording,
     )
 
 
@@ -168,12 +168,12 @@ def _records(first: Run, second: Run, losses: list[str], *, same_splits: bool) -
         for (name, c), p in zip(tested, stats.holm([c.p_value for _, c in tested]), strict=True):
             records.append(
                 {
-                    "loss": words.title(name),
+                    "loss": wording.title(name),
                     "metric": metric,
                     "difference": factor * c.mean,
                     "low": factor * c.low,
                     "high": factor * c.high,
-                    "p": words.p_value(p),
+                    "p": wording.p_value(p),
                     "verdict": rule.verdict(c.mean, p, higher=CARDS[metric].higher),
                 }
             )
@@ -236,7 +236,7 @@ def _verdicts(first: Run, second: Run) -> list[tuple[str, str, str]]:
         for run in (first, second)
     ]
     names = [name for name in sides[1] if name in sides[0] and sides[0][name] != sides[1][name]]
-    return [(words.title(name), sides[0][name], sides[1][name]) for name in names]
+    return [(wording.title(name), sides[0][name], sides[1][name]) for name in names]
 
 
 def _row(
@@ -246,10 +246,10 @@ def _row(
     means = []
     for run in (first, second):
         entry = next(e for e in run.summary["losses"] if e["loss"] == name)
-        means.append(words.number(entry["test"][metric]["mean"], metric))
-    own = [r for r in records if r["metric"] == metric and r["loss"] == words.title(name)]
+        means.append(wording.number(entry["test"][metric]["mean"], metric))
+    own = [r for r in records if r["metric"] == metric and r["loss"] == wording.title(name)]
     if not own:
-        return words.title(name), means[0], means[1], "", "", "undecided"
+        return wording.title(name), means[0], means[1], "", "", "undecided"
     factor = CARDS[metric].factor
-    numbers = [words.change(own[0][key] / factor, metric) for key in ("difference", "low", "high")]
-    return words.title(name), means[0], means[1], numbers[0], f"{numbers[1]} to {numbers[2]}", own[0]["verdict"]
+    numbers = [wording.change(own[0][key] / factor, metric) for key in ("difference", "low", "high")]
+    return wording.title(name), means[0], means[1], numbers[0], f"{numbers[1]} to {numbers[2]}", own[0]["verdict"]

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from lossfit import page
-from lossfit.compare.kinds import CARDS
-from lossfit.compare.report import charts, words
+from lossfit.compare.report import charts, wording
+from lossfit.compare.scoring.tasks import CARDS
 
 BANDS = ("q5", "q25", "q50", "q75", "q95")
 """The quantiles of the gap that a training keeps."""
@@ -50,7 +50,7 @@ def course(best: pl.DataFrame, loss: str, column: str) -> dict[int, np.ndarray]:
 def _learning(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     card = CARDS[summary["metric"]]
     records = [
-        {"loss": words.title(e["loss"]), "step": step, "value": card.factor * float(value)}
+        {"loss": wording.title(e["loss"]), "step": step, "value": card.factor * float(value)}
         for e in summary["losses"]
         if not e["free"]
         for step, value in course(best, e["loss"], "curve_values").items()
@@ -68,7 +68,7 @@ def _learning(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     )
     return page.finished(
         chart,
-        f"For each loss, a line of its {words.phrase(summary['metric'])} on the validation rows over the steps.",
+        f"For each loss, a line of its {wording.phrase(summary['metric'])} on the validation rows over the steps.",
         {"loss": "Loss", "step": "Step", "value": title},
         filters={"loss": "picked"},
         colours=True,
@@ -77,7 +77,7 @@ def _learning(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
 
 def _gaps(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     records = [
-        {"loss": words.title(e["loss"]), "step": step, **dict(zip(BANDS, values.tolist(), strict=True))}
+        {"loss": wording.title(e["loss"]), "step": step, **dict(zip(BANDS, values.tolist(), strict=True))}
         for e in summary["losses"]
         if not e["free"]
         for step, values in course(best, e["loss"], "curve_gaps").items()

@@ -8,10 +8,10 @@ from typing import Any
 import altair as alt
 
 from lossfit import page
-from lossfit.compare import rule, stats
-from lossfit.compare.kinds import CARDS, KINDS
-from lossfit.compare.report import charts, words
-from lossfit.compare.summary import verdict
+from lossfit.compare.report import charts, wording
+from lossfit.compare.scoring.tasks import CARDS, KINDS
+from lossfit.compare.verdict import rule, stats
+from lossfit.compare.verdict.summary import verdict
 
 _APART = 0.03
 
@@ -25,8 +25,8 @@ def render(summaries: list[dict[str, Any]], folders: list[str]) -> str:
     return page.render(
         "noise.html.j2",
         {"means": _means(summaries, ranked), "changes": _changes(summaries, ranked)},
-        losses=[words.title(name) for name in ranked],
-        suggested=[words.title(name) for name in _suggested(ranked, first["reference"])],
+        losses=[wording.title(name) for name in ranked],
+        suggested=[wording.title(name) for name in _suggested(ranked, first["reference"])],
         options={"metric": about},
         summaries=summaries,
         folders=folders,
@@ -35,8 +35,8 @@ def render(summaries: list[dict[str, Any]], folders: list[str]) -> str:
         metric_choices=[(name, card.title) for name, card in KINDS[family].metrics.items()],
         cells=[_cells(summary, ranked, metric) for summary in summaries],
         ranked=ranked,
-        answers=[words.answer(summary) for summary in summaries],
-        words=words,
+        answers=[wording.answer(summary) for summary in summaries],
+        words=wording,
     )
 
 
@@ -119,14 +119,14 @@ def _entries(summaries: list[dict[str, Any]], ranked: list[str]) -> list[tuple[d
 
 
 def _record(name: str, summary: dict[str, Any], metric: str) -> dict[str, Any]:
-    return {"loss": words.title(name), "noise": summary["label_noise"], "metric": metric}
+    return {"loss": wording.title(name), "noise": summary["label_noise"], "metric": metric}
 
 
 def _lines(
     records: list[dict[str, Any]], y: str, title: str, ranked: list[str], description: str, columns: dict[str, str]
 ) -> Any:
     tips = [alt.Tooltip(f"{name}:Q", format=".4g") for name in (y, "low", "high")]
-    names = [words.title(name) for name in ranked]
+    names = [wording.title(name) for name in ranked]
     levels = sorted({r["noise"] for r in records})
     # Side by side, so that intervals do not cover each other.
     reach = _APART * (levels[-1] - levels[0])
@@ -159,6 +159,6 @@ def _cells(summary: dict[str, Any], ranked: list[str], metric: str) -> dict[str,
     found = {}
     for name, entry in ((e["loss"], e) for e in summary["losses"]):
         versus = entry["vs_cross_entropy"]
-        change = "" if versus is None or name == summary["reference"] else words.change(versus["difference"], metric)
-        found[name] = words.number(entry["test"][metric]["mean"], metric), change, verdict(versus, metric)
+        change = "" if versus is None or name == summary["reference"] else wording.change(versus["difference"], metric)
+        found[name] = wording.number(entry["test"][metric]["mean"], metric), change, verdict(versus, metric)
     return found

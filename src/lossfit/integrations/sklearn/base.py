@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from lossfit import inputs
+from lossfit.core.checks import check_choice
 from lossfit.integrations.sklearn import checks, full_batch, held_out, losses, mini_batch
 from lossfit.integrations.sklearn.losses import Rows
 from lossfit.integrations.sklearn.network import ACTIVATIONS, Network
@@ -108,8 +108,8 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_settings(self) -> tuple[int, ...]:
         """Raise if a setting is wrong; returns the sizes of the hidden layers."""
-        inputs.check_choice("activation", self.activation, ACTIVATIONS)
-        inputs.check_choice("solver", self.solver, SOLVERS)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("solver", self.solver, SOLVERS)
         checks.number("alpha", self.alpha, 0.0)
         checks.number("learning_rate", self.learning_rate, 0.0, open_low=True)
         checks.number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_low=True)

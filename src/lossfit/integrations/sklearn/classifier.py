@@ -16,8 +16,8 @@ from lossfit.integrations.sklearn import checks, held_out
 from lossfit.integrations.sklearn.base import Estimator, _takes_parts
 from lossfit.integrations.sklearn.network import logits
 from lossfit.losses.base import Loss
-from lossfit.losses.metric import MetricLoss
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.metric.base import MetricLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 
 class LossfitClassifier(Estimator):

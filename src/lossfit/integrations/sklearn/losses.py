@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossfit import inputs, registry
+from lossfit import registry
+from lossfit.core.checks import check_choice, check_per_class
 from lossfit.functional import constructor
 from lossfit.losses.base import Loss
-from lossfit.losses.metric import MetricLoss
+from lossfit.losses.metric.base import MetricLoss
 
 
 class Rows(NamedTuple):
@@ -36,9 +37,7 @@ def find(loss: str | Loss, settings: Mapping[str, Any] | None, kinds: tuple[type
         TypeError, ValueError: there is no such loss, or it has no such setting.
     """
     if isinstance(loss, str):
-        inputs.check_choice(
-            "loss", loss, [n for n in registry.available_losses() if issubclass(registry.get(n), kinds)]
-        )
+        check_choice("loss", loss, [n for n in registry.available_losses() if issubclass(registry.get(n), kinds)])
         if settings is not None and not isinstance(settings, Mapping):
             raise TypeError(f"Expected `loss_params` to be a dictionary, but got {type(settings).__name__}.")
         found = _make(loss, settings or {})
@@ -56,7 +55,7 @@ def find(loss: str | Loss, settings: Mapping[str, Any] | None, kinds: tuple[type
 def _make(name: str, settings: Mapping[str, Any]) -> Loss:
     accepted = constructor(registry.get(name))
     for key in settings:
-        inputs.check_choice(f"loss_params of {name}", key, [parameter.name for parameter in accepted])
+        check_choice(f"loss_params of {name}", key, [parameter.name for parameter in accepted])
     for parameter in accepted:
         if parameter.default is parameter.empty and parameter.name not in settings:
             raise ValueError(f"Expected `loss_params` with {parameter.name!r}, which {name} cannot be made without.")
@@ -79,7 +78,7 @@ def mean_weight(loss: Loss, rows: Rows, classes: int) -> float:
     weight = getattr(loss, "weight", None)
     if rows.y.ndim > 1 or weight is None:
         return rows.weight.mean().item()
-    inputs.check_per_class("weight", weight, classes)
+    check_per_class("weight", weight, classes)
     both: Tensor = rows.weight * weight[rows.y].to(rows.weight.dtype)
     return both.mean().item()
 

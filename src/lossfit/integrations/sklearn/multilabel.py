@@ -14,11 +14,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 from torch import Tensor
 
-from lossfit import inputs
+from lossfit.core.checks import check_choice
 from lossfit.integrations.sklearn import checks, held_out
 from lossfit.integrations.sklearn.base import Estimator, _takes_parts
 from lossfit.losses.base import Loss
-from lossfit.losses.multilabel import MultiLabelLoss
+from lossfit.losses.multi_label.zlpr import MultiLabelLoss
 
 
 class LossfitMultiLabelClassifier(Estimator):
@@ -167,7 +167,7 @@ class LossfitMultiLabelClassifier(Estimator):
 
     def _check_settings(self) -> tuple[int, ...]:
         if isinstance(self.threshold, str):
-            inputs.check_choice("threshold", self.threshold, held_out.METRICS)
+            check_choice("threshold", self.threshold, held_out.METRICS)
         else:
             checks.number("threshold", self.threshold, -math.inf)
         return super()._check_settings()

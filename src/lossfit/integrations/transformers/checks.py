@@ -13,8 +13,8 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lossfit.losses.base import Loss
-from lossfit.losses.sequence import TokenLoss
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.sequence.tokens import TokenLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 IGNORED = -100
 """The target that Trainer and the models leave out."""

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from lossfit.integrations.transformers import checks
 from lossfit.integrations.transformers.scores import Call, head_forward, thread
 from lossfit.integrations.transformers.trainer import denominator
-from lossfit.losses.fused import Options
-from lossfit.losses.sequence import TokenLoss
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.sequence.tokens import TokenLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
+from lossfit.losses.single_label.from_features import Options
 
 Model = TypeVar("Model", bound=nn.Module)
 

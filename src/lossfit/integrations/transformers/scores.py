@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lossfit.integrations.transformers.checks import on_device
-from lossfit.losses.fused import Result
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
+from lossfit.losses.single_label.from_features import Result
 
 Number = int | float
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import TrainingArguments
 
 from lossfit.integrations.transformers import checks
-from lossfit.losses.multilabel import MultiLabelLoss
-from lossfit.losses.sequence import TokenLoss
-from lossfit.losses.single import SingleLabelLoss
+from lossfit.losses.multi_label.zlpr import MultiLabelLoss
+from lossfit.losses.sequence.tokens import TokenLoss
+from lossfit.losses.single_label.base import SingleLabelLoss
 
 
 class ComputeLoss(Protocol):

@@ -1,0 +1,130 @@
+"""Data sets that Hugging Face's `datasets` saved to disk, read by pyarrow alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from lossfit.compare.data.sources import images
+from lossfit.compare.data.sources.raw_table import VALIDATION, Raw, digest
+from lossfit.compare.errors import InputError, first_line, listed
+
+STATE, INFO, PARTS = "state.json", "dataset_info.json", "dataset_dict.json"
+
+
+def is_saved(path: Path) -> bool:
+    """Whether the folder is what `save_to_disk` writes."""
+    return (path / PARTS).is_file() or (path / STATE).is_file()
+
+
+def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
+    """One data set, or several splits of one: "test" is tested on, "train" and "validation" are the rows to train on.
+
+    Columns of the feature ClassLabel hold the names of the classes; if there is one such column, it is the target.
+
+    Raises:
+        InputError: files are missing or cannot be read, or splits have other names or features.
+    """
+    if not (path / PARTS).is_file():
+        return _raw(path, [_read_one(path)], None, size)
+    names = _json(path / PARTS).get("splits")
+    if not isinstance(names, list) or "train" not in names or not set(names) <= {"train", "validation", "test"}:
+        raise InputError(
+            f"Expected {str(path)!r} to hold the splits train, and validation and test if there are any, but got "
+            f"{names!r}. Name the folder of one of them."
+        )
+    parts = [_read_one(path / name) for name in names]
+    if any(part.rows.schema != parts[0].rows.schema or part.features != parts[0].features for part in parts):
+        raise InputError(f"The splits in {str(path)!r} have different features.")
+    test = np.concatenate([np.full(len(part.rows), name == "test") for name, part in zip(names, parts, strict=True)])
+    found = _raw(path, parts, test if test.any() else None, size)
+    return replace(found, notes=[*found.notes, VALIDATION]) if "validation" in names else found
+
+
+class _Part(NamedTuple):
+    """The rows in a folder, what its columns are, and a hash of it."""
+
+    rows: Any
+    features: dict[str, Any]
+    digest: str
+
+
+def _read_one(path: Path) -> _Part:
+    state, info = _json(path / STATE), _json(path / INFO)
+    if state.get("_indices_data_files"):
+        raise InputError(f"The dataset in {str(path)!r} is a selection of rows; save it after flatten_indices().")
+    names = [str(entry.get("filename")) for entry in state.get("_data_files") or () if isinstance(entry, dict)]
+    if not names or any(Path(name).name != name for name in names):
+        raise InputError(f"The file {str(path / STATE)!r} names no data files.")
+    tables, digests = [], []
+    for name in names:
+        try:
+            with pa.memory_map(str(path / name)) as file:
+                tables.append(pa.ipc.open_stream(file).read_all())
+            digests.append(digest((path / name).read_bytes()))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"The file {str(path / name)!r} cannot be read as Arrow's stream: {first_line(error)}"
+            ) from error
+    features = info.get("features")
+    fingerprint = digest(*(d.encode() for d in digests), json.dumps(features).encode())
+    return _Part(pa.concat_tables(tables), features if isinstance(features, dict) else {}, fingerprint)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"Expected an object in the file {str(path)!r}, but got {type(found).__name__}.")
+    return found
+
+
+def _raw(path: Path, parts: list[_Part], test: np.ndarray | None, size: tuple[int, int] | None) -> Raw:
+    table, features = pa.concat_tables([part.rows for part in parts]), parts[0].features
+    if len(table) == 0:
+        raise InputError(f"The dataset in {str(path)!r} has no rows.")
+    kinds = {name: f.get("_type") for name, f in features.items() if isinstance(f, dict) and name in table.column_names}
+    pictures = [name for name, kind in kinds.items() if kind == "Image"]
+    if len(pictures) > 1:
+        raise InputError(f"The dataset in {str(path)!r} has several columns of images, {listed(pictures)}.")
+    classes = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    pixels, notes = None, []
+    if pictures:
+        pixels, note = _images(table[pictures[0]], pictures[0], size)
+        notes.append(note)
+    frame = pl.from_arrow(table.drop_columns(pictures))
+    assert isinstance(frame, pl.DataFrame)
+    frame = frame.with_columns(_named(frame[name], features[name].get("names")) for name in classes)
+    fingerprint = digest(*(part.digest.encode() for part in parts))
+    return Raw(frame, fingerprint, pixels, classes[0] if len(classes) == 1 else None, test, notes=notes)
+
+
+def _named(column: pl.Series, names: Any) -> pl.Series:
+    """Class numbers to names; -1 is missing."""
+    if not isinstance(names, list) or not column.dtype.is_integer():
+        raise InputError(f"The column {column.name!r} is a ClassLabel without names, or without integers.")
+    known = {i: str(name) for i, name in enumerate(names)}
+    if len(set(known.values())) < len(known):
+        raise InputError(f"The column {column.name!r} is a ClassLabel with a name that stands for several classes.")
+    strange = column.filter(column.is_not_null() & ~column.is_between(-1, len(names) - 1))
+    if len(strange):
+        raise InputError(f"The column {column.name!r} holds {strange[0]}, but there are {len(names)} classes.")
+    return column.replace_strict(known, default=None, return_dtype=pl.Enum(list(known.values())))
+
+
+def _images(column: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, str]:
+    values = column.to_pylist()
+    for i, value in enumerate(values):
+        if not isinstance(value, dict) or not isinstance(value.get("bytes"), bytes):
+            raise InputError(f"The image in row {i + 1} of the column {name!r} is not in the dataset itself.")
+    told = [f"{name}, row {i + 1}" for i in range(len(values))]
+    return images.read(told, lambda i: io.BytesIO(values[i]["bytes"]), size)

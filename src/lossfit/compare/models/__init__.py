@@ -1,8 +1,0 @@
-"""The networks that a comparison trains."""
-
-from lossfit.compare.models.architecture import BUILT_IN, HIDDEN, Architecture, check_name, choose, resolve
-from lossfit.compare.models.base import Models
-from lossfit.compare.models.modules import Modules
-from lossfit.compare.models.stacked import Stacked
-
-__all__ = ["BUILT_IN", "HIDDEN", "Architecture", "Models", "Modules", "Stacked", "check_name", "choose", "resolve"]

@@ -1,0 +1,312 @@
+"""Run what a comparison needs, keep what is finished, and go on where it stopped."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+import torch
+
+import lossfit
+from lossfit.compare import device
+from lossfit.compare.candidates import candidates
+from lossfit.compare.candidates.candidates import Candidate
+from lossfit.compare.data import dataset as sources
+from lossfit.compare.data import duplicates, splits
+from lossfit.compare.errors import InputError, listed
+from lossfit.compare.features import make
+from lossfit.compare.running import cluster, pool, store
+from lossfit.compare.scoring.tasks import MULTI_LABEL, SINGLE_LABEL, Kind
+from lossfit.compare.training import models
+from lossfit.compare.training.train import PATIENCE, Task, steps_for
+from lossfit.core.checks import check_choice
+
+# Numbers that the matrices and the scores of one task may hold together, and splits.
+_TASK_NUMBERS = 1 << 27
+_TASK_SPLITS = 10
+MAX_ROWS = 20_000
+"""Rows of a split, if the user does not say.
+
+By ``benchmarks/large.py`` on a busy machine, cross-entropy's accuracy at 5,000, 20,000 and 70,000 rows was 92.6, 96.6
+and 98.6% on images of 28 x 28 pixels; at 5,000, 20,000 and 120,000 it was 23.5, 33.7 and 38.1% on texts of 600 classes,
+in up to 2.0 GiB. At 20,000 a training took 3 to 5 s.
+"""
+
+ENGINES = ("local", "ray")
+"""Where trainings run: in processes of this machine, or on a Ray cluster."""
+
+_ROLES = ("votes", "text", "drop", "numeric", "categorical", "group", "weight", "test_column", "impute")
+
+Progress = Callable[[str, float, int], None]
+"""Called with a loss at work, the share of the work done, and how many trainings there are in all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison, as the user asks for it. What it leaves open has the command's defaults."""
+
+    source: str
+    target: str | tuple[str, ...] | None = None
+    text: str | tuple[str, ...] | None = None
+    drop: tuple[str, ...] = ()
+    impute: bool = False
+    embedding: str | None = None
+    metric: str = "accuracy"
+    losses: str = "all"
+    splits: int = 20
+    trials: int = 8
+    label_noise: float = 0.0
+    model: str = "auto"
+    seed: int = 0
+    votes: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    group: str | None = None
+    weight: str | None = None
+    test: str | None = None
+    test_column: str | None = None
+    max_rows: int = MAX_ROWS
+    device: str = "auto"
+    text_features: str = "auto"
+    search: str = candidates.SEARCHES[0]
+
+    @property
+    def kind(self) -> Kind:
+        """Several targets are classes of which any number may be right."""
+        return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """What takes part, the reference first."""
+        return candidates.choose(self.losses, self.metric, self.kind.family)
+
+    def load(self) -> sources.Dataset:
+        """The rows."""
+        roles = {name: getattr(self, name) for name in _ROLES}
+        return sources.load(self.source, self.target, test=self.test, **roles)
+
+    @property
+    def trained(self) -> list[Candidate]:
+        """Those that need trainings of their own."""
+        return [candidate for candidate in self.candidates if not candidate.tuned]
+
+    @property
+    def proposed(self) -> int:
+        """How many of a split's settings are proposed by what the others reach."""
+        return self.trials // 2 if self.search == "tpe" else 0
+
+    def check(self) -> None:
+        """Raise InputError on what cannot be run."""
+        check_choice("metric", self.metric, self.kind.metrics)
+        models.check_name(self.model)
+        device.choose(self.device)
+        check_choice("search", self.search, candidates.SEARCHES)
+        candidates.choose(self.losses, self.metric, self.kind.family)
+        for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"Expected --{name} of at least {low}, but got {getattr(self, name)}.")
+        if self.seed >= 1 << 32:
+            raise InputError(f"Expected --seed below 2^32, but got {self.seed}.")
+        if self.max_rows < 0:
+            raise InputError(f"Expected --max-rows of at least 0, where 0 is no limit, but got {self.max_rows}.")
+        if not 0 <= self.label_noise < 1:
+            raise InputError(f"Expected --label-noise in [0, 1), but got {self.label_noise}.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished comparison consists of."""
+
+    plan: Plan
+    data: sources.Dataset
+    results: pl.DataFrame
+    seconds: float
+    model: models.Architecture
+    device: str
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    *,
+    resume: bool = False,
+    workers: int | None = None,
+    progress: Progress = lambda *_: None,
+    show: Callable[[sources.Dataset], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    engine: str = "local",
+    ray_address: str | None = None,
+) -> Outcome:
+    """Train everything that ``out`` does not have yet, and gather the results.
+
+    A task is one loss on up to 10 splits; each finished task is a file in ``out/parts``, written in one go, so that
+    an interruption at any moment leaves only whole ones. Everything that is random depends on the seed and the split
+    alone: the results are the same however many workers there are, whether or not they were interrupted, and on one
+    machine or many.
+
+    Args:
+        plan: what to compare.
+        out: the folder for the results.
+        resume: go on with what ``out`` holds.
+        workers: processes to train in, 1 if None; with Ray how many tasks run at once, as many as there are cores if
+            None. More than one without Ray needs the calling script to be guarded by ``if __name__ == "__main__":``, as
+            always with Python's processes.
+        progress: called now and then.
+        show: called with the data before anything is trained.
+        say: called with what should be known of the folder.
+        engine: one of :data:`ENGINES`.
+        ray_address: HOST:PORT of a Ray cluster, or "auto" for the one that this machine is part of. If None, the one
+            that this process is connected to, or else one is started here for the time of the run.
+
+    Raises:
+        InputError: the plan or the data is wrong, ``out`` exists and ``resume`` is not asked for, or ``out`` holds
+            another comparison; or the Ray cluster cannot be reached or loses a training again and again.
+    """
+    plan.check()
+    _check_engine(engine, ray_address)
+    data = plan.load()
+    drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise, plan.max_rows or None)
+    if data.groups is not None:
+        drawn = splits.equalised(data, drawn, plan.seed)
+    store.check_folder(out, plan, data.fingerprint, resume)
+    read, of_text = make.reader(data, plan.text_features, plan.embedding)
+    kind, told = models.resolve(plan.model, data.image, steps_for(len(drawn[0].train)))
+    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
+    show(data)
+    start, before = time.perf_counter(), _seconds(out)
+    matrices = make.make(data, drawn, read)
+    store.make_folder(out, plan, data.fingerprint)
+    model, where = _model(kind, data, matrices), device.choose(plan.device)
+    alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
+    tasks = list(_tasks(plan, _task_numbers(plan, data, matrices) if alike else _TASK_NUMBERS))
+    there = {store.part(out, c.name, chunk.start).name for c, chunk in tasks} & store.parts(out)
+    todo = [t for t in tasks if not store.is_whole(store.part(out, t[0].name, t[1].start), t[0].name, t[1])]
+    damaged = there - store.parts(out)
+    if damaged:
+        say(f"Trained again, since the files were damaged: {listed(sorted(damaged))}.")
+    total = len(tasks)
+
+    def job(candidate: candidates.Candidate, chunk: range) -> pool.Job:
+        task = Task(
+            candidate,
+            candidates.settings(candidate, plan.trials - plan.proposed, plan.seed),
+            [drawn[s] for s in chunk],
+            [matrices[s] for s in chunk],
+            data.labels,
+            len(data.classes),
+            model,
+            plan.metric,
+            [plan.seed * 1_000_003 + s for s in chunk],
+            weight=data.weight,
+            free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
+            device=where,
+            prune=True,
+            patience=PATIENCE,
+            proposed=plan.proposed,
+            fixed_test=data.test is not None,
+        )
+        return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
+
+    def report(done: float, name: str) -> None:
+        share = (total - len(todo) + done) / total
+        progress(name, share, len(plan.trained) * plan.splits * plan.trials)
+        _note_seconds(out, before + time.perf_counter() - start)
+
+    jobs = (job(*t) for t in todo)
+    if engine == "ray":
+        cluster.run_jobs(jobs, len(todo), workers, report, ray_address)
+    else:
+        pool.run_jobs(jobs, len(todo), workers or 1, report)
+    _note_seconds(out, before + time.perf_counter() - start)
+    results = store.gather(out, [c.name for c in plan.candidates])
+    return Outcome(plan, data, results, _seconds(out), model, where)
+
+
+def _check_engine(engine: str, ray_address: str | None) -> None:
+    check_choice("engine", engine, ENGINES)
+    if engine == "ray":
+        cluster.check(ray_address)
+    elif ray_address is not None:
+        raise InputError("--ray-address needs --engine ray.")
+
+
+def _model(kind: str, data: sources.Dataset, matrices: list[make.Matrices]) -> models.Architecture:
+    """The network, tried on a few rows."""
+    rows, width = matrices[0][0].shape
+    found = models.choose(kind, width, len(data.classes), data.image)
+    found.check(torch.from_numpy(matrices[0][0][: min(rows, 4)]))
+    return found
+
+
+def _notes(data: sources.Dataset, drawn: list[splits.Split], plan: Plan) -> list[str]:
+    """How the rows were split."""
+    notes = []
+    free = data.rows if data.test is None else int((~data.test).sum())
+    if plan.max_rows and free > plan.max_rows:
+        used = sum(len(rows) for rows in (drawn[0].train, drawn[0].validation))
+        used += len(drawn[0].test) if data.test is None else 0
+        notes.append(
+            f"Each split draws {used:,} of {free:,} rows, {len(drawn[0].train):,} of them to train on, and each split "
+            "draws others (--max-rows)."
+        )
+    if data.test is not None:
+        given = int(data.test.sum())
+        some = f"{len(drawn[0].test):,} of the {given:,}" if len(drawn[0].test) < given else f"the {given:,}"
+        notes.append(
+            f"Every split tests on {some} rows that are given for it. The splits differ in the rows to train and to "
+            "choose on and in their seeds; what other test rows would change is estimated by leaving out a tenth of "
+            "these at a time, and is in the intervals."
+        )
+        there = data.labels[drawn[0].test]
+        absent = [
+            name for c, name in enumerate(data.classes) if not (there[:, c] if there.ndim == 2 else there == c).any()
+        ]
+        if absent:
+            notes.append(f"No row to test on has the class {listed(absent)}.")
+    repeated = duplicates.note(data, drawn)
+    return [*notes, repeated] if repeated else notes
+
+
+def _task_numbers(plan: Plan, data: sources.Dataset, matrices: list[make.Matrices]) -> int:
+    """Numbers that a split needs at once: its features, or the scores of held-out rows and what is made of them."""
+    held_out = max(len(part) for part in matrices[0][1:])
+    return max(sum(m.size for m in matrices[0]), 4 * held_out * plan.trials * len(data.classes))
+
+
+def _tasks(plan: Plan, size: int) -> Iterator[tuple[candidates.Candidate, range]]:
+    """Each loss on chunks of splits; the chunks depend on the data and the network alone, so that they are the same on
+    resuming. What is not trained side by side is one split at a time, and is kept when that ends.
+    """
+    length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
+    for candidate in plan.trained:
+        for first in range(0, plan.splits, length):
+            yield candidate, range(first, min(first + length, plan.splits))
+
+
+def _seconds(out: Path) -> float:
+    """What the comparison took so far, over all its interruptions."""
+    path = out / "parts" / "seconds"
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):  # not there yet, or damaged; no result depends on it
+        return 0.0
+
+
+def _note_seconds(out: Path, seconds: float) -> None:
+    store.replace(out / "parts" / "seconds", lambda p: p.write_text(f"{seconds:.1f}"))
+
+
+def versions() -> dict[str, str]:
+    """What the results may depend on."""
+    return {
+        "lossfit": lossfit.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "polars": pl.__version__,
+        "platform": platform.platform(terse=True),
+        "threads": str(torch.get_num_threads()),
+    }

@@ -1,0 +1,194 @@
+"""A batch of scores and targets, checked once before any work."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossfit.core import class_shards
+from lossfit.core.autograd import readable, transformed
+from lossfit.core.class_shards import Place, Shard
+
+
+class Batch(NamedTuple):
+    """A checked batch.
+
+    ``input`` is (N, C, d1, ...). ``target`` is (N, d1, ...) class indices, 0 where a row is ignored, or
+    (N, C, d1, ...) probabilities. ``valid`` marks the rows that count; None means all of them. Where the classes are
+    spread over ranks, ``shard`` says which of them the columns of ``input`` and of probabilities are.
+    """
+
+    input: Tensor
+    target: Tensor
+    valid: Tensor | None = None
+    probabilities: bool = False
+    unbatched: bool = False
+    shard: Shard | None = None
+
+    @property
+    def classes(self) -> int:
+        """The number of all classes."""
+        return self.input.shape[1] if self.shard is None else self.shard.total
+
+    @property
+    def rows(self) -> torch.Size:
+        """The shape of the rows (N, d1, ...)."""
+        return self.input.shape[:1] + self.input.shape[2:]
+
+    def part(self, at: slice) -> Batch:
+        """Of some rows all but the input."""
+        return self._replace(target=self.target[at], valid=None if self.valid is None else self.valid[at])
+
+    def place(self) -> Place:
+        """Where the targets are among the columns."""
+        if self.shard is None:
+            return Place(self.target.unsqueeze(1))
+        at, here = self.shard.locate(self.target)
+        return Place(at.unsqueeze(1), here.unsqueeze(1))
+
+    def own(self, columns: Tensor) -> Tensor:
+        """The target's entry (N, d1, ...) of columns (N, C, d1, ...)."""
+        own = self.place().take(columns).squeeze(1)
+        return own if self.shard is None else self.shard.total_of(own)
+
+    def is_own(self) -> Tensor:
+        """Which columns (N, C, d1, ...) are the target's."""
+        nowhere = torch.zeros_like(self.input, dtype=torch.bool)
+        if not self.input.shape[1]:
+            return nowhere
+        column, here = self.place()
+        return nowhere.scatter(1, column, True if here is None else here)
+
+    def sum(self, columns: Tensor) -> Tensor:
+        """The sum over all classes (N, d1, ...) of columns (N, C, d1, ...)."""
+        return columns.sum(1) if self.shard is None else self.shard.total_of(columns.sum(1))
+
+    def shared(self, value: Any) -> Any:
+        """A number or a tensor that is the same on every rank, where it meets columns."""
+        return value if self.shard is None or not isinstance(value, Tensor) else self.shard.shared(value)
+
+    def local(self, per_class: Tensor) -> Tensor:
+        """The entries of the columns, of numbers per class (C,)."""
+        return per_class if self.shard is None else self.shard.local(per_class)
+
+    def top(self) -> Tensor:
+        """The class with the largest score (N, d1, ...), the first one if scores tie."""
+        if self.shard is None:
+            return self.input.argmax(1)
+        lowest = torch.finfo(self.input.dtype).min
+        if self.input.shape[1]:
+            best, at = self.input.detach().max(1)
+            found = self.shard.classes(at)
+        else:
+            best = self.input.new_full(self.rows, lowest)
+            found = torch.full(self.rows, self.shard.total, device=best.device)
+        first = torch.where(best == self.shard.max(best), found, self.shard.total - 1)
+        return -self.shard.max(-first)
+
+
+def read_batch(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: bool = True) -> Batch:
+    """Check scores and targets against each other, and find the ignored rows.
+
+    The range of the targets is checked at once on a CPU. On other devices, and under ``torch.compile``, an
+    asynchronous assertion does it, so that the host need not wait.
+    """
+    if class_shards.is_sharded(input):
+        return _read_sharded(input, target, ignore_index, probabilities=probabilities)
+    soft, unbatched = _check_shapes(input, target, probabilities)
+    if unbatched:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+    if soft:
+        return Batch(input, target, None, True, unbatched)
+    safe, valid = _check_range(target, input.shape[1], ignore_index)
+    return Batch(input, safe, valid, False, unbatched)
+
+
+def _read_sharded(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: bool) -> Batch:
+    """Scores (N, C, ...) whose classes are spread over the ranks. Targets are the same on all of them."""
+    if input.ndim < 2:
+        raise ValueError(
+            f"Expected a sharded `input` of shape (N, C) or (N, C, d1, ...), but got {tuple(input.shape)}."
+        )
+    soft, _ = _check_shapes(input, target, probabilities)
+    if class_shards.is_sharded(target):
+        target, _ = class_shards.split("target", target, 1)
+    here, shard = class_shards.split("input", input, 1)
+    if soft:
+        return Batch(here, _columns(target, shard), None, True, shard=shard)
+    class_shards.check_same_rows(target, shard.group)
+    safe, valid = _check_range(target, input.shape[1], ignore_index)
+    return Batch(here, safe, valid, shard=shard)
+
+
+def _columns(target: Tensor, shard: Shard) -> Tensor:
+    """The part of probabilities that is here, unless it is all that was passed."""
+    return target if target.shape[1] == shard.count else target.narrow(1, shard.start, shard.count)
+
+
+def _check_shapes(input: Tensor, target: Tensor, probabilities: bool) -> tuple[bool, bool]:
+    """Whether the targets are probabilities, and whether the batch dimension is missing."""
+    for name, value in (("input", input), ("target", target)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+    if not input.is_floating_point():
+        raise TypeError(
+            f"Expected `input` to hold floating-point scores, but got {input.dtype}. Convert it with input.float()."
+        )
+    if target.device != input.device:
+        raise ValueError(f"Expected `target` on the device of `input`, {input.device}, but got {target.device}.")
+    shape, given = tuple(input.shape), tuple(target.shape)
+    if not shape:
+        raise ValueError("Expected `input` of shape (N, C), (N, C, d1, ...) or (C,), but got a single number.")
+    unbatched = len(shape) == 1
+    if shape[0 if unbatched else 1] == 0:
+        raise ValueError(f"Expected `input` to have at least one class, but got shape {shape}.")
+    expected = () if unbatched else (shape[0], *shape[2:])
+    if target.is_floating_point():
+        if probabilities and given == shape:
+            return True, unbatched
+        kinds, shapes = "integer class indices", f"{expected}"
+        if probabilities:
+            kinds, shapes = kinds + " or probabilities", f"{shapes} or {shape}"
+        raise TypeError(
+            f"Expected `target` to hold {kinds} of shape {shapes} for `input` of shape {shape}, "
+            f"but got {target.dtype} of shape {given}."
+        )
+    if target.dtype == torch.bool or target.is_complex():
+        raise TypeError(f"Expected `target` to hold integer class indices, but got {target.dtype}.")
+    if given != expected:
+        hint = " A one-hot target must be floating point." if given == shape else ""
+        raise ValueError(f"Expected `target` of shape {expected} for `input` of shape {shape}, but got {given}.{hint}")
+    return False, unbatched
+
+
+def _check_range(target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+    target = target.long() if target.dtype != torch.int64 else target
+    if target.numel() == 0:
+        return target, None
+    ignores_a_class = 0 <= ignore_index < classes
+    seen = readable(target)
+    if seen and not ignores_a_class:
+        low, high = torch.aminmax(target)
+        if low.item() >= 0 and high.item() < classes:
+            return target, None
+    valid = target != ignore_index
+    safe = target.masked_fill(~valid, 0)
+    if seen:
+        _raise_out_of_range(target, valid & ((target < 0) | (target >= classes)), classes, ignore_index)
+    elif target.device.type != "meta" and not transformed():
+        in_range = ((safe >= 0) & (safe < classes)).all()
+        torch._assert_async(in_range, f"Expected `target` to hold class indices in [0, {classes}) or {ignore_index}.")
+    return safe, valid
+
+
+def _raise_out_of_range(target: Tensor, wrong: Tensor, classes: int, ignore_index: int) -> None:
+    if not wrong.any():
+        return
+    position = tuple(wrong.nonzero()[0].tolist())
+    raise IndexError(
+        f"Expected `target` to hold class indices in [0, {classes}) or ignore_index={ignore_index}, "
+        f"but got {target[position].item()} at position {position} "
+        f"({int(wrong.sum())} of {target.numel()} targets are out of range)."
+    )

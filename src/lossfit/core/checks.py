@@ -1,0 +1,38 @@
+"""Checks of single arguments, with errors that name the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+
+def check_number(name: str, value: Any) -> float:
+    """A number, not a tensor, which a GPU would be waited for to compare."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"Expected `{name}` to be a number, but got {type(value).__name__}.")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``, with the nearest one suggested."""
+    choices = tuple(choices)
+    if value in choices:
+        return
+    near = max(choices, key=lambda choice: _likeness(str(value), choice), default=None)
+    hint = f" Did you mean {near!r}?" if near is not None and _likeness(str(value), near) >= 0.6 else ""
+    raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, but got {value!r}.{hint}")
+
+
+def _likeness(value: str, choice: str) -> float:
+    """How much alike two names are, or the name and a word of the other, in [0, 1]."""
+    words = (choice, *choice.split("_"))
+    return max(difflib.SequenceMatcher(None, value.lower(), word).ratio() for word in words)
+
+
+def check_per_class(name: str, value: Tensor | None, classes: int) -> None:
+    if value is not None and value.shape != (classes,):
+        raise ValueError(f"Expected `{name}` to have one entry per class, ({classes},), but got {tuple(value.shape)}.")

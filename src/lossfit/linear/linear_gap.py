@@ -1,0 +1,75 @@
+"""The gap from features and weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lossfit.core.checks import check_choice
+from lossfit.gaps import gap
+from lossfit.gaps.types import KINDS, Gap, Kind
+from lossfit.linear import chunked
+from lossfit.linear.features import BACKENDS, Backend, read
+from lossfit.linear.job import GapProgram, Job
+
+
+def linear_gap(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    kind: Kind = "soft",
+    *,
+    mean: bool = False,
+    hit: bool = False,
+    entropy: bool = False,
+    ignore_index: int = -100,
+    shift: int = 0,
+    backend: Backend = "auto",
+    memory: int | None = None,
+    skip_blocks: bool = False,
+) -> Gap:
+    r"""The :func:`gap` of scores :math:`z = x W^\top + b`, which are never there as a whole.
+
+    All but ``hit`` are differentiable by x, weight and bias, whatever is made of them: the backward pass makes the
+    scores again, a chunk at a time.
+
+    Args:
+        x: features (..., D).
+        weight: of the classes (C, D); also a DTensor sharded over the classes.
+        target: class indices (...).
+        bias: of the classes (C,).
+        kind, mean, hit, entropy, ignore_index: see :func:`gap`.
+        shift: the target of a position is that of so many positions later; 1 for causal language models.
+        backend, memory, skip_blocks: see :meth:`SingleLabelLoss.linear`.
+
+    Returns:
+        A :class:`Gap` of numbers per row (...).
+
+    Raises:
+        TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
+
+    Example:
+        >>> x, weight = torch.ones(2, 3), torch.eye(3)
+        >>> lossfit.linear_gap(x, weight, torch.tensor([0, 1])).log_odds
+        tensor([-0.6931, -0.6931])
+    """
+    check_choice("kind", kind, KINDS)
+    check_choice("backend", backend, BACKENDS)
+    rows = read(x, weight, target, bias, ignore_index, shift=shift, probabilities=False, backend=backend)
+    there = (True, True, mean, hit, entropy)
+
+    def results(z: Tensor, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
+        return of_gap(
+            gap.gap_rows(rows.batch.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _
+        )
+
+    def of_gap(found: Gap, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
+        return tuple(v.clone() for v in found if v is not None)
+
+    graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, there, strict=True) if wanted)
+    apart = rows.batch.shard is not None and (kind == "hard" or hit)
+    form = None if apart or (kind == "hard" and entropy) else GapProgram(of_gap, kind, mean, hit, entropy)
+    how = rows.plan(backend, memory, skip_blocks)
+    job = Job(results, rows.batch, {}, graded=graded, closed=True, form=form, plan=how)
+    found = iter(chunked.run(job, rows.layer))
+    return Gap._make(rows.spread(next(found)) if wanted else None for wanted in there)

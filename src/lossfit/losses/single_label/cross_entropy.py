@@ -1,0 +1,190 @@
+"""From cross-entropy to expected accuracy."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from lossfit.core.batch import Batch
+from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.gaps import gap
+from lossfit.gaps.blocks import per_class
+from lossfit.gaps.types import Fields, Gap
+from lossfit.losses.single_label.base import Common, Settings, expectation, is_smooth
+from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Body, Linked, Number, exp, softplus
+
+
+def cross_entropy(d: Tensor) -> Linked:
+    against = -d
+    return Linked(softplus(against), torch.sigmoid(against))
+
+
+class CrossEntropyLoss(AnalyticLoss):
+    r"""Cross-entropy, :math:`-\log p_y = \mathrm{softplus}(-d)`.
+
+    The numbers and gradients of ``nn.CrossEntropyLoss`` for every argument and shape, with two differences: a mean
+    over no rows is 0 with zero gradient instead of NaN, and a target far ahead keeps its loss (8.5e-18 at a gap of 40,
+    where log-softmax gives 0). Half-precision input gives a float32 loss.
+
+    Args:
+        weight, ignore_index, reduction, label_smoothing, temperature, class_prior: see :class:`SingleLabelLoss`.
+
+    Range: [0, inf). Sensitivity: 1 / p.
+
+    Example:
+        >>> loss = lossfit.CrossEntropyLoss(label_smoothing=0.1)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.3729)
+    """
+
+    formula = "-log p"
+    sensitivity = "1 / p"
+    source = "I. J. Good, Rational Decisions, 1952, section 8"
+    body = staticmethod(cross_entropy)
+
+    def __init__(self, weight: Tensor | None = None, **common: Unpack[Common]) -> None:  # type: ignore[misc]
+        super().__init__(weight=weight, **common)
+
+    def smooth_rows(self, batch: Batch, settings: Settings) -> Tensor:
+        """Only the row's mean score is needed beside its gap."""
+        return self.of_fields(gap.gap_rows(batch, "soft", mean=True, mean_weight=self.weight), batch, settings)
+
+    def fields(self, batch: Batch, settings: Settings) -> Fields | None:
+        if batch.probabilities or not is_smooth(settings):
+            return super().fields(batch, settings)
+        return Fields("soft", True, self.weight)
+
+    def of_fields(self, found: Gap, batch: Batch, settings: Settings) -> Tensor:
+        if not is_smooth(settings):
+            return super().of_fields(found, batch, settings)
+        assert found.mean is not None
+        loss, smoothing, class_weight = (
+            self.link(found.log_odds),
+            settings["label_smoothing"],
+            self.class_weight(batch),
+        )
+        if class_weight is None or self.weight is None:
+            return loss + smoothing * (found.target - found.mean)
+        spread = self.weight.to(loss.dtype).mean() * (loss + found.target) - found.mean
+        return (1 - smoothing) * class_weight * loss + smoothing * spread
+
+    def soft_rows(self, batch: Batch, settings: Settings) -> Tensor:
+        """Every other class is as likely as the top class m times exp(z_c - z_m): no difference of large numbers."""
+        found = gap.gap_rows(batch._replace(target=batch.top()), "soft")
+        share = batch.target.to(found.target.dtype)
+        if self.weight is not None:
+            share = share * per_class(batch.local(self.weight), share)
+        behind = batch.shared(found.target).unsqueeze(1) - batch.input
+        return batch.sum(share) * self.link(found.log_odds) + expectation(batch, share, behind)
+
+
+def expected_accuracy(d: Tensor) -> Linked:
+    miss = torch.sigmoid(-d)
+    return Linked(miss, miss * torch.sigmoid(d))
+
+
+class ExpectedAccuracyLoss(AnalyticLoss):
+    r"""One minus the expected accuracy, :math:`1 - p_y`: the smooth approximation of the error rate.
+
+    Its gradient is p times that of cross-entropy: rows that the model holds to be wrong pull little, so it resists
+    label noise and starts slowly from scratch (a pull of 1 / C).
+
+    Args:
+        common: see :class:`SingleLabelLoss`.
+
+    Range: [0, 1]. Sensitivity: 1.
+
+    Example:
+        >>> loss = lossfit.ExpectedAccuracyLoss()
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.2130)
+    """
+
+    formula = "1 - p"
+    sensitivity = "1"
+    source = "Jianlin Su, On Smoothing Functions: Differentiable Approximations of Non-Differentiable Ones, 2019"
+    body = staticmethod(expected_accuracy)
+
+    def __init__(self, **common: Unpack[Common]) -> None:
+        super().__init__(**common)
+
+
+def gamma_cross_entropy(d: Tensor, gamma: Number) -> Linked:
+    # With the odds against the target o = exp(-d) and y = o / (1 + gamma o), the loss is log1p((1 - gamma) y) /
+    # (1 - gamma): no difference of close numbers at any gamma, and at gamma = 1 it goes on to y = 1 - p.
+    rest = 1 - gamma
+    odds = _odds_against(d)
+    damped = 1 / (1 + gamma * odds)
+    y = odds * damped
+    x = (rest * y).clamp(min=NEGLIGIBLE)
+    value = y * (torch.log1p(x) / x)
+    if isinstance(gamma, Tensor):
+        value = torch.where(gamma == 0, softplus(-d), value)  # the odds end where the type does
+
+    def by_gamma() -> Tensor:
+        low, high = x.clamp(max=0.1), x.clamp(min=0.1)
+        series = y * y * sum((-1) ** k / (k + 2) * low**k for k in range(16))
+        closed = (y / high) ** 2 * (high - torch.log1p(high))  # y * y may overflow where this does not
+        return -torch.where(x < 0.1, series, closed)
+
+    return Linked(value, torch.sigmoid(-d) * damped, (by_gamma,))
+
+
+def floored_gamma_cross_entropy(d: Tensor, gamma: Number, floor: Number) -> Linked:
+    weight = (1 / (1 + gamma * _odds_against(d))).clamp(min=floor).detach()
+    return Linked(weight * softplus(-d), weight * torch.sigmoid(-d))
+
+
+def _odds_against(d: Tensor) -> Tensor:
+    return exp(-d).clamp(max=torch.finfo(d.dtype).max)
+
+
+class GammaCrossEntropyLoss(AnalyticLoss):
+    r"""Gamma cross-entropy (TaiLr), :math:`-\log(\gamma + (1 - \gamma) p_y) / (1 - \gamma)`.
+
+    It goes from cross-entropy (gamma = 0) to the expected accuracy :math:`1 - p_y` (gamma = 1, the limit), and bounds
+    the pull of rows that look wrong at :math:`1 / \gamma`. Authors used 1e-7 for language models, 0.1 for translation
+    and 0.8 for summaries. gamma = 1 has the gradient of the "p times cross-entropy" loss known as DFT.
+
+    Args:
+        gamma: in [0, 1].
+        floor: a smallest weight b in [0, 1]. Above 0 the loss takes the original form
+            :math:`\max(b, p / (\gamma + (1 - \gamma) p)) (-\log p)` with the weight detached: at b -> 0 its gradient is
+            that of the closed form, its value is not. Then gamma gets no gradient.
+        common: see :class:`SingleLabelLoss`.
+
+    Range: [0, -log(gamma) / (1 - gamma)]. Sensitivity: :math:`1 / (\gamma + (1 - \gamma) p)`.
+
+    Raises:
+        ValueError: gamma requires a gradient and floor is above 0.
+
+    Source: H. Ji et al., "Tailoring Language Generation Models under Total Variation Distance", 2023, section 3.
+
+    Example:
+        >>> loss = lossfit.GammaCrossEntropyLoss(gamma=0.1)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(0.2365)
+    """
+
+    formula = "-log(gamma + (1 - gamma) p) / (1 - gamma)"
+    sensitivity = "1 / (gamma + (1 - gamma) p)"
+    source = "H. Ji et al., Tailoring Language Generation Models under Total Variation Distance, 2023, section 3"
+    hypers = {
+        "gamma": Hyper("0: cross-entropy, 1: expected accuracy", 0.0, 1.0, (1e-3, 1e-2, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0)),
+        "floor": Hyper("smallest weight of a row; above 0 the weight is detached", 0.0, 1.0),
+    }
+
+    def __init__(self, gamma: HyperValue = 0.1, floor: HyperValue = 0.0, **common: Unpack[Common]) -> None:
+        super().__init__(hypers={"gamma": gamma, "floor": floor}, **common)
+
+    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
+        gamma, floor = settings["gamma"], settings["floor"]
+        if not isinstance(floor, Tensor) and floor == 0:
+            if not isinstance(gamma, Tensor) and gamma == 0:
+                return cross_entropy, ()
+            return gamma_cross_entropy, (gamma,)
+        if isinstance(gamma, Tensor) and gamma.requires_grad:
+            raise ValueError("Expected `gamma` without gradient where `floor` is above 0: the weight is detached.")
+        return floored_gamma_cross_entropy, (gamma, floor)

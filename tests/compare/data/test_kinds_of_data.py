@@ -1,0 +1,193 @@
+"""The command on data of every kind, from the file to the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from lossfit.commands.app import app
+from lossfit.compare.errors import InputError
+from lossfit.compare.running import engine
+from lossfit.compare.training import train
+
+ROWS = 80
+RNG = np.random.default_rng(0)
+Y = np.arange(ROWS) % 2
+FRAME = pl.DataFrame(
+    {
+        "x": Y + RNG.normal(size=ROWS),
+        "z": RNG.normal(size=ROWS),
+        "y": [("no", "yes")[c] for c in Y],
+        "site": np.arange(ROWS) // 2 % 10,
+        "w": RNG.random(ROWS) + 0.5,
+        "held": np.arange(ROWS) // 2 % 4 == 0,
+        "neg": np.where(Y == 0, 3, 1),
+        "pos": np.where(Y == 1, 4, 0),
+        "day": [20200100 + i for i in range(ROWS)],
+    }
+)
+QUICK = ("--losses", "focal", "--splits", "2", "--trials", "1", "--workers", "1", "--out", "out")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "STEPS", 30)
+    monkeypatch.setattr(train, "EPOCHS", 1)
+
+
+def compare(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["compare", *(str(a) for a in arguments), *QUICK])
+
+
+def done(*arguments: object) -> dict[str, Any]:
+    """The summary of a comparison that ran; the notes are in the report, and what was read on the screen."""
+    found = compare(*arguments)
+    assert found.exit_code == 0, found.output
+    summary: dict[str, Any] = json.loads(Path("out/summary.json").read_text())
+    assert summary["trainings"] == pl.read_parquet("out/results.parquet").height == 4
+    assert summary["failed_trainings"] == 0
+    report = Path("out/report.html").read_text()
+    for note in summary["data"]["notes"]:
+        assert note.replace("'", "&#39;") in report.replace("&#x27;", "&#39;")
+        assert note in " ".join(found.stdout.split())
+    assert "Column" in found.stdout.splitlines()[1]
+    return summary
+
+
+def refused(*arguments: object) -> str:
+    found = compare(*arguments)
+    assert found.exit_code == 2, found.output
+    assert (found.stdout, "Traceback" in found.stderr, Path("out").exists()) == ("", False, False)
+    return " ".join(found.stderr.split())
+
+
+def test_arrays() -> None:
+    np.savez("a.npz", X=RNG.normal(size=(ROWS, 3)), y=Y)
+    assert done("a.npz")["data"]["classes"] == {"0": 40, "1": 40}
+
+
+def test_a_folder_of_images() -> None:
+    for c, name in enumerate(("cat", "dog")):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(20):
+            pixels = (RNG.random((9, 7)) * 100 + 100 * c).astype(np.uint8)
+            Image.fromarray(pixels).save(Path("photos", name, f"{i}.png"))
+    found = done("photos")
+    assert found["data"]["notes"] == ["Images of 9 x 7 pixels, grey."]
+    assert found["losses"][0]["test"]["accuracy"]["mean"] > 0.9
+
+
+def test_every_option_at_once() -> None:
+    FRAME.with_columns(held=pl.col("site") < 2).write_csv("a.csv")
+    found = done(
+        "a.csv", "--votes", "neg,pos", "--group", "site", "--weight", "w", "--test-column", "held", "--drop", "y"
+    )  # fmt: skip
+    notes = " ".join(found["data"]["notes"])
+    assert "The classes are the columns neg, pos" in notes
+    assert "No value of 'site' is in two parts of a split; there are 10 of them." in notes
+    assert "Rows count by 'w', in training and in the metrics." in notes
+    assert "Left out: the column 'day', an id, different in every row; --numeric or --categorical keeps it." in notes
+    assert "Every split tests on the 16 rows that are given for it." in notes
+
+
+def test_a_test_file_and_fewer_rows() -> None:
+    columns = FRAME.select("x", "z", "y")
+    columns[:60].write_csv("train.csv")
+    pl.concat([columns[60:], columns[:2]]).write_csv("test.csv")
+    found = done("train.csv", "--target", "y", "--test", "test.csv", "--max-rows", 40)
+    notes = found["data"]["notes"]
+    assert notes[0] == (
+        "Each split draws 40 of 60 rows, 28 of them to train on, and each split draws others (--max-rows)."
+    )
+    assert notes[1].startswith("Every split tests on the 22 rows that are given for it. The splits differ in the rows")
+    assert notes[2].startswith("Duplicates: 4 of 82 rows have the same features as another row. In the mean over the")
+
+
+def test_groups_of_very_different_sizes() -> None:
+    sizes = [30, 20, 10, 10, 10]
+    FRAME.with_columns(site=np.repeat(np.arange(5), sizes)).select("x", "y", "site").write_csv("a.csv")
+    done("a.csv", "--target", "y", "--group", "site")
+
+
+def test_given_test_rows_without_a_class() -> None:
+    held = np.arange(ROWS) % 8 == 0
+    FRAME.with_columns(held=held).select("x", "y", "held").write_csv("a.csv")
+    found = done("a.csv", "--target", "y", "--test-column", "held")
+    assert "No row to test on has the class 'yes'." in found["data"]["notes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("gone",), "Expected SOURCE to be one of tweets, yeast or a .csv, .tsv, .parquet or .npz file, a folder of"),
+        (("gone.npz",), "There is no file 'gone.npz'"),
+        (("empty",), "Expected the folder 'empty' to hold a folder of images for each class"),
+        (("broken.npz",), "cannot be read as .npz: it is no archive"),
+        (("t.csv",), "Name the column with the classes by --target"),
+        (("t.csv", "--target", "y", "--votes", "neg,pos"), "one of --target and --votes, but got both"),
+        (("t.csv", "--votes", "neg"), "--votes to name a column for each class"),
+        (("t.csv", "--target", "y", "--group", "sit"), "--group: there is no column 'sit'"),
+        (("t.csv", "--target", "y", "--weight", "z"), "Expected weights of at least 0 in the column 'z'"),
+        (("t.csv", "--target", "y", "--numeric", "y"), "--numeric: the column 'y' is named by --target already"),
+        (("t.csv", "--target", "day"), "Each of the 80 rows has a class of its own"),
+        (("t.csv", "--target", "one"), "Every class needs at least 3 rows, one each to train, to choose and to test."),
+        (("t.csv", "--target", "y", "--test", "other.csv"), "lack the columns 'neg', 'pos'"),
+        (("t.csv", "--target", "y", "--test-column", "x"), "Expected the column 'x' to tell the rows to test on"),
+        (("t.csv", "--target", "y", "--max-rows", "-1"), "Expected --max-rows of at least 0"),
+        (("yeast", "--group", "y"), "The bundled set 'yeast' needs no"),
+        (("yeast", "--test", "t.csv"), "The bundled set 'yeast' needs no"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(arguments: tuple[str, ...], told: str) -> None:
+    FRAME.with_columns(one=pl.Series(["a", *((ROWS - 1) * ["b"])])).write_csv("t.csv")
+    FRAME.drop("neg", "pos").with_columns(one=pl.lit("b")).write_csv("other.csv")
+    Path("broken.npz").write_bytes(b"PK no")
+    Path("empty").mkdir()
+    assert told in refused(*arguments)
+
+
+def test_classes_of_one_row_are_named_and_counted() -> None:
+    FRAME.with_columns(y=pl.Series([f"c{i}" for i in range(20)] + 60 * ["b"])).write_csv("t.csv")
+    assert "'c0' (1), 'c1' (1)" in (told := refused("t.csv", "--target", "y"))
+    assert "and 10 more." in told
+
+
+def test_the_same_data_from_any_file_gives_the_same_results(tmp_path: Path) -> None:
+    frame = FRAME.select("x", "z", "y")
+    frame.write_csv("a.csv")
+    np.savez("a.npz", X=frame.select("x", "z").to_numpy(), y=frame["y"].to_numpy().astype(str))
+    found = [
+        engine.run(engine.Plan(source, target, losses="focal", splits=2, trials=2), tmp_path / source[-3:]).results
+        for source, target in (("a.csv", "y"), ("a.npz", None))
+    ]
+    assert found[0].drop("seconds").equals(found[1].drop("seconds"))
+
+
+def test_the_test_file_is_part_of_what_is_resumed(tmp_path: Path) -> None:
+    FRAME.select("x", "z", "y").write_csv("a.csv")
+    FRAME[::2].select("x", "z", "y").write_csv("b.csv")
+    plan = engine.Plan("a.csv", "y", losses="focal", splits=2, trials=1, test="b.csv")
+    engine.run(plan, tmp_path / "out")
+    FRAME[::4].select("x", "z", "y").write_csv("b.csv")
+    with pytest.raises(InputError, match="The data has changed since the comparison"):
+        engine.run(plan, tmp_path / "out", resume=True)
+
+
+def test_tasks_hold_less_where_classes_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same results, in more tasks."""
+    FRAME.select("x", "z", "y").write_csv("a.csv")
+    plan = engine.Plan("a.csv", "y", losses="focal", splits=4, trials=2)
+    whole = engine.run(plan, tmp_path / "whole")
+    monkeypatch.setattr(engine, "_TASK_NUMBERS", 2 * 4 * 16 * 2 * 2)
+    parts = engine.run(plan, tmp_path / "parts")
+    counts = [len(list((tmp_path / name / "parts").glob("*.parquet"))) for name in ("whole", "parts")]
+    assert counts == [2, 4]
+    tests = [c for c in whole.results.columns if c.startswith("test_")]
+    for column in tests:
+        assert parts.results[column].to_list() == pytest.approx(whole.results[column].to_list(), abs=1e-4)

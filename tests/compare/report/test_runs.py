@@ -1,0 +1,315 @@
+"""Several comparisons: over label noise, two side by side, and the server that lists them."""
+
+import http.client
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats as distributions
+from typer.testing import CliRunner, Result
+
+from lossfit.commands.app import app
+from lossfit.compare.errors import InputError
+from lossfit.compare.report import diff, server
+from lossfit.compare.report import noise as noise_page
+from lossfit.compare.running import label_noise
+from pages import HOSTILE, LEAST_CONTRAST, Page, View
+
+NAME = HOSTILE.replace("/", " ")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison at two levels of noise, another of other losses, and what is none; all names are hostile."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = folder / f"{NAME}.csv"
+    rows = [f'{(i * 7) % 5 + 3 * (i % 2)},"{HOSTILE}{i % 2}"' for i in range(60)]
+    data.write_text("\n".join([f"x,{HOSTILE}", *rows]))
+    options = ("--target", HOSTILE, "--splits", 3, "--trials", 1, "--workers", 1, "--model", "linear")
+    for arguments in (
+        (*options, "--losses", "focal", "--label-noise", "0.3,0", "--out", folder / NAME),
+        (*options, "--losses", "focal,squared", "--metric", "log_loss", "--out", folder / "below" / "other"),
+    ):
+        found = run("compare", data, *arguments)
+        assert found.exit_code == 0, found.output
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "report.html").write_text("not one of ours")
+    return folder
+
+
+class TestNoise:
+    """--label-noise with several levels."""
+
+    def test_levels(self) -> None:
+        assert label_noise.levels("0.4") == [0.4]
+        assert label_noise.levels("0.4,0,0.1") == [0.0, 0.1, 0.4]
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("0,much", "a number, or several separated by commas such as 0,0.2,0.4, but got '0,much'"),
+            ("", "but got ''"),
+            ("0,1", r"--label-noise in \[0, 1\), but got 1.0"),
+            ("nan", r"--label-noise in \[0, 1\), but got nan"),
+            ("0.1,0.10", "different levels of --label-noise, but got '0.1,0.10'"),
+        ],
+    )
+    def test_bad_levels(self, text: str, told: str) -> None:
+        with pytest.raises(InputError, match=told):
+            label_noise.levels(text)
+
+    def test_each_level_is_a_comparison_of_its_own(self, root: Path) -> None:
+        out = root / NAME
+        assert sorted(p.name for p in out.iterdir()) == ["noise-0", "noise-0.3", "noise.json", "report.html"]
+        for level in ("0", "0.3"):
+            summary = json.loads((out / f"noise-{level}" / "summary.json").read_text())
+            assert summary["label_noise"] == float(level)
+            assert (out / f"noise-{level}" / "report.html").is_file()
+        told = json.loads((out / "noise.json").read_text())
+        assert [level["label_noise"] for level in told["levels"]] == [0.0, 0.3]
+        links = [a["href"] for tag, a in Page((out / "report.html").read_text()).elements if tag == "a"]
+        assert links == ["noise-0/report.html", "noise-0.3/report.html"]
+
+    def test_resuming(self, root: Path) -> None:
+        options = ("--target", HOSTILE, "--splits", 3, "--trials", 1, "--model", "linear", "--losses", "focal")
+        again = (root / f"{NAME}.csv", *options, "--out", root / NAME, "--label-noise", "0,0.3")
+        refused = run("compare", *again)
+        assert refused.exit_code == 2
+        assert "Pass --resume" in refused.stderr
+        before = (root / NAME / "noise-0.3" / "results.parquet").read_bytes()
+        assert run("compare", *again, "--resume").exit_code == 0
+        assert (root / NAME / "noise-0.3" / "results.parquet").read_bytes() == before
+        other = run("compare", *again[:-4], "--label-noise", "0,0.3", "--out", root / "below" / "other", "--resume")
+        assert other.exit_code == 2
+        assert "holds something else" in other.stderr
+
+    def test_intervals_of_means(self) -> None:
+        values = np.array([0.7, 0.75, 0.72, 0.78])
+        entry = {"test": {"accuracy": {"mean": values.mean(), "std": values.std(ddof=1)}}}
+        reach = distributions.t.ppf(0.975, 3) * np.sqrt((1 / 4 + 0.25) * values.var(ddof=1))
+        found = noise_page.interval(entry, "accuracy", 4)
+        assert found == pytest.approx((values.mean(), values.mean() - reach, values.mean() + reach))
+        assert noise_page.interval({"test": {"accuracy": {"mean": None, "std": None}}}, "accuracy", 4) is None
+
+
+class TestDiff:
+    """Two comparisons side by side."""
+
+    def test_within_splits_and_without(self) -> None:
+        rng = np.random.default_rng(0)
+        a = rng.normal(0.7, 0.1, 12)
+        b = a[:10] + rng.normal(0.02, 0.01, 10)
+        within = diff.change(a, b, same_splits=True)
+        assert within is not None
+        d = b - a[:10]
+        error = np.sqrt((1 / 10 + 0.25) * d.var(ddof=1))
+        assert within.mean == pytest.approx(d.mean())
+        assert within.high - within.mean == pytest.approx(distributions.t.ppf(0.975, 9) * error)
+        apart = diff.change(a, b, same_splits=False)
+        assert apart is not None
+        parts = (1 / 12 + 0.25) * a.var(ddof=1), (1 / 10 + 0.25) * b.var(ddof=1)
+        degrees = sum(parts) ** 2 / (parts[0] ** 2 / 11 + parts[1] ** 2 / 9)
+        assert apart.mean == pytest.approx(b.mean() - a.mean())
+        assert apart.high - apart.mean == pytest.approx(distributions.t.ppf(0.975, degrees) * np.sqrt(sum(parts)))
+        assert apart.high - apart.low > within.high - within.low
+        # Without the correction for shared rows it is Welch's test.
+        _, _, p = diff._welch(apart.mean, a, b, 0.0)
+        assert p == pytest.approx(distributions.ttest_ind(b, a, equal_var=False).pvalue)
+
+    def test_missing_splits(self) -> None:
+        a, nan = np.array([0.5, np.nan, 0.7]), np.full(3, np.nan)
+        found = diff.change(a, np.array([0.6, 0.1, 0.9]), same_splits=True)
+        assert found is not None
+        assert found.mean == pytest.approx(0.15)
+        assert diff.change(a, nan, same_splits=True) is None
+        assert diff.change(a, nan, same_splits=False) is None
+
+    def test_which_runs_share_their_splits(self, root: Path) -> None:
+        clean, noisy = (diff.read(root / NAME / f"noise-{level}") for level in ("0", "0.3"))
+        other = diff.read(root / "below" / "other")
+        assert diff.paired(clean, noisy) == ""
+        assert diff.paired(clean, other) == ""
+        changed = diff.Run("x", {**noisy.plan, "seed": 1, "max_rows": 5}, noisy.summary, noisy.best)
+        assert diff.paired(clean, changed) == "seed, max rows"
+
+    def test_the_page(self, root: Path, tmp_path: Path) -> None:
+        out = tmp_path / "page.html"
+        found = run("diff", root / NAME / "noise-0", root / "below" / "other", "--out", out)
+        assert found.exit_code == 0, found.output
+        told = " ".join(out.read_text().split('<script type="app')[0].replace("<", " <").split())
+        told = " ".join(re.sub(r"<[^>]*>", " ", told).split())
+        for fact in ("losses focal focal,squared", "metric accuracy log_loss", "Both runs have the same data"):
+            assert fact in told
+        values = [
+            diff.read(folder).values("focal", "accuracy").mean()
+            for folder in (root / NAME / "noise-0", root / "below" / "other")
+        ]
+        assert f"{100 * values[0]:.1f}" in told
+        assert f"{100 * values[1]:.1f}" in told
+
+    def test_bad_folders(self, root: Path, tmp_path: Path) -> None:
+        found = run("diff", root / "unfinished", root / "below" / "other")
+        assert found.exit_code == 2
+        assert "to hold a finished comparison, but there is no plan.json" in " ".join(found.stderr.split())
+        for name in ("plan.json", "summary.json"):
+            (tmp_path / name).write_text("{}")
+        pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "results.parquet")
+        with pytest.raises(InputError, match=r"The comparison in .* cannot be read"):
+            diff.read(tmp_path)
+        found = run("diff", root / "below" / "other", root / "below" / "other", "--out", tmp_path)
+        assert found.exit_code == 2
+        assert "is a folder; name a file by --out" in " ".join(found.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def running(root: Path) -> Iterator[ThreadingHTTPServer]:
+    served = server.make(root, 0)
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+    thread.join()
+
+
+def ask(running: ThreadingHTTPServer, path: str, method: str = "GET", host: str | None = None) -> tuple[int, str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", running.server_port, timeout=20)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", f"127.0.0.1:{running.server_port}" if host is None else host)
+    connection.endheaders()
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(), answer.headers
+    connection.close()
+    return found
+
+
+class TestServe:
+    """lossfit serve."""
+
+    def test_it_lists_what_is_there(self, running: ThreadingHTTPServer, root: Path) -> None:
+        status, text, headers = ask(running, "/")
+        assert status == 200
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        links = [a["href"] for tag, a in Page(text).elements if tag == "a"]
+        name = quote(NAME, safe="")
+        expected = [f"/runs/{at}report.html" for at in (f"{name}/", f"{name}/noise-0/", f"{name}/noise-0.3/")]
+        assert sorted(links) == sorted([*expected, "/runs/below/other/report.html"])
+        assert "<script>alert" not in text
+        summary = json.loads((root / "below" / "other" / "summary.json").read_text())
+        assert diff.wording.answer(summary)[0] in " ".join(Page(text).text.split())
+        for link in expected:
+            assert ask(running, link)[0] == 200
+        assert ask(running, "/", "HEAD")[:2] == (200, "")
+
+    def test_a_folder_that_is_a_run(self, root: Path) -> None:
+        found = server.find(root / "below" / "other")
+        assert list(found) == [""]
+        assert found[""].comparable
+
+    @pytest.mark.parametrize(
+        "name", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "", "[::1]:{port}"]
+    )
+    def test_another_name_is_refused(self, running: ThreadingHTTPServer, name: str) -> None:
+        status, text, _ = ask(running, "/", host=name.format(port=running.server_port))
+        assert status == 421
+        assert "report.html" not in text
+        assert ask(running, "/", host=f"localhost:{running.server_port}")[0] == 200
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/runs/below/other/summary.json", "/runs/below/other/../other/report.html", "/runs/../report.html"),
+            *("/runs/unfinished/report.html", "/runs//etc/passwd", "/runs/%2e%2e/report.html", "/etc/passwd"),
+            *("/diff", "/diff?first=below/other/", "/diff?first=../&second=below/other/", "/runs/report.html"),
+            "/runs/linked/report.html",
+        ],
+    )
+    def test_nothing_else_is_served(self, running: ThreadingHTTPServer, root: Path, path: str) -> None:
+        linked = root / "linked"
+        if not linked.exists():
+            linked.symlink_to(root / "below" / "other")
+        status, text, _ = ask(running, path)
+        assert status == 404
+        assert text == "There is no such page."
+        linked.unlink()
+
+    def test_only_reading(self, running: ThreadingHTTPServer) -> None:
+        assert ask(running, "/", "POST")[0] == 501
+
+    def test_bad_arguments(self, running: ThreadingHTTPServer, root: Path) -> None:
+        for arguments, told in (
+            ((root / "missing",), "There is no folder"),
+            ((root, "--port", 70000), "--port in [0, 65535], but got 70000"),
+            ((root, "--port", running.server_port), f"Port {running.server_port} cannot be used"),
+        ):
+            found = run("serve", *arguments)
+            assert found.exit_code == 2
+            assert told in " ".join(found.stderr.split())
+
+    def test_it_ends_by_one_line(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(self: ThreadingHTTPServer) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", interrupted)
+        found = run("serve", root, "--port", 0)
+        assert found.exit_code == 0
+        first, *rest = found.stdout.splitlines()
+        assert first.startswith(f"Serving {root} on http://127.0.0.1:")
+        assert "".join(rest) == "Stopped."
+        assert found.stderr == ""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
+def test_a_browser_goes_through_all_of_it(browser: Any, running: ThreadingHTTPServer, width: int, scheme: str) -> None:
+    """The list, the page over the noise, a level's report, and two runs side by side; names are text everywhere."""
+    view = View(browser, width, scheme)
+    page = view.page
+    start = f"http://127.0.0.1:{running.server_port}/"
+
+    def sound(charts: int) -> None:
+        view.drawn()
+        assert page.evaluate("document.querySelectorAll('.chart svg').length") == charts
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert "<script>alert" in page.locator("main").inner_text()
+        least, told, _ = page.evaluate(LEAST_CONTRAST)
+        assert least >= 4.5, told
+
+    view.open(start)
+    sound(0)
+    page.get_by_role("link", name=NAME, exact=True).click()
+    sound(2)
+    before = view.text("means")
+    assert "Focal loss" in before
+    page.locator("[data-state=metric]").select_option("brier")
+    assert "Brier score" in view.changed("means", before)
+    page.locator("details.picker summary").click()
+    page.get_by_label("Focal loss", exact=True).uncheck()
+    page.wait_for_function("!document.getElementById('changes').innerText.includes('Focal loss')")
+    page.get_by_role("link", name="30%").click()
+    page.wait_for_selector("#differences")
+    sound(12)
+    page.goto(start)
+    page.get_by_label("noise-0 as the first of two").check()
+    page.get_by_label("noise-0.3 as the second of two").check()
+    page.get_by_role("button", name="Compare the two picked").click()
+    page.wait_for_selector("#changes")
+    sound(1)
+    assert page.url.startswith(f"{start}diff?first=")
+    assert "label noise" in page.locator("main").inner_text()
+    assert page.get_by_label("What differs").evaluate("e => e.scrollWidth <= e.clientWidth")
+    assert view.faults == []
+    assert all(request.startswith((start, "data:")) for request in view.requests)
+    page.close()

@@ -1,0 +1,204 @@
+"""A comparison on disk: what is finished stays, whatever interrupts it, and the numbers do not depend on how it ran."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lossfit.compare.errors import InputError
+from lossfit.compare.running import engine
+
+PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3, search="tpe")
+COMMAND = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,logit_adjustment"]
+COMMAND += ["--splits", "12", "--trials", "4", "--seed", "3", "--search", "tpe"]
+
+
+def numbers(results: pl.DataFrame) -> pl.DataFrame:
+    return results.drop("seconds")
+
+
+def stop_after(share: float) -> Callable[[str, float, int], None]:
+    def progress(name: str, done: float, trainings: int) -> None:
+        if done > share:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def parts(out: Path) -> dict[str, int]:
+    """Finished tasks and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in (out / "parts").glob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    return engine.run(PLAN, tmp_path_factory.mktemp("whole") / "out").results
+
+
+def test_a_row_for_each_training(whole: pl.DataFrame) -> None:
+    assert whole.height == 3 * 12 * 4
+    assert whole["loss"].unique(maintain_order=True).to_list() == ["cross_entropy", "focal", "logit_adjustment"]
+    counted = whole.group_by("loss", "split").len()
+    assert counted["len"].unique().to_list() == [4]
+    assert whole["split"].max() == 11
+    assert not whole["failed"].any()
+    assert (whole["seconds"] > 0).all()
+    pruned = whole.group_by("loss", "split").agg(pl.col("pruned").sum())["pruned"]
+    assert pruned.is_in([1, 2]).all()  # one of two in each round, unless the split ended before
+    assert (whole["steps"] == whole["curve_steps"].list.last()).all()
+    assert not whole.filter(pl.col("pruned"))["stopped"].any()
+
+
+def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
+    seen: list[tuple[float, int]] = []
+    plan = engine.Plan("yeast", losses="focal", splits=2, trials=1)
+    engine.run(plan, tmp_path / "out", progress=lambda name, done, count: seen.append((done, count)))
+    shares = [done for done, _ in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert {count for _, count in seen} == {4}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: pl.DataFrame, workers: int) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(PLAN, out, workers=workers, progress=stop_after(0.5))
+    before = parts(out)
+    assert 0 < len(before) < 6
+    found = engine.run(PLAN, out, resume=True, workers=workers).results
+    after = parts(out)
+    assert {name: after[name] for name in before} == before
+    assert numbers(found).equals(numbers(whole))
+    assert not [path for path in (out / "parts").iterdir() if path.name.startswith(".")]
+
+
+def test_resuming_what_is_complete_trains_nothing(tmp_path: Path) -> None:
+    plan, out = engine.Plan("yeast", losses="focal", splits=2, trials=1), tmp_path / "out"
+    first = engine.run(plan, out)
+    again = engine.run(plan, out, resume=True, progress=stop_after(-1))
+    assert again.results.equals(first.results)
+    assert again.seconds >= first.seconds
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_command_goes_on(tmp_path: Path, whole: pl.DataFrame, kind: signal.Signals) -> None:
+    out = tmp_path / "out"
+    command = [*COMMAND, "--out", str(out), "--workers", "2"]
+    running = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait(lambda: out.is_dir() and any((out / "parts").glob("*.parquet")), 120)
+    workers = _children(running.pid)
+    assert len(workers) >= 2
+    if kind == signal.SIGINT:  # Ctrl-C reaches all processes of a terminal
+        os.killpg(running.pid, kind)
+    else:
+        running.send_signal(kind)
+    told, errors = running.communicate(timeout=60)
+    if kind == signal.SIGINT:
+        assert running.returncode == 130, errors
+        assert f"Stopped. What is finished is kept in {out}" in " ".join(told.split()).replace("/ ", "/")
+    _wait(lambda: not any(_alive(pid) for pid in workers), 20)
+    assert 0 < len(parts(out)) < 6
+    if kind == signal.SIGKILL:  # test_kill.py goes on
+        return
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert numbers(pl.read_parquet(out / "results.parquet")).equals(numbers(whole))
+    assert json.loads((out / "summary.json").read_text())["trainings"] == whole.height
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+class TestFolders:
+    """What stands in the way of a comparison's folder."""
+
+    PLAN = engine.Plan("yeast", losses="focal", splits=2, trials=1)
+
+    @pytest.fixture
+    def out(self, tmp_path: Path) -> Path:
+        engine.run(self.PLAN, tmp_path / "out")
+        return tmp_path / "out"
+
+    def test_that_is_there(self, out: Path) -> None:
+        before = parts(out)
+        with pytest.raises(InputError, match=r"exists. Pass --resume to go on with it, or name another"):
+            engine.run(self.PLAN, out)
+        assert parts(out) == before
+
+    def test_of_another_comparison(self, out: Path) -> None:
+        plan = engine.Plan("yeast", losses="focal", splits=2, trials=1, seed=1)
+        with pytest.raises(InputError, match=r"holds another comparison: seed is 0, not 1"):
+            engine.run(plan, out, resume=True)
+
+    def test_of_other_data(self, tmp_path: Path) -> None:
+        path = tmp_path / "data.csv"
+        rows = [f"{i % 7},{i % 2}" for i in range(40)]
+        path.write_text("\n".join(["x,y", *rows]))
+        plan = engine.Plan(str(path), "y", losses="focal", splits=2, trials=1)
+        engine.run(plan, tmp_path / "out")
+        path.write_text("\n".join(["x,y", *rows, "3,1"]))
+        with pytest.raises(InputError, match=r"The data has changed since the comparison"):
+            engine.run(plan, tmp_path / "out", resume=True)
+
+    def test_that_holds_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").write_text("years of work")
+        for resume in (False, True):
+            with pytest.raises(InputError, match=r"exists and holds something else; name another by --out"):
+                engine.run(self.PLAN, tmp_path, resume=resume)
+        assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+    def test_that_is_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_text("")
+        with pytest.raises(InputError, match=r"is a file; name a folder by --out"):
+            engine.run(self.PLAN, path)
+
+    def test_that_is_empty(self, tmp_path: Path) -> None:
+        assert engine.run(self.PLAN, tmp_path).results.height == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"splits": 1}, r"--splits of at least 2, but got 1"),
+        ({"trials": 0}, r"--trials of at least 1, but got 0"),
+        ({"seed": -1}, r"--seed of at least 0, but got -1"),
+        ({"seed": 1 << 32}, r"--seed below 2\^32, but got 4294967296"),
+        ({"label_noise": 1.0}, r"--label-noise in \[0, 1\), but got 1.0"),
+        ({"label_noise": -0.1}, r"--label-noise in \[0, 1\), but got -0.1"),
+        ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
+        ({"losses": "focal,fokal"}, r"`losses` .* got 'fokal'. Did you mean 'focal'\?"),
+        ({"search": "tpa"}, r"`search` to be one of 'quasi-random', 'tpe', but got 'tpa'. Did you mean 'tpe'\?"),
+        (
+            {"model": "resnet"},
+            r"`model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_run(tmp_path: Path, settings: dict[str, object], match: str) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=match):
+        engine.run(engine.Plan("yeast", **settings), out)
+    assert not out.exists()

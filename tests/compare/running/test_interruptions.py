@@ -1,0 +1,150 @@
+"""What may happen to a comparison while it runs and between runs: in processes of their own, on real files."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from command import refused, run
+from lossfit.compare.errors import NotWrittenError
+from lossfit.compare.running import store
+
+COMMAND = [
+    sys.executable,
+    "-m",
+    "lossfit",
+    "compare",
+    "t.csv",
+    "--target",
+    "y",
+    "--losses",
+    "focal,poly",
+    "--out",
+    "out",
+]
+COMMAND += ["--splits", "2", "--trials", "2", "--model", "linear"]
+OPTIONS = COMMAND[4:]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    frame = pl.DataFrame({"x": rng.normal(size=80) + y, "z": rng.normal(size=80), "y": y})
+    frame.write_csv(tmp_path / "t.csv")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def numbers() -> pl.DataFrame:
+    return pl.read_parquet("out/results.parquet").drop("seconds")
+
+
+def leftovers() -> list[Path]:
+    return [path for path in Path("out").rglob(".*") if path.is_file()]
+
+
+def test_damaged_files_are_found_and_made_again(here: Path) -> None:
+    assert run("compare", *OPTIONS, "--workers", 1).exit_code == 0
+    whole = numbers()
+    parts = sorted(Path("out/parts").glob("*.parquet"))
+    assert len(parts) == 3
+    parts[0].write_bytes(parts[0].read_bytes()[:-100])
+    parts[1].write_bytes(parts[2].read_bytes())
+    kept = parts[2].stat().st_mtime_ns
+    Path("out/parts/seconds").write_text("")
+    Path("out/parts/.focal-0000.parquet.123").write_text("half")
+    found = run("compare", *OPTIONS, "--workers", 1, "--resume")
+    assert found.exit_code == 0, found.output
+    names = ", ".join(repr(part.name) for part in parts[:2])
+    assert f"Trained again, since the files were damaged: {names}." in found.stdout
+    assert parts[2].stat().st_mtime_ns == kept
+    assert numbers().equals(whole)
+    assert not leftovers()
+    again = run("compare", *OPTIONS, "--workers", 1, "--resume")
+    assert "damaged" not in again.stdout
+    Path("out/plan.json").write_text("{")
+    assert "'out/plan.json' cannot be read as JSON" in refused("compare", *OPTIONS, "--resume")
+
+
+def test_data_that_has_changed_is_not_gone_on_with(here: Path) -> None:
+    assert run("compare", *OPTIONS, "--workers", 1).exit_code == 0
+    before = numbers()
+    Path("t.csv").write_text(Path("t.csv").read_text() + "0.5,0.5,1\n")
+    told = refused("compare", *OPTIONS, "--resume")
+    assert "The data has changed since the comparison in 'out' was begun" in told
+    assert numbers().equals(before)
+
+
+def test_a_full_disk_is_told_in_a_line_and_loses_nothing(here: Path) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+
+    found = subprocess.run(
+        [*COMMAND, "--workers", "2"], capture_output=True, text=True, check=False, preexec_fn=limited
+    )
+    assert found.returncode == 2, found.stderr
+    (line,) = found.stderr.strip().splitlines()
+    assert "The file 'out/parts/" in line
+    assert "cannot be written: File too large. What" in line
+    assert line.endswith("What is finished is kept; the same command with --resume goes on.")
+    assert not leftovers()
+    assert run("compare", *OPTIONS, "--workers", 1, "--resume").exit_code == 0
+    assert json.loads(Path("out/summary.json").read_text())["trainings"] == 12
+
+
+def test_an_error_of_the_disk_names_the_file_and_spares_the_old_one(tmp_path: Path) -> None:
+    def full(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, os.strerror(28))
+
+    (tmp_path / "a.json").write_text("old")
+    with pytest.raises(NotWrittenError, match=r"a.json' cannot be written: No space left on device\."):
+        store.replace(tmp_path / "a.json", full)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_control_c_twice_ends_at_once_without_a_word(here: Path) -> None:
+    more = ["--workers", "2", "--splits", "12"]
+    command = [*COMMAND, *more]
+    running = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait(lambda: any(Path("out/parts").glob("*.parquet")))
+    workers = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    before = {path: path.stat().st_mtime_ns for path in Path("out/parts").glob("*.parquet")}
+    for _ in range(2):
+        os.killpg(running.pid, signal.SIGINT)
+        time.sleep(0.005)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert errors == ""
+    _wait(lambda: not any(_alive(pid) for pid in workers))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert run("compare", *OPTIONS, *more, "--workers", 1, "--resume").exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not leftovers()
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

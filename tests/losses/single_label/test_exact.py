@@ -1,0 +1,391 @@
+"""EXACT: the probability under Gaussian noise against an independent quadrature in mpmath."""
+
+import functools
+import math
+
+import mpmath as mp
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lossfit
+from helpers import INF
+from lossfit.gaps.gaussian import exact_rows
+
+# Rivals as (offset behind the best of them, how many): equal ones enter as a power, so that many cost no more than one.
+Rivals = tuple[tuple[float, int], ...]
+FIELDS: dict[str, Rivals] = {
+    "1": ((0.0, 1),),
+    "2": ((0.0, 1), (0.75, 1)),
+    "9, ladder": ((0.0, 1), (0.5, 2), (1.25, 1), (2.0, 3), (4.0, 2)),
+    "99, three levels": ((0.0, 3), (1.5, 36), (4.0, 60)),
+    "999, equal": ((0.0, 999),),
+    "99999, one ahead": ((0.0, 1), (2.0, 998), (5.0, 99_000)),
+}
+GAPS = [-30.0, -11.0, -4.0, -1.0, 0.0, 0.5, 2.0, 5.0, 12.0, 30.0]
+
+
+def log_cdf(u: mp.mpf) -> mp.mpf:
+    return mp.log(mp.ncdf(u)) if u < 0 else mp.log1p(-mp.ncdf(-u))
+
+
+@functools.cache
+def by_mpmath(gap: float, rivals: Rivals) -> tuple[mp.mpf, mp.mpf, tuple[mp.mpf, ...]]:
+    """P, 1 - P and dP/dz of one rival of each kind, by the trapezoidal rule over the target's noise.
+
+    The integrands are entire with Gaussian tails: with steps this fine the rule is right to 20 digits.
+    """
+    with mp.workdps(40):
+        win, lose, slopes = mp.mpf(0), mp.mpf(0), [mp.mpf(0)] * len(rivals)
+        step = mp.mpf(1) / 8
+        for i in range(-38 * 8, 45 * 8):
+            x = i * step
+            leads = [x + gap + mp.mpf(behind) for behind, _ in rivals]
+            logs = [log_cdf(u) for u in leads]
+            a = mp.fsum(n * log for (_, n), log in zip(rivals, logs, strict=True))
+            density = mp.npdf(x)
+            win += density * mp.exp(a)
+            lose -= density * mp.expm1(a)
+            for k, (u, log) in enumerate(zip(leads, logs, strict=True)):
+                slopes[k] -= density * mp.exp(a - log) * mp.npdf(u)
+        return step * win, step * lose, tuple(step * s for s in slopes)
+
+
+def row(gap: float, rivals: Rivals, dtype: torch.dtype) -> torch.Tensor:
+    """Logits with the target first."""
+    return torch.cat([torch.tensor([gap], dtype=dtype), *(torch.full((n,), -b, dtype=dtype) for b, n in rivals)])
+
+
+def test_the_reference_is_right_for_two_classes() -> None:
+    with mp.workdps(40):
+        for gap in (-30.0, -1.0, 12.0):
+            win, lose, (slope,) = by_mpmath(gap, FIELDS["1"])
+            u = mp.mpf(gap) / mp.sqrt(2)
+            assert abs(win / mp.ncdf(u) - 1) < 1e-30
+            assert abs(lose / mp.ncdf(-u) - 1) < 1e-30
+            assert abs(slope * mp.sqrt(2) / -mp.npdf(u) - 1) < 1e-30
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_two_classes_are_the_probit(dtype: torch.dtype) -> None:
+    gaps = [i / 4 for i in range(-120, 121)]
+    z = torch.tensor([[g, 0.0] for g in gaps], dtype=dtype, requires_grad=True)
+    y = torch.zeros(len(gaps), dtype=torch.int64)
+    rtol = 1e-9 if dtype == torch.float64 else 1e-5
+    tiny = torch.finfo(dtype).tiny
+    for log in (False, True):
+        rows = exact_rows(z, y, 1.0, log)
+        grad = torch.autograd.grad(rows.sum(), z)[0]
+        with mp.workdps(150):
+            for i, gap in enumerate(gaps):
+                u = mp.mpf(gap) / mp.sqrt(2)
+                exact = -mp.log(mp.ncdf(u)) if log else mp.ncdf(-u)
+                slope = -mp.npdf(u) / mp.sqrt(2) / (mp.ncdf(u) if log else 1)
+                for found, truth in ((rows[i], exact), (grad[i, 0], slope), (grad[i, 1], -slope)):
+                    assert abs(found.item() - truth) <= rtol * abs(truth) + 2 * tiny, (gap, log)
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("field", FIELDS)
+def test_probability_logarithm_and_gradient(field: str, gap: float) -> None:
+    rivals = FIELDS[field]
+    win, lose, slopes = by_mpmath(gap, rivals)
+    for dtype, absolute, relative in ((torch.float64, 1e-8, 1e-6), (torch.float32, 1e-5, 1e-5)):
+        z, y = row(gap, rivals, dtype).unsqueeze(0).requires_grad_(), torch.tensor([0])
+        for log in (False, True):
+            loss = exact_rows(z, y, 1.0, log)
+            grad = torch.autograd.grad(loss.sum(), z)[0][0]
+            with mp.workdps(40):
+                exact = (-mp.log1p(-lose) if lose < 0.5 else -mp.log(win)) if log else lose
+                assert abs(loss.item() - exact) <= absolute or log
+                if exact > torch.finfo(dtype).tiny:
+                    assert abs(loss.item() - exact) <= relative * exact
+                scale = 1 / win if log else 1
+                # The loss falls as P grows; the first rival of each kind stands for its equals.
+                starts = [1 + sum(n for _, n in rivals[:k]) for k in range(len(rivals))]
+                truth = [-s * scale for s in slopes]
+                own = -mp.fsum(n * t for (_, n), t in zip(rivals, truth, strict=True))
+                allowed = 10 * relative * max(map(abs, (own, *truth))) + 2 * torch.finfo(dtype).tiny
+                for found, expected in zip(grad[[0, *starts]].tolist(), [own, *truth], strict=True):
+                    assert abs(found - expected) <= allowed
+            for start, (_, n) in zip(starts, rivals, strict=True):
+                assert (grad[start : start + n] - grad[start]).abs().max() <= float(allowed)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 50])
+def test_probabilities_of_the_classes_sum_to_1(classes: int) -> None:
+    z = 3 * torch.randn(8, classes, dtype=torch.float64)
+    p = torch.stack([1 - exact_rows(z, torch.full((8,), c), 1.0, False) for c in range(classes)], 1)
+    assert_close(p.sum(1), torch.ones(8, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert_close(lossfit.ExactLoss().probabilities(z), p, rtol=0, atol=1e-15)
+
+
+def test_probabilities_take_sigma_and_temperature_and_positions() -> None:
+    z = torch.randn(4, 3, 2, dtype=torch.float64)
+    p = lossfit.ExactLoss(sigma=2.0, temperature=0.5, class_prior=torch.tensor([1, 2, 3])).probabilities(z)
+    assert p.shape == z.shape
+    one = exact_rows(z[:, :, 1], torch.full((4,), 2), 1.0, False)
+    assert_close(p[:, 2, 1], 1 - one, rtol=0, atol=1e-12)
+
+
+def test_samples_of_the_noise_agree() -> None:
+    z = torch.tensor([1.0, 0.5, -0.3, 0.8], dtype=torch.float64)
+    samples = 400_000
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(samples, 4, dtype=torch.float64, generator=generator)
+    wins = torch.bincount((z / 1.5 + noise).argmax(1), minlength=4) / samples
+    p = lossfit.ExactLoss(sigma=1.5).probabilities(z.unsqueeze(0))[0]
+    assert_close(wins.double(), p, rtol=0, atol=4 * 0.5 / math.sqrt(samples))
+
+
+class TestSigma:
+    """The scale of the noise."""
+
+    z = torch.tensor([[1.0, 0.0, -2.0], [0.5, 2.0, 1.0], [0.0, 0.1, 0.3], [3.0, -1.0, 0.5]], dtype=torch.float64)
+    y = torch.tensor([0, 2, 1, 0])
+
+    @pytest.mark.parametrize("log", [False, True])
+    def test_it_divides_the_logits(self, log: bool) -> None:
+        found = lossfit.ExactLoss(2.5, log=log, reduction="none")(self.z, self.y)
+        assert_close(found, exact_rows(self.z / 2.5, self.y, 1.0, log), rtol=1e-12, atol=0)
+
+    def test_one_for_each_row(self) -> None:
+        sigma = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+        found = lossfit.ExactLoss(sigma, reduction="none")(self.z, self.y)
+        for i, s in enumerate(sigma.tolist()):
+            assert_close(found[i], exact_rows(self.z[i : i + 1], self.y[i : i + 1], s, False)[0])
+
+    @pytest.mark.parametrize("log", [False, True])
+    def test_its_gradient(self, log: bool) -> None:
+        sigma = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64, requires_grad=True)
+        z = self.z.clone().requires_grad_()
+        assert gradcheck(lambda z, s: exact_rows(z, self.y, s, log), (z, sigma), eps=1e-4, atol=1e-6, rtol=1e-5)
+
+    def test_a_single_number_that_learns(self) -> None:
+        sigma = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+        loss = lossfit.ExactLoss(sigma)
+        assert list(dict(loss.named_parameters())) == ["sigma"]
+        loss(self.z, self.y).backward()
+        h = 1e-4
+        up, down = (lossfit.ExactLoss(1.5 + s)(self.z, self.y) for s in (h, -h))
+        assert sigma.grad.item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5)
+
+    def test_the_output_of_a_head_of_the_network(self) -> None:
+        head = torch.nn.Linear(5, 1, dtype=torch.float64)
+        sigma = torch.nn.functional.softplus(head(torch.randn(4, 5, dtype=torch.float64))).squeeze(1)
+        lossfit.functional.exact_loss(self.z, self.y, sigma).backward()
+        assert head.weight.grad.abs().sum() > 0
+
+    def test_a_schedule(self) -> None:
+        loss = lossfit.ExactLoss(lambda step: 4.0 / (1 + step))
+        loss.step(to=3)
+        assert_close(loss(self.z, self.y), lossfit.ExactLoss(1.0)(self.z, self.y))
+
+    def test_it_is_above_0(self) -> None:
+        with pytest.raises(ValueError, match=r"`sigma` in \(0, inf\), but got 0"):
+            lossfit.ExactLoss(0.0)
+        with pytest.raises(ValueError, match=r"`sigma` in \(0, inf\), but got values from -1 to 2"):
+            lossfit.ExactLoss(torch.tensor([-1.0, 2.0]))
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_soft_targets_and_label_smoothing_are_weighted_sums(log: bool) -> None:
+    z = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    q, y = torch.rand(5, 4, dtype=torch.float64), torch.randint(4, (5,))
+    each = torch.stack([exact_rows(z, torch.full((5,), c), 1.0, log) for c in range(4)], 1)
+    smooth = torch.nn.functional.one_hot(y, 4).double() * 0.7 + 0.3 / 4
+    for target, share, smoothing in ((q, q, 0.0), (y, smooth, 0.3)):
+        loss = lossfit.ExactLoss(log=log, label_smoothing=smoothing, reduction="none")(z, target)
+        expected = (share * each).sum(1)
+        assert_close(loss, expected, rtol=1e-12, atol=0)
+        grads = [torch.autograd.grad(v.sum(), z, retain_graph=True)[0] for v in (loss, expected)]
+        assert_close(*grads, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("junk", [math.nan, INF, 5.0])
+def test_ignored_rows(junk: float) -> None:
+    z, y = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 9, 2, 9, 1])
+    kept = [0, 2, 4]
+    expected = exact_rows(z[kept], y[kept], 1.0, False)
+    z[[1, 3]] = junk
+    z.requires_grad_()
+    rows = lossfit.ExactLoss(ignore_index=9, reduction="none")(z, y)
+    assert_close(rows[kept], expected)
+    assert rows[[1, 3]].tolist() == [0, 0]
+    loss = lossfit.ExactLoss(ignore_index=9)(z, y)
+    assert_close(loss, expected.mean())
+    grad = torch.autograd.grad(loss, z)[0]
+    assert grad.isfinite().all()
+    assert not grad[[1, 3]].any()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (2, 3, 4, 5), (3,)])
+def test_positions(shape: tuple[int, ...]) -> None:
+    z = torch.randn(shape, dtype=torch.float64)
+    y = torch.randint(3, (shape[0], *shape[2:]) if len(shape) > 1 else ())
+    rows = lossfit.ExactLoss(reduction="none")(z, y)
+    assert rows.shape == y.shape
+    flat = z.movedim(1, -1).reshape(-1, 3) if len(shape) > 1 else z.unsqueeze(0)
+    assert_close(rows.flatten(), exact_rows(flat, y.flatten(), 1.0, False))
+
+
+@pytest.mark.parametrize("log", [False, True])
+class TestTransformations:
+    """torch.func and its kin, against plain calls."""
+
+    z = torch.tensor([[[1.0, 0.0, -2.0], [0.5, 2.0, 1.0]], [[0.0, 0.1, 0.3], [3.0, -1.0, 0.5]]], dtype=torch.float64)
+    y = torch.tensor([[0, 2], [1, 0]])
+    sigma = torch.tensor([[0.5, 1.0], [2.0, 3.0]], dtype=torch.float64)
+
+    def plain(self, i: int, log: bool) -> tuple[torch.Tensor, ...]:
+        z, sigma = self.z[i].clone().requires_grad_(), self.sigma[i].clone().requires_grad_()
+        rows = exact_rows(z, self.y[i], sigma, log)
+        return rows.detach(), *torch.autograd.grad(rows.sum(), (z, sigma))
+
+    def test_vmap(self, log: bool) -> None:
+        found = torch.func.vmap(lambda z, y, s: exact_rows(z, y, s, log))(self.z, self.y, self.sigma)
+        for i in range(2):
+            assert_close(found[i], self.plain(i, log)[0])
+
+    def test_grad_and_vmap_of_grad_and_grad_of_vmap(self, log: bool) -> None:
+        def total(z: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+            return exact_rows(z, y, s, log).sum()
+
+        batched = torch.func.vmap(torch.func.grad(total, (0, 2)))(self.z, self.y, self.sigma)
+        over = torch.func.grad(lambda z, s: torch.func.vmap(total)(z, self.y, s).sum(), (0, 1))(self.z, self.sigma)
+        for i in range(2):
+            _, *expected = self.plain(i, log)
+            assert_close(torch.func.grad(total, (0, 2))(self.z[i], self.y[i], self.sigma[i]), tuple(expected))
+            assert_close((batched[0][i], batched[1][i]), tuple(expected))
+            assert_close((over[0][i], over[1][i]), tuple(expected))
+
+    def test_jacobian_and_batched_gradients(self, log: bool) -> None:
+        z, y = self.z[0].clone().requires_grad_(), self.y[0]
+        jacobian = torch.func.jacrev(lambda z: exact_rows(z, y, 1.0, log))(z.detach())
+        rows = exact_rows(z, y, 1.0, log)
+        eye = torch.eye(2, dtype=torch.float64)
+        batched = torch.autograd.grad(rows, z, eye, is_grads_batched=True, retain_graph=True)[0]
+        for i in range(2):
+            expected = torch.autograd.grad(rows[i], z, retain_graph=True)[0]
+            assert_close(jacobian[i], expected)
+            assert_close(batched[i], expected)
+
+    def test_a_second_derivative_is_refused(self, log: bool) -> None:
+        z = self.z[0].clone().requires_grad_()
+        first = torch.autograd.grad(exact_rows(z, self.y[0], 1.0, log).sum(), z, create_graph=True)[0]
+        with pytest.raises(NotImplementedError, match="ExactLoss has no second derivative"):
+            first.sum().backward()
+
+    @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch does it
+    @pytest.mark.parametrize("learnt", [False, True])
+    def test_compiled(self, log: bool, learnt: bool) -> None:
+        torch._dynamo.reset()
+        sigma = torch.nn.Parameter(torch.tensor(1.5, dtype=self.z.dtype)) if learnt else 1.5
+        loss = lossfit.ExactLoss(log=log, sigma=sigma)
+        z = self.z[0].clone().requires_grad_()
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(z, self.y[0])
+        plain = loss(z, self.y[0])
+        assert_close(compiled, plain)
+        wanted = (z, sigma) if learnt else (z,)
+        found, expected = torch.autograd.grad(compiled, wanted), torch.autograd.grad(plain, wanted)
+        for mine, theirs in zip(found, expected, strict=True):
+            assert_close(mine, theirs)
+
+    def test_the_operators_keep_their_promises(self, log: bool) -> None:
+        z, y, sigma = self.z[0], self.y[0], torch.full(self.y[0].shape, 1.5, dtype=self.z.dtype)
+        tests = ("test_schema", "test_faketensor")
+        torch.library.opcheck(torch.ops.lossfit.exact_forward, (z, y, sigma, log), test_utils=tests)
+        saved = torch.ops.lossfit.exact_forward(z, y, sigma, log)[1:]
+        grad = torch.ones_like(sigma)
+        torch.library.opcheck(torch.ops.lossfit.exact_backward, (grad, z, y, sigma, *saved, log), test_utils=tests)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in any tensor that is made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return out
+
+
+def test_no_tensor_of_rows_by_classes_by_nodes_is_made() -> None:
+    rows, classes = 256, 1000
+    z = torch.randn(rows, classes, requires_grad=True)
+    with Largest() as largest:
+        exact_rows(z, torch.randint(classes, (rows,)), 1.0, False).sum().backward()
+    assert rows * classes <= largest.numel <= 2 * rows * classes  # the gradient itself, and blocks
+
+
+def test_many_rows_are_worked_through_in_blocks() -> None:
+    z, y = torch.randn(70, 2000, dtype=torch.float64, requires_grad=True), torch.randint(2000, (70,))
+    rows = exact_rows(z, y, 1.0, True)
+    grad = torch.autograd.grad(rows.sum(), z)[0]
+    for i in (0, 35, 69):
+        one = z[i : i + 1].detach().requires_grad_()
+        alone = exact_rows(one, y[i : i + 1], 1.0, True)
+        assert_close(rows[i : i + 1], alone, rtol=1e-12, atol=0)
+        assert_close(grad[i : i + 1], torch.autograd.grad(alone.sum(), one)[0], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("log", [False, True])
+def test_everything_is_finite_far_out(dtype: torch.dtype, log: bool) -> None:
+    gaps = [0.0, 20.0, 24.5, 27.0, 30.0, 38.0, 53.0, 61.0, 77.0, 100.0, 1e3, 1e4, 1e6, 1e8]
+    gaps += [-g for g in gaps]
+    z = torch.tensor([[g, 0.0, -1.0] for g in gaps], dtype=dtype, requires_grad=True)
+    sigma = torch.ones(len(gaps), dtype=dtype, requires_grad=True)
+    rows = exact_rows(z, torch.zeros(len(gaps), dtype=torch.int64), sigma, log)
+    assert rows.isfinite().all()
+    for grad in torch.autograd.grad(rows.sum(), (z, sigma)):
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("log", [False, True])
+def test_masked_classes(dtype: torch.dtype, log: bool) -> None:
+    z = torch.tensor([[1.0, -INF, 0.5], [2.0, -INF, -INF], [-INF, 1.0, -INF]], dtype=dtype, requires_grad=True)
+    rows = exact_rows(z, torch.zeros(3, dtype=torch.int64), 1.0, log)
+    pair = exact_rows(torch.tensor([[1.0, 0.5]], dtype=dtype), torch.tensor([0]), 1.0, log)
+    assert_close(rows[0], pair[0])
+    assert rows[1] == 0
+    assert rows[2] == 1 or (log and rows[2] > 1e10)
+    grad = torch.autograd.grad(rows.sum(), z)[0]
+    assert grad.isfinite().all()
+    assert (grad[:2][z[:2] == -INF] == 0).all()
+
+
+def test_one_class_always_wins() -> None:
+    z = torch.randn(3, 1, requires_grad=True)
+    sigma = torch.ones(3, requires_grad=True)
+    for log in (False, True):
+        rows = exact_rows(z, torch.zeros(3, dtype=torch.int64), sigma, log)
+        assert rows.tolist() == [0, 0, 0]
+        for grad in torch.autograd.grad(rows.sum(), (z, sigma)):
+            assert not grad.any()
+
+
+def test_zero_rows() -> None:
+    z, sigma = torch.zeros(0, 3, requires_grad=True), torch.ones(0, requires_grad=True)
+    rows = exact_rows(z, torch.zeros(0, dtype=torch.int64), sigma, False)
+    assert rows.shape == (0,)
+    assert [g.shape for g in torch.autograd.grad(rows.sum(), (z, sigma))] == [(0, 3), (0,)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    z, y = torch.randn(6, 5).to(dtype).requires_grad_(), torch.randint(5, (6,))
+    rows = exact_rows(z, y, 1.0, False)
+    exact = z.detach().float().requires_grad_()
+    expected = exact_rows(exact, y, 1.0, False)
+    assert rows.dtype == torch.float32
+    assert_close(rows, expected)
+    grads = torch.autograd.grad(rows.sum(), z)[0], torch.autograd.grad(expected.sum(), exact)[0]
+    assert grads[0].dtype == dtype
+    assert_close(grads[0].float(), grads[1], rtol=torch.finfo(dtype).eps, atol=1e-6)
