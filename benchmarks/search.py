@@ -1,4 +1,4 @@
-"""What halving, early stopping and Optuna's proposals save, and what they cost in the test metric.
+"""What halving and early stopping save, and what they cost in the test metric.
 
     python benchmarks/search.py [--splits 20] [--seed 0] [--data tweets yeast wine breast_cancer]
 
@@ -24,8 +24,7 @@ from lossfit.compare.candidates import candidates
 from lossfit.compare.data import dataset, splits
 from lossfit.compare.features import make
 from lossfit.compare.scoring.tasks import SINGLE_LABEL
-from lossfit.compare.training import train
-from lossfit.compare.training.models import HIDDEN
+from lossfit.compare.training import models, train
 from lossfit.compare.verdict.summary import chosen
 
 DATA = {
@@ -44,8 +43,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "stopping after 3": {"patience": 3},
     "halving, stopping after 2": {"prune": True, "patience": 2},
     "halving, stopping after 3": {"prune": True, "patience": 3},
-    "4 spread, 4 proposed": {"proposed": 4},
-    "4 spread, 4 proposed, halving": {"proposed": 4, "prune": True},
 }
 
 
@@ -70,7 +67,7 @@ def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]],
             records, start = [], time.process_time()
             for first in range(0, count, AT_ONCE):
                 part = slice(first, first + AT_ONCE)
-                settings = candidates.settings(candidate, TRIALS - how.get("proposed", 0), seed)
+                settings = candidates.settings(candidate, TRIALS, seed)
                 seeds = list(range(count))[part]
                 task = train.Task(
                     candidate,
@@ -79,7 +76,7 @@ def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]],
                     matrices[part],
                     rows.labels,
                     len(rows.classes),
-                    HIDDEN,
+                    models.choose("mlp", matrices[0][0].shape[1], len(rows.classes)),
                     metric,
                     seeds,
                 )

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from lossfit.commands.columns import print_columns
 from lossfit.commands.noise import print_noise, write_noise
-from lossfit.compare.candidates.candidates import SEARCHES
 from lossfit.compare.data import dataset as sources
 from lossfit.compare.errors import InputError, NotWrittenError
 from lossfit.compare.features import make
@@ -114,13 +113,6 @@ def compare(
     losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
     splits: Annotated[int, typer.Option(help="Random splits into train, validation and test.")] = 20,
     trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
-    search: Annotated[
-        str,
-        typer.Option(
-            help="quasi-random: settings spread evenly, the same in each split; tpe: half of them, and the rest "
-            "proposed for each split by what these reach on its validation rows."
-        ),
-    ] = SEARCHES[0],
     label_noise: Annotated[
         str,
         typer.Option(
@@ -208,7 +200,6 @@ def compare(
         test=None if test is None else str(test),
         test_column=test_column,
         max_rows=max_rows,
-        search=search,
         device=device,
         text_features=text_features,
     )

@@ -20,7 +20,7 @@ from lossfit.compare.verdict.summary import summarise
 
 pytest.importorskip("ray")
 
-PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3, search="tpe")
+PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3)
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
 
 

@@ -15,9 +15,9 @@ import pytest
 from lossfit.compare.errors import InputError
 from lossfit.compare.running import engine
 
-PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3, search="tpe")
+PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3)
 COMMAND = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,logit_adjustment"]
-COMMAND += ["--splits", "12", "--trials", "4", "--seed", "3", "--search", "tpe"]
+COMMAND += ["--splits", "12", "--trials", "4", "--seed", "3"]
 
 
 def numbers(results: pl.DataFrame) -> pl.DataFrame:
@@ -190,7 +190,6 @@ class TestFolders:
         ({"label_noise": -0.1}, r"--label-noise in \[0, 1\), but got -0.1"),
         ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
         ({"losses": "focal,fokal"}, r"`losses` .* got 'fokal'. Did you mean 'focal'\?"),
-        ({"search": "tpa"}, r"`search` to be one of 'quasi-random', 'tpe', but got 'tpa'. Did you mean 'tpe'\?"),
         (
             {"model": "resnet"},
             r"`model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got",

@@ -1,11 +1,10 @@
-"""What is pruned, stopped and proposed, against the same trainings to the end."""
+"""What is pruned and stopped, against the same trainings to the end."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import optuna
 import polars as pl
 import pytest
 import torch
@@ -72,23 +71,6 @@ def test_halving_keeps_the_better_half_twice_and_does_not_disturb_it(name: str, 
             assert not record["stopped"]
 
 
-def test_a_row_of_values_is_cut_where_optuna_cuts_it() -> None:
-    """Its pruner judges one training at a time, by those before; the one that comes last is judged by all."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    plain = whole(trials=6, count=1)
-    full, found = train.train(plain), train.train(replace(plain, prune=True))
-    values = [-best_so_far(record, 2) for record in full]
-    cut = []
-    for last in range(6):
-        study = optuna.create_study(pruner=optuna.pruners.SuccessiveHalvingPruner(1, 2))
-        trials = [study.ask() for _ in range(6)]
-        for t in [*(t for t in range(6) if t != last), last]:
-            trials[t].report(values[t], 1)
-            pruned = trials[t].should_prune()
-        cut.append(pruned)
-    assert cut == [record["steps"] == 6 for record in found]
-
-
 def test_what_has_failed_is_pruned_first() -> None:
     settings = [setting(rate) for rate in (float("inf"), 0.02, float("inf"), 0.03)]
     found = train.train(replace(task(settings=settings), prune=True))
@@ -127,7 +109,7 @@ def test_a_split_ends_when_none_of_its_models_improves(patience: int) -> None:
             agree(record, expected, rel=1e-9, leave=("stopped",))
 
 
-EVERYTHING = {"prune": True, "patience": 2, "proposed": 3}
+EVERYTHING: dict[str, Any] = {"prune": True, "patience": 2}
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal"])
@@ -135,12 +117,11 @@ def test_a_split_does_not_depend_on_the_others(name: str) -> None:
     """Their validation rows may be its test rows."""
     plain = replace(whole(name, metric="accuracy", hidden=6), **EVERYTHING)
     found = train.train(plain)
-    each = TRIALS + 3
-    assert len(found) == 3 * each
+    assert len(found) == 3 * TRIALS
     for s in range(3):
         own = {k: [getattr(plain, k)[s]] for k in ("splits", "matrices", "seeds")}
         alone = train.train(replace(plain, **own))
-        for record, expected in zip(found[s * each :], alone, strict=False):
+        for record, expected in zip(found[s * TRIALS :], alone, strict=False):
             agree(record, expected, rel=1e-9, leave=("split",))
 
 
@@ -152,36 +133,16 @@ def test_nothing_is_decided_by_test_rows() -> None:
     turned = plain.labels.copy()
     rows = plain.splits[0].test
     turned[rows] = (turned[rows] + 1) % CLASSES
-    found, other = train.train(plain)[: TRIALS + 3], train.train(replace(plain, labels=turned))[: TRIALS + 3]
+    found, other = train.train(plain)[:TRIALS], train.train(replace(plain, labels=turned))[:TRIALS]
     for a, b in zip(found, other, strict=True):
         kept = {key: value for key, value in a.items() if not key.startswith(MEASURED)}
         assert {key: b[key] for key in kept} == kept
     assert [r["test_accuracy"] for r in found] != [r["test_accuracy"] for r in other]
 
 
-def test_what_is_proposed_is_trained_as_anything_is() -> None:
-    """From the start and the batches of the first round, so that the comparison stays paired."""
-    plain = whole(count=2, hidden=6)
-    found = train.train(replace(plain, proposed=2))
-    assert [r["trial"] for r in found] == [*range(TRIALS + 2)] * 2
-    assert found[TRIALS]["params"].keys() == {"gamma"}
-    rates = [[r["learning_rate"] for r in found if r["split"] == s and r["trial"] >= TRIALS] for s in range(2)]
-    assert rates[0] != rates[1]
-    for s in range(2):
-        settings = [
-            {**r["params"], **{k: r[k] for k in ("learning_rate", "weight_decay")}} for r in found if r["split"] == s
-        ]
-        assert settings[:TRIALS] == plain.settings
-        own = {k: [getattr(plain, k)[s]] for k in ("splits", "matrices", "seeds")}
-        for record, expected in zip(
-            (r for r in found if r["split"] == s), train.train(replace(plain, settings=settings, **own)), strict=True
-        ):
-            agree(record, expected, rel=1e-9, leave=("split",))
-
-
 def test_progress_goes_to_1_where_all_ends_early() -> None:
     shares: list[float] = []
-    train.train(replace(mixed(1), proposed=2, prune=True), shares.append)
+    train.train(replace(mixed(1), prune=True), shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
 

@@ -159,23 +159,6 @@ def test_the_setting_shown_is_the_best_on_average_where_all_splits_try_the_same(
     assert shown["training"] == {k: tried[k] for k in ("learning_rate", "weight_decay")}
 
 
-def test_the_setting_shown_is_the_middle_one_where_each_split_has_its_own() -> None:
-    rows = records()
-    gammas = sorted(candidates.candidates()["focal"].search["gamma"])[:SPLITS]
-    for row in rows:
-        row["learning_rate"] = 0.002 * 5 ** (row["split"] / 3) if row["validation"] == 0.7 else 0.05
-        if row["loss"] == "focal":
-            row["params"] = json.dumps({"gamma": gammas[min(row["split"], len(gammas) - 1)]})
-    plan = engine.Plan("yeast", losses="focal,poly,squared", splits=SPLITS, trials=TRIALS, search="tpe")
-    found = entries(
-        summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
-    )
-    # Of six in a row, the two in the middle are as near to the others; in rate and gamma together, so is one of them.
-    own = found["focal"]
-    assert own["training"]["learning_rate"] in [pytest.approx(0.002 * 5 ** (s / 3)) for s in (2, 3)]
-    assert own["params"]["gamma"] in gammas[2:4]
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("failing_splits", [1, 5, 6])
 def test_a_loss_without_a_result_in_every_split_is_not_compared(failing_splits: int) -> None:

@@ -14,9 +14,6 @@ from lossfit.compare.scoring.tasks import KINDS
 from lossfit.core.checks import check_choice
 from lossfit.losses.base import Loss
 
-SEARCHES = ("quasi-random", "tpe")
-"""All settings spread evenly and the same in each split; or half of them, and the rest proposed by what these reach."""
-
 Setting = dict[str, float]
 """learning_rate, weight_decay, and a value for each of the candidate's hyper-parameters."""
 

@@ -180,10 +180,6 @@ def searched(summary: dict[str, Any]) -> str:
     """How the settings were tried and chosen, and what was given up early."""
     search = summary["search"]
     tried = f"{summary['trials']} for each loss: the same learning rates and weight decays, and values of its own"
-    if search["proposed"]:
-        tried += (
-            f"; {search['proposed']} of them proposed by what the others reach on the validation rows of their split"
-        )
     found = (
         f"{tried}. In each split the one that is best by {phrase(summary['metric'])} on the validation rows is tested, "
         f"at the best of {search['checkpoints']} checkpoints."

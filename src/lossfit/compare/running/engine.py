@@ -72,7 +72,6 @@ class Plan:
     max_rows: int = MAX_ROWS
     device: str = "auto"
     text_features: str = "auto"
-    search: str = candidates.SEARCHES[0]
 
     @property
     def kind(self) -> Kind:
@@ -94,17 +93,11 @@ class Plan:
         """Those that need trainings of their own."""
         return [candidate for candidate in self.candidates if not candidate.tuned]
 
-    @property
-    def proposed(self) -> int:
-        """How many of a split's settings are proposed by what the others reach."""
-        return self.trials // 2 if self.search == "tpe" else 0
-
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         check_choice("metric", self.metric, self.kind.metrics)
         models.check_name(self.model)
         device.choose(self.device)
-        check_choice("search", self.search, candidates.SEARCHES)
         candidates.choose(self.losses, self.metric, self.kind.family)
         for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
             if getattr(self, name) < low:
@@ -193,7 +186,7 @@ def run(
     def job(candidate: candidates.Candidate, chunk: range) -> pool.Job:
         task = Task(
             candidate,
-            candidates.settings(candidate, plan.trials - plan.proposed, plan.seed),
+            candidates.settings(candidate, plan.trials, plan.seed),
             [drawn[s] for s in chunk],
             [matrices[s] for s in chunk],
             data.labels,
@@ -206,7 +199,6 @@ def run(
             device=where,
             prune=True,
             patience=PATIENCE,
-            proposed=plan.proposed,
             fixed_test=data.test is not None,
         )
         return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lossfit import gap, registry
-from lossfit.compare.candidates import sampling
 from lossfit.compare.candidates.candidates import Candidate, Setting, make_loss
 from lossfit.compare.data.splits import Split
 from lossfit.compare.features.make import Matrices
@@ -52,7 +51,6 @@ class Task:
         free: what else is measured of the same models, after tuning them on the validation rows.
         prune: whether, at the checkpoints in :data:`RUNGS`, the worse half of each split's settings is given up.
         patience: a split ends after so many checkpoints at which none of its models improved; 0 for never.
-        proposed: how many settings are tried besides, proposed for each split by its validation rows.
         device: where the models are trained; what is measured of them is measured on the CPU.
         given: whether the test rows are the same in all splits.
     """
@@ -70,7 +68,6 @@ class Task:
     free: list[Candidate] = field(default_factory=list)
     prune: bool = False
     patience: int = 0
-    proposed: int = 0
     device: str = "cpu"
     fixed_test: bool = False
 
@@ -81,7 +78,7 @@ class Task:
     @property
     def apart(self) -> bool:
         """Whether the settings of a split know nothing of each other."""
-        return not (self.prune or self.patience or self.proposed)
+        return not (self.prune or self.patience)
 
     def part(self, splits: range, settings: range) -> Task:
         """Some of the splits, with some of the settings."""
@@ -113,7 +110,7 @@ def train(task: Task, progress: Callable[[float], None] = lambda share: None) ->
     more. The weights at the best of 8 checkpoints are kept, by the metric on the validation rows. A model whose loss
     stops being finite keeps its last good checkpoint.
 
-    What is proposed, pruned or stopped early in a split depends on the validation rows of that split alone: those of
+    What is pruned or stopped early in a split depends on the validation rows of that split alone: those of
     another one may be test rows here.
 
     The records of the candidates in ``task.free`` come after those of the loss itself.
@@ -126,27 +123,20 @@ def train_for(
 ) -> dict[str, list[dict[str, Any]]]:
     """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints.
 
-    With several metrics nothing is proposed, pruned or stopped early: it would suit one of them.
+    With several metrics nothing is pruned or stopped early: it would suit one of them.
 
     Raises:
         InputError: the memory is too small for a single training, or the user's own network raises.
     """
     if len(wanted) > 1:
-        task = replace(task, prune=False, patience=0, proposed=0)
+        task = replace(task, prune=False, patience=0)
     return memory.divided(task, lambda part, share: _together(part, wanted, share), progress)
 
 
 def _together(task: Task, wanted: list[str], progress: Callable[[float], None]) -> dict[str, list[dict[str, Any]]]:
     """All trainings of a task side by side."""
     data = _Data(task)
-    share = len(task.settings) / (len(task.settings) + task.proposed)
-    found = _fit(task, data, [task.settings] * len(task.splits), wanted, lambda done: progress(share * done))
-    if task.proposed:
-        first = found[task.metric]
-        tried = zip(first.tried(), task.seeds, strict=True)
-        more = [sampling.propose(one, task.candidate.search, task.proposed, seed) for one, seed in tried]
-        second = _fit(task, data, more, wanted, lambda done: progress(share + (1 - share) * done))
-        first.join(second[task.metric])
+    found = _fit(task, data, wanted, progress)
     return {metric: _all_records(best, data) for metric, best in found.items()}
 
 
@@ -168,7 +158,7 @@ class Trained(NamedTuple):
 def train_one(task: Task, progress: Callable[[float], None] = lambda share: None) -> Trained:
     """The model of a task of one split and one setting."""
     data = _Data(task)
-    best = _fit(task, data, [task.settings], [task.metric], progress)[task.metric]
+    best = _fit(task, data, [task.metric], progress)[task.metric]
     with torch.no_grad():
         log_p = log_probabilities(task, best.model(data.x_validation, best.state).cpu())
     state = {name: value.cpu() for name, value in best.model.state_dict(0, 0, best.state).items()}
@@ -192,10 +182,9 @@ class _Data:
         self.weight = None if weight is None else weight.to(task.device)
 
 
-def _fit(
-    task: Task, data: _Data, settings: list[list[Setting]], wanted: list[str], progress: Callable[[float], None]
-) -> dict[str, _Best]:
+def _fit(task: Task, data: _Data, wanted: list[str], progress: Callable[[float], None]) -> dict[str, _Best]:
     """Train the settings of each split, and keep the best checkpoints by each of the metrics."""
+    settings = [task.settings] * len(task.splits)
     generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
     rows = len(data.x[0])
     model = task.model.build(len(settings[0]), generators, task.device)
@@ -415,22 +404,6 @@ class _Best:
         per_model = self.model.per_model
         for i, (kept, value) in enumerate(zip(self.state, self.model.state, strict=True)):
             per_model(kept, i)[splits[row], trials[row, column]] = per_model(value, i)[row, column]
-
-    def tried(self) -> list[list[sampling.Tried]]:
-        """What is known of each split's settings."""
-        pruned = torch.where(self.pruned, self.reached, 0).tolist()
-        columns = zip(self.settings, self.value.tolist(), pruned, strict=True)
-        return [[sampling.Tried(s, v, at or None) for s, v, at in zip(*of, strict=True)] for of in columns]
-
-    def join(self, other: _Best) -> None:
-        """Take over the models of another round: more settings of the same splits."""
-        self.settings = [[*a, *b] for a, b in zip(self.settings, other.settings, strict=True)]
-        for name in ("value", "step", "reached", "pruned", "stopped", "values", "gaps"):
-            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)], 1))
-        self.steps = max(self.steps, other.steps, key=len)
-        per_model = self.model.per_model
-        for i, (own, more) in enumerate(zip(self.state, other.state, strict=True)):
-            self.state[i] = per_model(torch.cat([per_model(own, i), per_model(more, i)], 1), i)
 
     def chosen(self, values: Tensor) -> Tensor:
         """The setting of each split that is best by these values (S, T), the first if they tie; of the pruned ones only

@@ -79,8 +79,6 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "trainings": trained.height,
         "failed_trainings": int(trained["failed"].sum()),
         "search": {
-            "by": plan.search,
-            "proposed": plan.proposed,
             "checkpoints": train.CHECKPOINTS,
             "patience": train.PATIENCE,
             "pruned": int(trained["pruned"].sum()),
@@ -132,7 +130,7 @@ def _entry(
 ) -> dict[str, Any]:
     candidate = candidates.candidate(name)
     own, trainings = values[name], results.filter(pl.col("loss") == name)
-    setting = _typical_setting(trainings, best.filter(pl.col("loss") == name), candidate, plan)
+    setting = _typical_setting(trainings, plan.metric)
     entry: dict[str, Any] = {
         "loss": name,
         "params": candidate.describe(setting),
@@ -241,40 +239,15 @@ def _advise(
     }
 
 
-def _typical_setting(
-    trainings: pl.DataFrame, best: pl.DataFrame, candidate: candidates.Candidate, plan: engine.Plan
-) -> candidates.Setting:
+def _typical_setting(trainings: pl.DataFrame, metric: str) -> candidates.Setting:
     """The setting to begin with in one's own training.
 
-    Where all splits try the same settings, it is the one with the best mean over splits on validation; where one was
-    pruned in a split, by what it had reached. Where each split has settings of its own, it is the middle one of those
-    chosen: the one that is nearest to all others.
+    It is the one with the best mean over splits on validation; where one was pruned in a split, by what it had reached.
     """
-    if plan.proposed and best.height:
-        return _middle([_setting(row) for row in best.sort("split").iter_rows(named=True)], candidate)
     ranked = (
         trainings.group_by("trial")
         .agg(pl.col("validation").mean(), pl.col("params", "learning_rate", "weight_decay").first())
-        .sort("validation", "trial", descending=[CARDS[plan.metric].higher, False])
+        .sort("validation", "trial", descending=[CARDS[metric].higher, False])
     )
-    return _setting(ranked.row(0, named=True))
-
-
-def _setting(row: dict[str, Any]) -> candidates.Setting:
+    row = ranked.row(0, named=True)
     return {**{k: row[k] for k in sampling.RANGES}, **json.loads(row["params"])}
-
-
-def _middle(settings: list[candidates.Setting], candidate: candidates.Candidate) -> candidates.Setting:
-    """The one with the least sum of distances to all, the first if they tie.
-
-    A distance is the sum over the numbers: of learning rate and weight decay in logarithms, of a hyper-parameter in
-    ranks of its values, each as a share of the range searched.
-    """
-    columns = [
-        [np.log(s[name]) / np.log(high / low) for s in settings] for name, (low, high) in sampling.RANGES.items()
-    ]
-    columns += [
-        [values.index(s[name]) / max(len(values) - 1, 1) for s in settings] for name, values in candidate.search.items()
-    ]
-    at = np.array(columns).T
-    return settings[int(np.abs(at[:, None] - at).sum((1, 2)).argmin())]
