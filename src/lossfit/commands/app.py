@@ -1,36 +1,68 @@
-"""The command line."""
+"""The command line. A command's module is imported when the command runs: together they take longer than PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperCommand
+from typer.main import get_command
 
 import lossfit
-from lossfit.commands.bench import bench
-from lossfit.commands.calibrate import calibrate
-from lossfit.commands.claims import claims
-from lossfit.commands.compare import compare
-from lossfit.commands.diff import diff
-from lossfit.commands.export import export
+from lossfit.__main__ import importing
 from lossfit.commands.interrupt import stopping
-from lossfit.commands.losses import list_losses, plot
-from lossfit.commands.predict import predict
-from lossfit.commands.serve import serve
 from lossfit.compare.errors import InputError
 
+_PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 app = typer.Typer(
     name="lossfit",
     help="Train the metric you report: losses that fit it, and which of them to use on your data.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    **_PLAIN,
 )
+
+
+class Source(NamedTuple):
+    """Where a command is, and the first sentence of its help."""
+
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "compare": Source("compare", "compare", "Train every loss on your data, fairly, and say which one to use."),
+    "list": Source("losses", "list_losses", "Every loss: formula, hyper-parameters, source."),
+    "plot": Source("losses", "plot", "Draw losses and their sensitivities."),
+    "bench": Source("bench", "bench", "What a step of each loss takes on this machine, as a ratio to F.cross_entropy."),
+    "export": Source(
+        "export", "export", "Train the loss that a comparison recommends on all its rows, and write the model."
+    ),
+    "predict": Source("predict", "predict", "Predict the classes of new rows with an exported model."),
+    "calibrate": Source(
+        "calibrate",
+        "calibrate",
+        "Calibrate predictions: by temperature, vector and matrix scaling, measured on rows that did not fit them.",
+    ),
+    "claims": Source(
+        "claims", "claims", "Run the checkable statements of the articles behind this library, and say which hold."
+    ),
+    "diff": Source(
+        "diff",
+        "diff",
+        "Set two comparisons side by side: what differs in plan, data and versions, and what it changes.",
+    ),
+    "serve": Source(
+        "serve",
+        "serve",
+        "List the comparisons in a folder in the browser, with their reports and what differs between two.",
+    ),
+}
 
 
 def _version(wanted: bool) -> None:
@@ -66,7 +98,17 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
     return told
 
 
-app.command()(_plainly(compare))
-app.command("list")(_plainly(list_losses))
-for _command in (plot, bench, export, predict, calibrate, claims, diff, serve):
-    app.command()(_plainly(_command))
+class _OnDemand(TyperCommand):
+    """Stands for a command until the command runs or its own help is asked for."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        source = COMMANDS[self.name or ""]
+        with importing():
+            module = import_module(f"lossfit.commands.{source.module}")
+        alone = typer.Typer(**_PLAIN)
+        alone.command(self.name)(_plainly(getattr(module, source.function)))
+        return get_command(alone).make_context(info_name, args, *more, **extra)
+
+
+for _name, _source in COMMANDS.items():
+    app.command(_name, cls=_OnDemand, help=_source.summary)(lambda: None)
