@@ -21,10 +21,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the source distribution, and the wheel made from it."""
+    """The folder with the source distribution, and the wheel made from it without a compiler."""
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pure = {**os.environ, "LOSSFIT_NATIVE": "0"}
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env=pure)
     return out
 
 
@@ -60,6 +61,26 @@ def test_the_wheel_has_nothing_else(wheel: list[str]) -> None:
     for name in wheel:
         assert re.match(r"lossfit/|lossfit-[\d.]+\.dist-info/", name), name
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
+def test_a_compiler_adds_the_kernels_and_nothing_else(built: Path, wheel: list[str], tmp_path: Path) -> None:
+    with tarfile.open(built / f"lossfit-{lossfit.__version__}.tar.gz") as held:
+        held.extractall(tmp_path, filter="data")
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        str(tmp_path / f"lossfit-{lossfit.__version__}"),
+    ]
+    wanted = {**os.environ, "LOSSFIT_NATIVE": "1", "CXXFLAGS": "-O0"}
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=wanted)
+    (path,) = tmp_path.rglob("*.whl")
+    assert re.search(r"-py3-none-(linux|macosx)_\w+\.whl$", path.name)
+    with zipfile.ZipFile(path) as held:
+        assert {*held.namelist()} - {*wheel} == {"lossfit/native/kernels.so"}
 
 
 def test_importing_needs_torch_alone() -> None:
