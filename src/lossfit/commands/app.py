@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 import lossfit
-from lossfit.__main__ import importing
+from lossfit.commands.importing import importing
 from lossfit.commands.interrupt import stopping
 from lossfit.compare.errors import InputError
 

@@ -1,0 +1,1 @@
+"""What every step uses: checks, hyper-parameters, scores, class weights, reductions."""

@@ -1,0 +1,1 @@
+"""Last layers of a classifier, and margins on the target's score."""

@@ -1,0 +1,1 @@
+"""Losses from features and the weights of a last layer, without the matrix of scores."""

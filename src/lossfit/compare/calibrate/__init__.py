@@ -1,0 +1,1 @@
+"""Predictions in a file are calibrated and measured."""

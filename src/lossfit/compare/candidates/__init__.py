@@ -1,0 +1,1 @@
+"""Which losses take part, and with which settings."""

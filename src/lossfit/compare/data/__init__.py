@@ -1,0 +1,1 @@
+"""A source becomes a classification problem, with its splits."""

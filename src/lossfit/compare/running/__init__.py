@@ -1,0 +1,1 @@
+"""Tasks run, in processes or on a cluster, and what is finished is kept."""

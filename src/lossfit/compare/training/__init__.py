@@ -1,0 +1,1 @@
+"""A task is trained: all settings of a loss on several splits at once."""

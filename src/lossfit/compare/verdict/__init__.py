@@ -1,0 +1,1 @@
+"""Metrics become an answer."""

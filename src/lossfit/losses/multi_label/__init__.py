@@ -1,0 +1,1 @@
+"""Losses of any number of right classes."""

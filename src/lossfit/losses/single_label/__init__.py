@@ -1,0 +1,1 @@
+"""Losses of one right class: scores -> gap -> link -> reduce."""
