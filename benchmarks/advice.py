@@ -34,6 +34,7 @@ from lossfit.compare.data import dataset, splits
 from lossfit.compare.features import make
 from lossfit.compare.scoring.tasks import SINGLE_LABEL
 from lossfit.compare.training import models, train
+from lossfit.compare.training.task import Recipe, SplitRows, Task
 from lossfit.compare.verdict import rule
 from lossfit.compare.verdict.summary import chosen
 
@@ -77,9 +78,8 @@ def measure(half: dataset.Dataset) -> dict[str, Values]:
         settings = candidates.settings(candidate, TRIALS, 0)
         added = free if candidate.name == SINGLE_LABEL.reference else []
         seeds = list(range(SPLITS))
-        task = train.Task(
-            candidate, settings, drawn, matrices, half.labels, len(half.classes), model, METRICS[0], seeds, free=added
-        )
+        recipe = Recipe(candidate, settings, len(half.classes), model, METRICS[0], free=added)
+        task = Task(recipe, SplitRows(drawn, matrices, seeds, half.labels))
         for metric, found in train.train_for(task, list(METRICS)).items():
             keys = ("loss", "split", "trial", "failed", "pruned", "validation", f"test_{metric}")
             records[metric] += [{k: record[k] for k in keys} for record in found]

@@ -34,11 +34,14 @@ from lossfit.compare.data import dataset, splits
 from lossfit.compare.features import make
 from lossfit.compare.scoring.metrics import accuracy
 from lossfit.compare.training import models, train
+from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
 
 SPLITS, TRIALS, SAMPLE = 10, 8, 4
 
+CHECKPOINTS = Limits().checkpoints
 
-def task(name: str) -> train.Task:
+
+def task(name: str) -> Task:
     found = dataset.load(name)
     drawn = splits.draw(found, SPLITS, 0)
     matrices = make.make(found, drawn)
@@ -46,39 +49,38 @@ def task(name: str) -> train.Task:
     candidate = candidates.candidate("cross_entropy")
     settings = candidates.settings(candidate, TRIALS, 0)
     seeds = list(range(SPLITS))
-    return train.Task(
-        candidate, settings, drawn, matrices, found.labels, len(found.classes), network, "accuracy", seeds
-    )
+    recipe = Recipe(candidate, settings, len(found.classes), network, "accuracy", limits=Limits().to_the_end)
+    return Task(recipe, SplitRows(drawn, matrices, seeds, found.labels))
 
 
-def plainly(whole: train.Task, s: int, t: int) -> float:
+def plainly(whole: Task, s: int, t: int) -> float:
     """One training as one writes it; the test accuracy of its best checkpoint."""
-    generator = torch.Generator().manual_seed(whole.seeds[s])
-    torch.manual_seed(whole.seeds[s])
-    model, own, split = whole.model.module(), whole.settings[t], whole.splits[s]
-    x, x_validation, x_test = (torch.from_numpy(matrix) for matrix in whole.matrices[s])
+    generator = torch.Generator().manual_seed(whole.rows.seeds[s])
+    torch.manual_seed(whole.rows.seeds[s])
+    model, own, split = whole.recipe.model.module(), whole.recipe.settings[t], whole.rows.splits[s]
+    x, x_validation, x_test = (torch.from_numpy(matrix) for matrix in whole.rows.matrices[s])
     y, y_validation = (torch.from_numpy(split.seen[rows]) for rows in (split.train, split.validation))
     weights = [p for p in model.parameters() if p.ndim > 1]
     biases = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": weights, "weight_decay": own["weight_decay"]}, {"params": biases, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=own["learning_rate"])
-    steps, loss_function = train.steps_for(len(x)), nn.CrossEntropyLoss()
+    steps, loss_function = whole.recipe.limits.steps_for(len(x)), nn.CrossEntropyLoss()
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    order, best, kept = train._batches([generator], len(x), train.BATCH), -1.0, {}
+    order, best, kept = train._batches([generator], len(x), whole.recipe.limits.batch), -1.0, {}
     for step in range(1, steps + 1):
         at = next(order)[0]
         optimizer.zero_grad()
         loss_function(model(x[at]), y[at]).backward()
         optimizer.step()
         schedule.step()
-        if step * train.CHECKPOINTS // steps > (step - 1) * train.CHECKPOINTS // steps:
+        if step * CHECKPOINTS // steps > (step - 1) * CHECKPOINTS // steps:
             with torch.no_grad():
                 value = float((model(x_validation).argmax(1) == y_validation).double().mean())
             if value > best:
                 best, kept = value, {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(kept)
     with torch.no_grad():
-        target = torch.from_numpy(whole.labels[split.test])
+        target = torch.from_numpy(whole.rows.labels[split.test])
         return float(accuracy(model(x_test)[None], target[None]))
 
 
@@ -115,7 +117,7 @@ def batched(name: str, repeats: int) -> dict[str, Any]:
     return {
         "data": name,
         "trainings": SPLITS * TRIALS,
-        "network": whole.model.sentence,
+        "network": whole.recipe.model.sentence,
         "seconds_per_training": seconds,
         "ratio": {of: round(faster[of] / seconds["stacked"][of], 2) for of in faster},
         "accuracy": {
@@ -144,7 +146,7 @@ def images(size: int, repeats: int) -> dict[str, Any]:
     )
     accuracies = []
     found = timed(lambda: accuracies.append(train.train(one)[0]["test_accuracy"]), repeats)
-    steps = train.steps_for(len(parts[0]))
+    steps = whole.recipe.limits.steps_for(len(parts[0]))
     told = models.resolve("auto", one.model.image, steps)
     return {
         "pixels": [size, size],

@@ -27,7 +27,7 @@ from pathlib import Path
 from lossfit.compare import engine
 from lossfit.compare.summary import summarise
 source, target, text, rows, out = sys.argv[1:]
-plan = engine.Plan(
+plan = Plan(
     source, target or None, text or None, losses="focal", splits=2, trials=4, max_rows=int(rows)
 )
 summary = summarise(engine.run(plan, Path(out)))

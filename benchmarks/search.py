@@ -25,6 +25,7 @@ from lossfit.compare.data import dataset, splits
 from lossfit.compare.features import make
 from lossfit.compare.scoring.tasks import SINGLE_LABEL
 from lossfit.compare.training import models, train
+from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
 from lossfit.compare.verdict.summary import chosen
 
 DATA = {
@@ -38,11 +39,11 @@ LOSSES = ("cross_entropy", "focal", "gamma_cross_entropy")
 TRIALS, AT_ONCE = 8, 10
 WAYS: dict[str, dict[str, Any]] = {
     "to the end": {},
-    "halving": {"prune": True},
+    "halving": {"rungs": (2, 4)},
     "stopping after 2": {"patience": 2},
     "stopping after 3": {"patience": 3},
-    "halving, stopping after 2": {"prune": True, "patience": 2},
-    "halving, stopping after 3": {"prune": True, "patience": 3},
+    "halving, stopping after 2": {"rungs": (2, 4), "patience": 2},
+    "halving, stopping after 3": {"rungs": (2, 4), "patience": 3},
 }
 
 
@@ -68,23 +69,15 @@ def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]],
             for first in range(0, count, AT_ONCE):
                 part = slice(first, first + AT_ONCE)
                 settings = candidates.settings(candidate, TRIALS, seed)
-                seeds = list(range(count))[part]
-                task = train.Task(
-                    candidate,
-                    settings,
-                    drawn[part],
-                    matrices[part],
-                    rows.labels,
-                    len(rows.classes),
-                    models.choose("mlp", matrices[0][0].shape[1], len(rows.classes)),
-                    metric,
-                    seeds,
-                )
-                records += [{**r, "split": first + r["split"]} for r in train.train(replace(task, **how))]
+                model = models.choose("mlp", matrices[0][0].shape[1], len(rows.classes))
+                limits = replace(Limits().to_the_end, **how)
+                recipe = Recipe(candidate, settings, len(rows.classes), model, metric, limits=limits)
+                task = Task(recipe, SplitRows(drawn[part], matrices[part], list(range(count))[part], rows.labels))
+                records += [{**r, "split": first + r["split"]} for r in train.train(task)]
             seconds = time.process_time() - start
             best = chosen(pl.DataFrame(records).drop("params"), metric).sort("split")
             own = {"data": name, "metric": metric, "loss": loss, "way": way, "seconds": round(seconds, 2)}
-            planned = max(train.STEPS, train.EPOCHS * (len(drawn[0].train) // train.BATCH))
+            planned = limits.steps_for(len(drawn[0].train))
             trained = sum(r["steps"] for r in records) / planned / len(records)
             found.append({**own, "trained": round(trained, 3), "test": best[f"test_{metric}"].to_list()})
     return found

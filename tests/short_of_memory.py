@@ -2,7 +2,6 @@
 
 import gc
 import resource
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from lossfit.compare.errors import InputError
 from lossfit.compare.training import train
 from lossfit.compare.training.models import Architecture
-from trainings import CLASSES, task
+from trainings import CLASSES, changed, task
 
 
 def limit(mebibytes: int | None) -> None:
@@ -22,18 +21,17 @@ def limit(mebibytes: int | None) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    train.STEPS, train.EPOCHS, train.BATCH = 6, 1, 32
-    whole = task(count=2, features=3000)
-    whole = replace(whole, model=Architecture("mlp", 3000, CLASSES, 100))
+    whole = changed(task(count=2, features=3000), steps=6)
+    whole = changed(whole, model=Architecture("mlp", 3000, CLASSES, 100))
     train.train(whole.part(range(1), range(1)))  # what libraries take once
     calls = []
-    original = train._together
+    original = train.together
 
     def counting(*arguments: object) -> object:
         calls.append(0)
         return original(*arguments)
 
-    train._together = counting
+    train.together = counting
     limit(25)
     divided = train.train(whole)
     print(len(calls))

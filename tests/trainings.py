@@ -12,9 +12,10 @@ from lossfit.compare.candidates.candidates import Setting
 from lossfit.compare.data import splits
 from lossfit.compare.data.dataset import Dataset
 from lossfit.compare.training.models import Architecture
-from lossfit.compare.training.train import Task
+from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
 
 ROWS, FEATURES, CLASSES = 165, 5, 3
+SHORT = Limits(batch=32, steps=24, epochs=1, rungs=(), patience=0)
 COUNTS = [80, 50, 35]  # 99 rows to train on: batches of 32 leave some over
 
 
@@ -44,17 +45,25 @@ def task(
     x = x.astype(np.float64 if torch.get_default_dtype() == torch.float64 else np.float32)
     matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
     candidate = candidates.candidates()[name]
+    architecture = Architecture("mlp" if hidden else "linear", features, CLASSES, hidden)
+    settings = settings or candidates.settings(candidate, 3, 0)
     return Task(
-        candidate,
-        settings or candidates.settings(candidate, 3, 0),
-        drawn,
-        matrices,
-        labels,
-        CLASSES,
-        Architecture("mlp" if hidden else "linear", features, CLASSES, hidden),
-        metric,
-        [100 + s for s in range(count)],
+        Recipe(candidate, settings, CLASSES, architecture, metric, limits=SHORT),
+        SplitRows(drawn, matrices, [100 + s for s in range(count)], labels),
     )
+
+
+def changed(whole: Task, **fields: Any) -> Task:
+    """A task with other fields of its recipe, of its limits or of its rows."""
+    for name, value in fields.items():
+        if hasattr(whole.rows, name):
+            whole = whole._replace(rows=replace(whole.rows, **{name: value}))
+        elif hasattr(whole.recipe, name):
+            whole = whole._replace(recipe=replace(whole.recipe, **{name: value}))
+        else:
+            limits = replace(whole.recipe.limits, **{name: value})
+            whole = whole._replace(recipe=replace(whole.recipe, limits=limits))
+    return whole
 
 
 COUNTED = ("class_", "confused_")

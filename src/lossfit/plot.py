@@ -134,7 +134,6 @@ def save(losses: Mapping[str, SingleLabelLoss], path: Path, against: Axis = "p")
 
 def write(chart: alt.TopLevelMixin, path: Path) -> None:
     """A chart as .png, .svg, or .html that opens offline, in the library's style on white."""
-    how: dict[str, Any] = {"inline": True} if path.suffix == ".html" else {}
-    if path.suffix == ".png":
-        how["scale_factor"] = 2.0
-    chart.configure(**{**STYLE, "background": "white"}).save(str(path), **how)
+    kind = path.suffix.lower().removeprefix(".")
+    how: dict[str, Any] = {"inline": True} if kind == "html" else {"scale_factor": 2.0} if kind == "png" else {}
+    chart.configure(**{**STYLE, "background": "white"}).save(str(path), format=kind, **how)

@@ -80,9 +80,10 @@ def lines(curves: dict[str, tuple[Any, Any]], x: str, y: str, **scale: Any) -> A
 
 def compare(source: str, losses: str, **plan: Any) -> dict[str, Any]:
     """The summary of a comparison on a bundled set, by loss, with the plan's other settings."""
+    from lossfit.compare.plan import Plan
     from lossfit.compare.running import engine
     from lossfit.compare.verdict.summary import summarise
 
     with tempfile.TemporaryDirectory() as folder:
-        outcome = engine.run(engine.Plan(source, losses=losses, **plan), Path(folder) / "out")
+        outcome = engine.run(Plan(source, losses=losses, **plan), Path(folder) / "out")
         return {entry["loss"]: entry for entry in summarise(outcome)["losses"]}

@@ -57,7 +57,7 @@ def bench(
     """
     if dtype not in DTYPES:
         raise InputError(f"Expected --dtype to be one of {', '.join(DTYPES)}, but got {dtype!r}.")
-    if out is not None and (out.suffix != ".json" or out.is_dir()):
+    if out is not None and (out.suffix.lower() != ".json" or out.is_dir()):
         raise InputError(f"Expected --out to be a .json file, but got {str(out)!r}.")
     where = devices.choose(device)
     if threads is not None:

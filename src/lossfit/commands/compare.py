@@ -21,6 +21,7 @@ from lossfit.commands.noise import print_noise, write_noise
 from lossfit.compare.data import dataset as sources
 from lossfit.compare.errors import InputError, NotWrittenError
 from lossfit.compare.features import make
+from lossfit.compare.plan import MAX_ROWS, Plan
 from lossfit.compare.report import render, wording
 from lossfit.compare.running import engine, store
 from lossfit.compare.running import label_noise as noise_levels
@@ -89,7 +90,7 @@ def compare(
         typer.Option(
             help="Rows that a split draws at most, others for each split; given test rows come on top. 0: no limit."
         ),
-    ] = engine.MAX_ROWS,
+    ] = MAX_ROWS,
     impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
     embedding: Annotated[
         str | None,
@@ -178,7 +179,7 @@ def compare(
     targets = tuple(target or ())
     levels = noise_levels.levels(label_noise)
     kind = tasks.MULTI_LABEL if len(targets) > 1 else tasks.SINGLE_LABEL
-    plan = engine.Plan(
+    plan = Plan(
         source,
         targets if len(targets) > 1 else next(iter(targets), None),
         tuple(text) if text and len(text) > 1 else next(iter(text or ()), None),

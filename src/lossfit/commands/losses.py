@@ -62,7 +62,7 @@ def plot(
     lossfit plot cross_entropy focal:gamma=2 gamma_cross_entropy:gamma=0.1
     lossfit plot hinge:squared=true exact exact:log=true --against gap --out margins.svg
     """
-    if out.suffix not in (".png", ".svg"):
+    if out.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"Expected --out to end in .png or .svg, but got {str(out)!r}.")
     plots.save({spec: single_label(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
     typer.echo(f"Wrote {out}")

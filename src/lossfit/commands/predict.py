@@ -45,7 +45,7 @@ def predict(
     target is among the columns, the metrics are shown.
     """
     console = Console()
-    if out.suffix not in (".csv", ".parquet"):
+    if out.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"Expected --out to end in .csv or .parquet, but got {str(out)!r}.")
     if out.is_dir() or (out.exists() and Path(source).exists() and out.samefile(source)):
         raise InputError(f"The output {str(out)!r} is {'a folder' if out.is_dir() else 'the input'}; name another.")

@@ -21,3 +21,13 @@ def listed(names: Iterable[object], most: int = 10) -> str:
 def first_line(error: BaseException) -> str:
     """What a library's error says, without the advice that may follow."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+_EXHAUSTED = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a memory")
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether it says that memory could not be had: Python's, NumPy's, or PyTorch's on the CPU or a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _EXHAUSTED)

@@ -11,10 +11,10 @@ import lossfit
 from lossfit import registry
 from lossfit.compare.candidates import candidates, sampling
 from lossfit.compare.candidates.candidates import Candidate
-from lossfit.compare.data.splits import Split
 from lossfit.compare.scoring.metrics import METRICS
 from lossfit.compare.training.models import Architecture
-from lossfit.compare.training.train import Objective, Task
+from lossfit.compare.training.objective import Objective
+from lossfit.compare.training.task import Recipe
 
 CANDIDATES = candidates.candidates()
 FREE = {name: candidate for name, candidate in CANDIDATES.items() if candidate.tuned}
@@ -113,12 +113,12 @@ def test_a_metric_s_own_loss_takes_part(metric: str) -> None:
     ("given", "nearest"), [("focel", "focal"), ("poly,labelsmoothing", "label_smoothing"), ("hings", "hinge")]
 )
 def test_unknown_names_suggest_the_nearest(given: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=rf"`losses` to be one of .*, but got '.*'. Did you mean '{nearest}'\?"):
+    with pytest.raises(ValueError, match=rf"`--losses` to be one of .*, but got '.*'. Did you mean '{nearest}'\?"):
         candidates.choose(given)
 
 
 def test_a_loss_that_needs_a_function_takes_no_part() -> None:
-    with pytest.raises(ValueError, match=r"`losses` to be one of 'cross_entropy', .*, but got 'sensitivity'"):
+    with pytest.raises(ValueError, match=r"`--losses` to be one of 'cross_entropy', .*, but got 'sensitivity'"):
         candidates.choose("sensitivity")
 
 
@@ -187,11 +187,10 @@ def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     shares = torch.tensor([[0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.3, 0.5]])
     train_labels = torch.cat([torch.arange(classes).expand(splits, -1), shares.multinomial(rows, replacement=True)], 1)
     labels = torch.stack([train_labels[s, torch.randperm(rows)[:batch]] for s in range(splits)])
-    empty = Split(*[np.zeros(0, dtype=np.int64)] * 4)
     model = Architecture("linear", 1, classes)
-    task = Task(candidate, settings, [empty] * splits, [], np.zeros(0), classes, model, "accuracy", [0] * splits)
+    recipe = Recipe(candidate, settings, classes, model, "accuracy")
     z = torch.randn(splits, batch, len(settings), classes, requires_grad=True)
-    found = Objective(task, train_labels, batch)(z, labels)
+    found = Objective(recipe, train_labels, batch)(z, labels)
     each = [
         shown(candidate, setting, logits=z[s, :, t], labels=labels[s], train_labels=train_labels[s])
         for s in range(splits)

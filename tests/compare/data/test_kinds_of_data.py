@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 
 from lossfit.commands.app import app
 from lossfit.compare.errors import InputError
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
-from lossfit.compare.training import train
+from lossfit.compare.training.task import Limits
 
 ROWS = 80
 RNG = np.random.default_rng(0)
@@ -37,8 +38,6 @@ QUICK = ("--losses", "focal", "--splits", "2", "--trials", "1", "--workers", "1"
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "STEPS", 30)
-    monkeypatch.setattr(train, "EPOCHS", 1)
 
 
 def compare(*arguments: object) -> Result:
@@ -163,7 +162,7 @@ def test_the_same_data_from_any_file_gives_the_same_results(tmp_path: Path) -> N
     frame.write_csv("a.csv")
     np.savez("a.npz", X=frame.select("x", "z").to_numpy(), y=frame["y"].to_numpy().astype(str))
     found = [
-        engine.run(engine.Plan(source, target, losses="focal", splits=2, trials=2), tmp_path / source[-3:]).results
+        engine.run(Plan(source, target, losses="focal", splits=2, trials=2), tmp_path / source[-3:]).results
         for source, target in (("a.csv", "y"), ("a.npz", None))
     ]
     assert found[0].drop("seconds").equals(found[1].drop("seconds"))
@@ -172,20 +171,19 @@ def test_the_same_data_from_any_file_gives_the_same_results(tmp_path: Path) -> N
 def test_the_test_file_is_part_of_what_is_resumed(tmp_path: Path) -> None:
     FRAME.select("x", "z", "y").write_csv("a.csv")
     FRAME[::2].select("x", "z", "y").write_csv("b.csv")
-    plan = engine.Plan("a.csv", "y", losses="focal", splits=2, trials=1, test="b.csv")
+    plan = Plan("a.csv", "y", losses="focal", splits=2, trials=1, test="b.csv")
     engine.run(plan, tmp_path / "out")
     FRAME[::4].select("x", "z", "y").write_csv("b.csv")
     with pytest.raises(InputError, match="The data has changed since the comparison"):
         engine.run(plan, tmp_path / "out", resume=True)
 
 
-def test_tasks_hold_less_where_classes_are_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tasks_hold_less_where_classes_are_many(tmp_path: Path) -> None:
     """The same results, in more tasks."""
     FRAME.select("x", "z", "y").write_csv("a.csv")
-    plan = engine.Plan("a.csv", "y", losses="focal", splits=4, trials=2)
+    plan = Plan("a.csv", "y", losses="focal", splits=4, trials=2)
     whole = engine.run(plan, tmp_path / "whole")
-    monkeypatch.setattr(engine, "_TASK_NUMBERS", 2 * 4 * 16 * 2 * 2)
-    parts = engine.run(plan, tmp_path / "parts")
+    parts = engine.run(plan, tmp_path / "parts", limits=Limits(numbers=2 * 4 * 16 * 2 * 2))
     counts = [len(list((tmp_path / name / "parts").glob("*.parquet"))) for name in ("whole", "parts")]
     assert counts == [2, 4]
     tests = [c for c in whole.results.columns if c.startswith("test_")]

@@ -14,7 +14,9 @@ from lossfit.compare.data.dataset import Dataset
 from lossfit.compare.scoring import metrics, multilabel_metrics
 from lossfit.compare.training import train
 from lossfit.compare.training.models import Architecture
-from lossfit.compare.training.train import Objective, Task
+from lossfit.compare.training.objective import Objective
+from lossfit.compare.training.task import Recipe, SplitRows, Task
+from trainings import SHORT
 
 M, N, C = 3, 120, 4
 TIMES = torch.randint(0, 4, (M, N), generator=torch.Generator().manual_seed(0))
@@ -120,9 +122,7 @@ ROWS = 150
 
 
 @pytest.fixture(autouse=True)
-def _few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(train, "STEPS", 20)
-    monkeypatch.setattr(train, "EPOCHS", 1)
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -141,17 +141,10 @@ def task(name: str, weight: np.ndarray | None, flipped: np.ndarray | None = None
         drawn = [replace(split, seen=s) for split, s in zip(drawn, seen, strict=True)]
     matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
     candidate = candidates.candidates("multi_label" if many else "single_label")[name]
+    settings, metric = candidates.settings(candidate, 2, 0), "micro_f1" if many else "log_loss"
     return Task(
-        candidate,
-        candidates.settings(candidate, 2, 0),
-        drawn,
-        matrices,
-        right if many else labels,
-        3,
-        Architecture("mlp", 5, 3, 4),
-        "micro_f1" if many else "log_loss",
-        [1, 2],
-        weight=weight,
+        Recipe(candidate, settings, 3, Architecture("mlp", 5, 3, 4), metric, limits=SHORT),
+        SplitRows(drawn, matrices, [1, 2], right if many else labels, weight),
     )
 
 
@@ -185,21 +178,21 @@ def test_rows_without_weight_are_not_learnt_from(name: str, many: bool) -> None:
 def test_the_objective_longhand(name: str) -> None:
     weight = np.random.default_rng(6).random(ROWS) + 0.1
     whole = task(name, weight)
-    of_rows = whole.weights("train")
+    of_rows = whole.rows.weights("train")
     assert of_rows is not None
-    y = torch.from_numpy(np.stack([s.seen[s.train] for s in whole.splits]))
-    objective = Objective(whole, y, 30, of_rows)
+    y = torch.from_numpy(np.stack([s.seen[s.train] for s in whole.rows.splits]))
+    objective = Objective(whole.recipe, y, 30, of_rows)
     z = torch.randn(2, 30, 2, 3, generator=torch.Generator().manual_seed(0))
     found = objective(z, y[:, :30], of_rows[:, :30]).item()
     expected = 0.0
     for s in range(2):
         w, t = of_rows[s, :30], y[s, :30]
         counts = torch.stack([of_rows[s][y[s] == c].sum() for c in range(3)])
-        for m, setting in enumerate(whole.settings):
-            own = whole.candidate.describe(setting)
+        for m, setting in enumerate(whole.recipe.settings):
+            own = whole.recipe.candidate.describe(setting)
             class_weight = (counts.sum() / (3 * counts)) ** own.pop("weight_power", 0.0)
             scores = z[s, :, m] + own.pop("prior_power", 0.0) * (counts / counts.sum()).log()
-            loss = candidates.make_loss(whole.candidate, **own)
+            loss = candidates.make_loss(whole.recipe.candidate, **own)
             if name == "for_macro_f1":
                 expected += loss(scores, t, sample_weight=w).item()
                 continue

@@ -24,7 +24,7 @@ from lossfit.compare.data import dataset
 from lossfit.compare.errors import InputError
 from lossfit.compare.export import final
 from lossfit.compare.export.model import Model
-from lossfit.compare.running import engine
+from lossfit.compare.plan import Plan
 
 ROWS = 90
 SETTING = {"learning_rate": 0.02, "weight_decay": 0.1}
@@ -283,7 +283,7 @@ def test_spoilt_models_are_told_in_a_line(here: Path, spoil: Callable[[Path], An
         load_model("out")
 
 
-def fitted(rows: dataset.Dataset, name: str, plan: engine.Plan, network: str = "mlp", **params: float) -> Model:
+def fitted(rows: dataset.Dataset, name: str, plan: Plan, network: str = "mlp", **params: float) -> Model:
     return final.fit(plan, rows, candidates.candidate(name), {**SETTING, **params}, network)
 
 
@@ -299,7 +299,7 @@ def fitted(rows: dataset.Dataset, name: str, plan: engine.Plan, network: str = "
 )
 def test_predictions_are_those_before_saving(tmp_path: Path, name: str, params: dict[str, float], metric: str) -> None:
     frame = table().with_columns(pl.Series("grade", ["high"] * 40 + ["low"] * 30 + ["mid"] * 20)).drop("id", "note")
-    plan = engine.Plan("t", "grade", metric=metric, model="linear")
+    plan = Plan("t", "grade", metric=metric, model="linear")
     before = fitted(dataset.table(frame, "t", "grade"), name, plan, "linear", **params)
     before.save(tmp_path / "model")
     after = load_model(tmp_path / "model")
@@ -334,7 +334,7 @@ def test_any_number_of_classes(tmp_path: Path, name: str) -> None:
     x = rng.normal(size=(ROWS, 3))
     labels = (x[:, :2] + rng.normal(0, 0.3, (ROWS, 2)) > 0).astype(int)
     frame = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "drama": labels[:, 0], "crime": labels[:, 1]})
-    plan = engine.Plan("t", ("drama", "crime"), metric="micro_f1")
+    plan = Plan("t", ("drama", "crime"), metric="micro_f1")
     before = fitted(dataset.table(frame, "t", ("drama", "crime")), name, plan)
     before.save(tmp_path / "m")
     found = load_model(tmp_path / "m").predictions(frame)
@@ -358,7 +358,7 @@ def test_arrays_and_given_test_rows(tmp_path: Path) -> None:
     x = (rng.normal(size=(ROWS, 4)) + y[:, None]).astype(np.float32)
     np.savez(tmp_path / "d.npz", X=x[:60], y=y[:60], X_test=x[60:], y_test=y[60:])
     np.savez(tmp_path / "new.npz", X=x[60:])
-    model = fitted(dataset.load(str(tmp_path / "d.npz")), "focal", engine.Plan("d"), gamma=1.0)
+    model = fitted(dataset.load(str(tmp_path / "d.npz")), "focal", Plan("d"), gamma=1.0)
     assert model.trained["rows"] + model.trained["rows_to_choose_on"] == 60  # those to test on stay out
     model.save(tmp_path / "m")
     after = load_model(tmp_path / "m")
@@ -379,7 +379,7 @@ def test_folders_of_images(tmp_path: Path, network: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 120, (12, 12)) + 120 * (i % 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
-    plan = engine.Plan(str(tmp_path / "photos"))
+    plan = Plan(str(tmp_path / "photos"))
     before = fitted(plan.load(), "cross_entropy", plan, network)
     before.save(tmp_path / "m")
     after = load_model(tmp_path / "m")
@@ -410,7 +410,7 @@ def test_votes_and_weights(tmp_path: Path) -> None:
     frame = pl.DataFrame(
         {"x": votes[:, 1] - votes[:, 0], "no": votes[:, 0], "yes": votes[:, 1], "w": rng.uniform(size=ROWS)}
     )
-    plan = engine.Plan("t", votes=("no", "yes"), weight="w")
+    plan = Plan("t", votes=("no", "yes"), weight="w")
     rows = dataset.table(frame, "t", None, votes=("no", "yes"), weight="w")
     model = fitted(rows, "cross_entropy", plan)
     found = model.predictions(frame)
@@ -420,7 +420,7 @@ def test_votes_and_weights(tmp_path: Path) -> None:
 
 
 def test_a_training_that_fails_is_told() -> None:
-    plan = engine.Plan("t", "grade", model="linear")
+    plan = Plan("t", "grade", model="linear")
     frame = table().drop("id", "note")
     with pytest.raises(InputError, match="The training of focal did not end in finite numbers; no model was written"):
         fitted(dataset.table(frame, "t", "grade"), "focal", plan, "linear", gamma=1.0, learning_rate=math.inf)

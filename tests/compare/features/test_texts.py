@@ -118,7 +118,7 @@ def test_how_texts_are_read(tweets: list[str], monkeypatch: pytest.MonkeyPatch) 
     assert told.startswith(f"Texts are read by the hashes of their words, since there are {sum(map(len, tweets)):,}")
     with pytest.raises(InputError, match="--embedding is for --text-features sentence, but got --text-features tfidf"):
         make.reader(data, "tfidf", "some/model")
-    with pytest.raises(ValueError, match=r"`text_features` to be one of .* but got 'hash'"):
+    with pytest.raises(ValueError, match=r"`--text-features` to be one of .* but got 'hash'"):
         make.reader(data, "hash")
     with pytest.raises(InputError, match="--text-features needs a text column, named by --text"):
         make.reader(Dataset("test", data.labels, data.classes, "", numeric=pl.DataFrame({"x": [1.0]})), "hashing")

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from lossfit.compare.plan import Plan
 from lossfit.compare.report import render, wording
 from lossfit.compare.running import engine
 from lossfit.compare.scoring import metrics
@@ -32,7 +33,7 @@ def hostile(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("report")
-    plan = engine.Plan(str(hostile(folder)), HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
+    plan = Plan(str(hostile(folder)), HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
     outcome = engine.run(plan, folder / "out")
     summary = summarise(outcome)
     text = render(outcome, summary)
@@ -78,7 +79,7 @@ def test_it_says_what_was_found_and_run(page: tuple[str, dict[str, Any]]) -> Non
 def test_it_says_how_rows_are_split(page: tuple[str, dict[str, Any]]) -> None:
     text, summary = page
     assert "60% to train, 20% to choose the setting, 20% to test" in text
-    plan = engine.Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
+    plan = Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
     given = SimpleNamespace(test=np.array([True]))
     outcome = SimpleNamespace(plan=plan, results=pl.read_parquet(summary["parquet"]), data=given)
     told = render(outcome, summary)  # type: ignore[arg-type]
@@ -114,7 +115,7 @@ def test_results_without_the_counts_by_class_leave_the_views_out(page: tuple[str
     _, summary = page
     results = pl.read_parquet(summary["parquet"])
     old = results.drop([name for name in results.columns if name.startswith(("class_", "confused_", "curve_"))])
-    plan = engine.Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
+    plan = Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
     outcome = SimpleNamespace(plan=plan, results=old, data=SimpleNamespace(test=None))
     text = render(outcome, summary)  # type: ignore[arg-type]
     assert set(data(text)["specs"]) == {

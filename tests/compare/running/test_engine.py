@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 
 from lossfit.compare.errors import InputError
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 
-PLAN = engine.Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3)
+PLAN = Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3)
 COMMAND = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,logit_adjustment"]
 COMMAND += ["--splits", "12", "--trials", "4", "--seed", "3"]
 
@@ -58,7 +59,7 @@ def test_a_row_for_each_training(whole: pl.DataFrame) -> None:
 
 def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
     seen: list[tuple[float, int]] = []
-    plan = engine.Plan("yeast", losses="focal", splits=2, trials=1)
+    plan = Plan("yeast", losses="focal", splits=2, trials=1)
     engine.run(plan, tmp_path / "out", progress=lambda name, done, count: seen.append((done, count)))
     shares = [done for done, _ in seen]
     assert shares == sorted(shares)
@@ -81,7 +82,7 @@ def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: 
 
 
 def test_resuming_what_is_complete_trains_nothing(tmp_path: Path) -> None:
-    plan, out = engine.Plan("yeast", losses="focal", splits=2, trials=1), tmp_path / "out"
+    plan, out = Plan("yeast", losses="focal", splits=2, trials=1), tmp_path / "out"
     first = engine.run(plan, out)
     again = engine.run(plan, out, resume=True, progress=stop_after(-1))
     assert again.results.equals(first.results)
@@ -134,7 +135,7 @@ def _alive(pid: int) -> bool:
 class TestFolders:
     """What stands in the way of a comparison's folder."""
 
-    PLAN = engine.Plan("yeast", losses="focal", splits=2, trials=1)
+    PLAN = Plan("yeast", losses="focal", splits=2, trials=1)
 
     @pytest.fixture
     def out(self, tmp_path: Path) -> Path:
@@ -148,7 +149,7 @@ class TestFolders:
         assert parts(out) == before
 
     def test_of_another_comparison(self, out: Path) -> None:
-        plan = engine.Plan("yeast", losses="focal", splits=2, trials=1, seed=1)
+        plan = Plan("yeast", losses="focal", splits=2, trials=1, seed=1)
         with pytest.raises(InputError, match=r"holds another comparison: seed is 0, not 1"):
             engine.run(plan, out, resume=True)
 
@@ -156,7 +157,7 @@ class TestFolders:
         path = tmp_path / "data.csv"
         rows = [f"{i % 7},{i % 2}" for i in range(40)]
         path.write_text("\n".join(["x,y", *rows]))
-        plan = engine.Plan(str(path), "y", losses="focal", splits=2, trials=1)
+        plan = Plan(str(path), "y", losses="focal", splits=2, trials=1)
         engine.run(plan, tmp_path / "out")
         path.write_text("\n".join(["x,y", *rows, "3,1"]))
         with pytest.raises(InputError, match=r"The data has changed since the comparison"):
@@ -188,16 +189,43 @@ class TestFolders:
         ({"seed": 1 << 32}, r"--seed below 2\^32, but got 4294967296"),
         ({"label_noise": 1.0}, r"--label-noise in \[0, 1\), but got 1.0"),
         ({"label_noise": -0.1}, r"--label-noise in \[0, 1\), but got -0.1"),
-        ({"metric": "acuracy"}, r"`metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
-        ({"losses": "focal,fokal"}, r"`losses` .* got 'fokal'. Did you mean 'focal'\?"),
+        ({"metric": "acuracy"}, r"`--metric` .* got 'acuracy'. Did you mean 'accuracy'\?"),
+        ({"losses": "focal,fokal"}, r"`--losses` .* got 'fokal'. Did you mean 'focal'\?"),
         (
             {"model": "resnet"},
-            r"`model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got",
+            r"`--model` to be one of 'auto', 'linear', 'mlp', 'cnn', 'package.module:factory', but got",
         ),
     ],
 )
 def test_a_plan_that_cannot_be_run(tmp_path: Path, settings: dict[str, object], match: str) -> None:
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=match):
-        engine.run(engine.Plan("yeast", **settings), out)
+        engine.run(Plan("yeast", **settings), out)
     assert not out.exists()
+
+
+def _ignores_interruptions(pid: int) -> bool:
+    """Whether SIGINT is blocked or ignored in a process; true of one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (OSError, ProcessLookupError):
+        return True
+    masks = {line.split(":")[0]: line.split()[1] for line in status if line.startswith(("SigBlk", "SigIgn", "State"))}
+    bit = 1 << (signal.SIGINT - 1)
+    return masks["State"] == "Z" or any(int(masks[name], 16) & bit for name in ("SigBlk", "SigIgn"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_workers_ignore_interruptions_from_their_first_instruction(tmp_path: Path) -> None:
+    command = [*COMMAND, "--out", str(tmp_path / "out"), "--workers", "2"]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    seen: set[int] = set()
+    while running.poll() is None and not any((tmp_path / "out" / "parts").glob("*.parquet")):
+        # Between fork and exec it is not yet the worker's program, but has its mask.
+        children = _children(running.pid)
+        assert all(_ignores_interruptions(pid) for pid in children)
+        seen.update(children)
+    running.send_signal(signal.SIGINT)
+    assert running.communicate()[1] == ""
+    assert running.returncode == 130
+    assert len(seen) >= 3  # two workers, and the process that looks after semaphores

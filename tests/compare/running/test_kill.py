@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.verdict.summary import summarise
 
-PLAN = engine.Plan("yeast", losses="focal,poly,squared,hinge", splits=2, trials=1)
+PLAN = Plan("yeast", losses="focal,poly,squared,hinge", splits=2, trials=1)
 TIMES = ("seconds", "seconds_per_training")
 
 

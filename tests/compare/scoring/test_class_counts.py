@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from lossfit.compare.plan import Plan
 from lossfit.compare.report import classes, learning
 from lossfit.compare.running import engine
 from lossfit.compare.scoring import class_counts
@@ -124,7 +125,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> engine.Outcome:
         {"x": label + rng.normal(0, 0.8, 120), "w": rng.integers(1, 4, 120), "y": [f"c{c}" for c in label]}
     )
     frame.write_csv(folder / "t.csv")
-    plan = engine.Plan(str(folder / "t.csv"), "y", losses="focal", metric="macro_f1", splits=3, trials=2, weight="w")
+    plan = Plan(str(folder / "t.csv"), "y", losses="focal", metric="macro_f1", splits=3, trials=2, weight="w")
     return engine.run(plan, folder / "out")
 
 

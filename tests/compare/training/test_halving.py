@@ -12,19 +12,16 @@ import torch
 from lossfit.compare.candidates import candidates
 from lossfit.compare.scoring.fixed_test import groups
 from lossfit.compare.training import train
-from lossfit.compare.training.train import Task
+from lossfit.compare.training.task import Task
 from lossfit.compare.verdict.summary import chosen
-from trainings import CLASSES, FEATURES, agree, setting, task
+from trainings import CLASSES, FEATURES, agree, changed, setting, task
 
 TRIALS = 5
 
 
 @pytest.fixture(autouse=True)
-def _short_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _double() -> Iterator[None]:
     """Sums in another order then differ too little to change what a training comes to."""
-    monkeypatch.setattr(train, "STEPS", 24)
-    monkeypatch.setattr(train, "EPOCHS", 1)
-    monkeypatch.setattr(train, "BATCH", 32)
     torch.set_default_dtype(torch.float64)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,7 +33,7 @@ def _short_and_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def whole(name: str = "focal", *, metric: str = "log_loss", count: int = 3, trials: int = TRIALS, **how: Any) -> Task:
     plain = task(name, candidates.settings(candidates.candidates()[name], trials, 0), count=count, metric=metric, **how)
     if name == "class_weights":  # and rows that count differently
-        plain = replace(plain, weight=np.random.default_rng(0).uniform(0.5, 2, len(plain.labels)))
+        plain = changed(plain, weight=np.random.default_rng(0).uniform(0.5, 2, len(plain.rows.labels)))
     return plain
 
 
@@ -49,7 +46,7 @@ def best_so_far(record: dict[str, Any], checkpoint: int) -> float:
 @pytest.mark.parametrize("name", ["focal", "exact", "for_macro_f1", "logit_adjustment", "class_weights"])
 def test_halving_keeps_the_better_half_twice_and_does_not_disturb_it(name: str, hidden: int) -> None:
     plain = whole(name, hidden=hidden)
-    full, found = train.train(plain), train.train(replace(plain, prune=True))
+    full, found = train.train(plain), train.train(changed(plain, rungs=(2, 4)))
     for s in range(3):
         alive = list(range(TRIALS))
         ends = dict.fromkeys(alive, 24)
@@ -73,7 +70,7 @@ def test_halving_keeps_the_better_half_twice_and_does_not_disturb_it(name: str, 
 
 def test_what_has_failed_is_pruned_first() -> None:
     settings = [setting(rate) for rate in (float("inf"), 0.02, float("inf"), 0.03)]
-    found = train.train(replace(task(settings=settings), prune=True))
+    found = train.train(changed(task(settings=settings), rungs=(2, 4)))
     assert [r["pruned"] for r in found][::2] == [True, True]
     assert [r["failed"] for r in found] == [True, False, True, False]
     assert sum(not r["pruned"] for r in found) == 1
@@ -82,10 +79,10 @@ def test_what_has_failed_is_pruned_first() -> None:
 def mixed(patience: int) -> Task:
     """Of two splits the first is learnt at once; accuracy cannot improve."""
     plain = whole("cross_entropy", metric="accuracy", count=2, noise=0.0)
-    split = plain.splits[0]
+    split = plain.rows.splits[0]
     apart = 50 * np.eye(CLASSES, FEATURES)
-    far = tuple(apart[plain.labels[rows]] for rows in (split.train, split.validation, split.test))
-    return replace(plain, matrices=[far, plain.matrices[1]], patience=patience)
+    far = tuple(apart[plain.rows.labels[rows]] for rows in (split.train, split.validation, split.test))
+    return changed(plain, matrices=[far, plain.rows.matrices[1]], patience=patience)
 
 
 @pytest.mark.parametrize("patience", [1, 2, 7])
@@ -109,18 +106,18 @@ def test_a_split_ends_when_none_of_its_models_improves(patience: int) -> None:
             agree(record, expected, rel=1e-9, leave=("stopped",))
 
 
-EVERYTHING: dict[str, Any] = {"prune": True, "patience": 2}
+EVERYTHING: dict[str, Any] = {"rungs": (2, 4), "patience": 2}
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal"])
 def test_a_split_does_not_depend_on_the_others(name: str) -> None:
     """Their validation rows may be its test rows."""
-    plain = replace(whole(name, metric="accuracy", hidden=6), **EVERYTHING)
+    plain = changed(whole(name, metric="accuracy", hidden=6), **EVERYTHING)
     found = train.train(plain)
     assert len(found) == 3 * TRIALS
     for s in range(3):
-        own = {k: [getattr(plain, k)[s]] for k in ("splits", "matrices", "seeds")}
-        alone = train.train(replace(plain, **own))
+        own = {k: [getattr(plain.rows, k)[s]] for k in ("splits", "matrices", "seeds")}
+        alone = train.train(changed(plain, **own))
         for record, expected in zip(found[s * TRIALS :], alone, strict=False):
             agree(record, expected, rel=1e-9, leave=("split",))
 
@@ -129,11 +126,11 @@ MEASURED = ("test_", "bin_", "risks", "class_", "confused_")
 
 
 def test_nothing_is_decided_by_test_rows() -> None:
-    plain = replace(whole(metric="macro_f1"), **EVERYTHING)
-    turned = plain.labels.copy()
-    rows = plain.splits[0].test
+    plain = changed(whole(metric="macro_f1"), **EVERYTHING)
+    turned = plain.rows.labels.copy()
+    rows = plain.rows.splits[0].test
     turned[rows] = (turned[rows] + 1) % CLASSES
-    found, other = train.train(plain)[:TRIALS], train.train(replace(plain, labels=turned))[:TRIALS]
+    found, other = train.train(plain)[:TRIALS], train.train(changed(plain, labels=turned))[:TRIALS]
     for a, b in zip(found, other, strict=True):
         kept = {key: value for key, value in a.items() if not key.startswith(MEASURED)}
         assert {key: b[key] for key in kept} == kept
@@ -142,27 +139,27 @@ def test_nothing_is_decided_by_test_rows() -> None:
 
 def test_progress_goes_to_1_where_all_ends_early() -> None:
     shares: list[float] = []
-    train.train(replace(mixed(1), prune=True), shares.append)
+    train.train(changed(mixed(1), rungs=(2, 4)), shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
 
 def test_with_several_metrics_nothing_is_decided_by_one() -> None:
     plain = whole(count=1)
-    found = train.train_for(replace(plain, **EVERYTHING), ["accuracy", "log_loss"])
+    found = train.train_for(changed(plain, **EVERYTHING), ["accuracy", "log_loss"])
     for metric, records in found.items():
-        for record, expected in zip(records, train.train(replace(plain, metric=metric)), strict=True):
+        for record, expected in zip(records, train.train(changed(plain, metric=metric)), strict=True):
             agree(record, expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("free", [[], [candidates.FREE["single_label"]["macro_f1"]]])
 def test_given_test_rows_are_left_out_a_tenth_at_a_time(free: list[candidates.Candidate]) -> None:
     plain = whole(metric="macro_f1", count=2, trials=4)
-    given = [replace(s, test=plain.splits[0].test) for s in plain.splits]
-    matrices = [(train_x, validation, plain.matrices[0][2]) for train_x, validation, _ in plain.matrices]
-    plain = replace(plain, splits=given, matrices=matrices, prune=True, free=free, fixed_test=True)
+    given = [replace(s, test=plain.rows.splits[0].test) for s in plain.rows.splits]
+    matrices = [(train_x, validation, plain.rows.matrices[0][2]) for train_x, validation, _ in plain.rows.matrices]
+    plain = changed(plain, splits=given, matrices=matrices, rungs=(2, 4), free=free, fixed_test=True)
     found = train.train(plain)
-    rows = plain.labels[given[0].test]
+    rows = plain.rows.labels[given[0].test]
     frame = pl.DataFrame([{**r, "params": ""} for r in found], infer_schema_length=None)
     best = chosen(frame, "macro_f1")
     assert frame["left_out_accuracy"].is_not_null().sum() == best.height == 2 * (1 + len(free))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from torch import nn
 
 from lossfit.compare import device
 from lossfit.compare.errors import InputError
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.training import models, train
 from lossfit.compare.training.models import Architecture, Models, Modules, Stacked
 from lossfit.compare.training.models.cnn import ResidualCNN
-from lossfit.compare.training.train import Task
+from lossfit.compare.training.task import Task
 from lossfit.compare.verdict.summary import summarise
-from trainings import CLASSES, FEATURES, agree, task
+from trainings import CLASSES, FEATURES, agree, changed, task
 
 NETWORKS = '''
 import torch
@@ -79,10 +81,7 @@ def measured(features): return Ends(features, lambda m, z: z if m.training else 
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Short trainings on one thread."""
-    for name, value in (("STEPS", 24), ("EPOCHS", 1), ("BATCH", 32)):
-        monkeypatch.setattr(train, name, value)
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -110,12 +109,12 @@ def digits(count: int = 2) -> Task:
     x, rows = (data.data[order] / 8 - 1).astype(np.float32), (slice(0, 256), slice(256, 356), slice(356, 556))
     own = [
         replace(split, **dict(zip(("train", "validation", "test"), (np.arange(556)[r] for r in rows), strict=True)))
-        for split in whole.splits
+        for split in whole.rows.splits
     ]
     labels = data.target[order][:556]
     own = [replace(split, seen=labels) for split in own]
     matrices = [(x[rows[0]], x[rows[1]], x[rows[2]])] * count
-    return replace(
+    return changed(
         whole,
         splits=own,
         matrices=matrices,
@@ -134,12 +133,12 @@ def test_modules_are_trained_as_stacked_weights_are(
     try:
         whole = task("focal", count=2, hidden=hidden)
         if together:
-            whole = replace(whole, settings=whole.settings * 2, prune=True, patience=3, proposed=2)
+            whole = changed(whole, settings=whole.recipe.settings * 2, rungs=(2, 4), patience=3)
         expected = train.train(whole)
 
         def make() -> nn.Module:
             seeded = torch.Generator().manual_seed(torch.initial_seed())
-            module = whole.model.module()
+            module = whole.recipe.model.module()
             module.load_state_dict(Stacked(FEATURES, CLASSES, 1, hidden, [seeded]).state_dict(0, 0))
             return module
 
@@ -158,9 +157,8 @@ def test_modules_are_trained_as_stacked_weights_are(
         torch.set_default_dtype(torch.float32)
 
 
-def test_the_residual_network_learns_and_is_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "STEPS", 60)
-    whole = digits()
+def test_the_residual_network_learns_and_is_the_same_in_any_company() -> None:
+    whole = changed(digits(), steps=60)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     records = train.train(whole)
@@ -169,7 +167,7 @@ def test_the_residual_network_learns_and_is_the_same_in_any_company(monkeypatch:
     part = train.train(whole.part(range(1, 2), range(2, 3)))[0]
     last = next(r for r in records if (r["split"], r["trial"]) == (1, 2))
     assert {**part, "split": 1, "trial": 2} == last
-    plain = replace(whole.part(range(1), range(3)), prune=True)  # all settings of a split side by side
+    plain = changed(whole.part(range(1), range(3)), rungs=(2, 4))  # all settings of a split side by side
     ranked = [r for r in train.train(plain) if not r["pruned"]]
     for record in ranked:
         assert (
@@ -199,11 +197,16 @@ def test_an_own_network_is_trained_and_can_be_made_again(
     folder: Path, kind: str, image: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = digits() if image else task(count=2)
-    architecture = models.choose(kind, 64 if image else FEATURES, whole.classes, image)
-    whole = replace(whole, model=architecture)
+    architecture = models.choose(kind, 64 if image else FEATURES, whole.recipe.classes, image)
+    whole = changed(whole, model=architecture)
     kept = []
-    original = train._all_records
-    monkeypatch.setattr(train, "_all_records", lambda best, data: kept.append((best, data)) or original(best, data))
+    original = train.all_records
+
+    def keeping(best: Any, rows: Any, data: Any) -> Any:
+        kept.append((best, data))
+        return original(best, rows, data)
+
+    monkeypatch.setattr(train, "all_records", keeping)
     records = train.train(whole)
     assert train.train(whole) == records
     assert len({r["test_log_loss"] for r in records}) == len(records)
@@ -312,13 +315,13 @@ def test_devices(name: str) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(InputError, match=r"--device cuda: no GPU is visible to PyTorch .* Use --device cpu"):
-        engine.Plan("yeast", device="cuda").check()
+        Plan("yeast", device="cuda").check()
 
 
 def test_a_comparison_of_an_own_network(folder: Path) -> None:
     data = load_digits()
     np.savez("digits.npz", X=data.images[:300].astype(np.float32), y=data.target[:300])
-    plan = engine.Plan("digits.npz", losses="cross_entropy", splits=2, trials=2, model="my.networks:picture")
+    plan = Plan("digits.npz", losses="cross_entropy", splits=2, trials=2, model="my.networks:picture")
     found = engine.run(plan, folder / "out", workers=2)
     told = summarise(found)["model"]
     assert told == "your own my.networks:picture: images of 8 x 8 pixels in 1 channel to 10 classes, 1,498 parameters"

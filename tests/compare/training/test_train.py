@@ -16,18 +16,17 @@ from lossfit.compare.candidates.candidates import Setting
 from lossfit.compare.scoring import metrics
 from lossfit.compare.training import train
 from lossfit.compare.training.models import Stacked
-from lossfit.compare.training.train import Task
-from trainings import CLASSES, FEATURES, ROWS, agree, setting, task
+from lossfit.compare.training.objective import log_probabilities
+from lossfit.compare.training.optimizer import AdamW
+from lossfit.compare.training.task import Task
+from trainings import CLASSES, FEATURES, ROWS, agree, changed, setting, task
 
 STEPS = 24
 
 
 @pytest.fixture(autouse=True)
-def _few_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Short trainings of small batches; one thread, so that sums have one order."""
-    monkeypatch.setattr(train, "STEPS", STEPS)
-    monkeypatch.setattr(train, "EPOCHS", 1)
-    monkeypatch.setattr(train, "BATCH", 32)
+def _one_thread() -> Iterator[None]:
+    """So that sums have one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,12 +43,12 @@ def _double() -> Iterator[None]:
 
 def alone(whole: Task, s: int, t: int) -> dict[str, Any]:
     """The record of one of a task's models, trained by itself."""
-    one = replace(
+    one = changed(
         whole,
-        settings=[whole.settings[t]],
-        splits=[whole.splits[s]],
-        matrices=[whole.matrices[s]],
-        seeds=[whole.seeds[s]],
+        settings=[whole.recipe.settings[t]],
+        splits=[whole.rows.splits[s]],
+        matrices=[whole.rows.matrices[s]],
+        seeds=[whole.rows.seeds[s]],
     )
     return train.train(one)[0]
 
@@ -64,7 +63,7 @@ def test_models_at_once_equal_one_by_one(name: str, hidden: int) -> None:
     for record in records:
         agree(record, alone(whole, record["split"], record["trial"]), leave=("split", "trial"))
         assert record["loss"] == name
-        assert record["params"] == whole.candidate.describe(whole.settings[record["trial"]])
+        assert record["params"] == whole.recipe.candidate.describe(whole.recipe.settings[record["trial"]])
         assert not record["failed"]
     # A hinge without margin does not leave equal scores, so two linear models may be the same.
     assert len({r["test_log_loss"] for r in records}) >= len(records) - (name == "hinge")
@@ -87,7 +86,7 @@ class Longhand:
 
     def __init__(self, model: nn.Sequential, whole: Task, s: int, t: int) -> None:
         self.model, self.whole, self.s, self.t = model, whole, s, t
-        self.split, self.x = whole.splits[s], whole.matrices[s]
+        self.split, self.x = whole.rows.splits[s], whole.rows.matrices[s]
         self.value, self.best_step = math.inf, 0
         self.steps: list[int] = []
         self.values: list[float] = []
@@ -111,18 +110,18 @@ class Longhand:
             self.best = {name: p.clone() for name, p in self.model.state_dict().items()}
 
     def record(self) -> dict[str, Any]:
-        own = self.whole.settings[self.t]
+        own = self.whole.recipe.settings[self.t]
         self.model.load_state_dict(self.best)
-        p, y = self.probabilities(2), self.whole.labels[self.split.test]
+        p, y = self.probabilities(2), self.whole.rows.labels[self.split.test]
         log_p, target = torch.from_numpy(p).log()[None], torch.from_numpy(y)[None]
         curves = metrics.reliability(log_p, target)
         table = confusion_matrix(y, p.argmax(1), labels=range(CLASSES))
         wrong = [(a, b) for a in range(CLASSES) for b in range(CLASSES) if a != b and table[a, b]]
         found = {
-            "loss": self.whole.candidate.name,
+            "loss": self.whole.recipe.candidate.name,
             "split": self.s,
             "trial": self.t,
-            "params": self.whole.candidate.describe(own),
+            "params": self.whole.recipe.candidate.describe(own),
             "learning_rate": own["learning_rate"],
             "weight_decay": own["weight_decay"],
             "failed": False,
@@ -151,7 +150,9 @@ class Longhand:
 
 def initial(whole: Task, s: int, t: int, generator: torch.Generator) -> nn.Sequential:
     """A module with the weights that the task's models start from."""
-    start = Stacked(whole.matrices[s][0].shape[1], CLASSES, len(whole.settings), whole.model.hidden, [generator])
+    start = Stacked(
+        whole.rows.matrices[s][0].shape[1], CLASSES, len(whole.recipe.settings), whole.recipe.model.hidden, [generator]
+    )
     return module(start.parameters, whole, 0, t)
 
 
@@ -159,7 +160,7 @@ def module(parameters: list[Tensor], whole: Task, s: int, t: int) -> nn.Sequenti
     first, bias, *rest = (p.detach().clone() for p in parameters)
     layers: list[nn.Module] = [nn.Linear(first.shape[1], first.shape[3])]
     if rest:
-        layers += [nn.ReLU(), nn.Linear(whole.model.hidden, CLASSES)]
+        layers += [nn.ReLU(), nn.Linear(whole.recipe.model.hidden, CLASSES)]
         layers[2].load_state_dict({"weight": rest[0][s, t].T, "bias": rest[1][s, 0, t]})
     layers[0].load_state_dict({"weight": first[s, :, t].T, "bias": bias[s, 0, t]})
     return nn.Sequential(*layers)
@@ -173,12 +174,12 @@ def loss_function(name: str, own: Setting, counts: Tensor) -> nn.Module:
 
 def longhand(whole: Task, s: int, t: int) -> Longhand:
     """The training loop as one writes it."""
-    generator = torch.Generator().manual_seed(whole.seeds[s])
+    generator = torch.Generator().manual_seed(whole.rows.seeds[s])
     model = initial(whole, s, t, generator)
-    own, split = whole.settings[t], whole.splits[s]
-    x, y = torch.from_numpy(whole.matrices[s][0]), torch.from_numpy(split.seen[split.train])
+    own, split = whole.recipe.settings[t], whole.rows.splits[s]
+    x, y = torch.from_numpy(whole.rows.matrices[s][0]), torch.from_numpy(split.seen[split.train])
     counts = 1.0 * torch.bincount(y, minlength=CLASSES)
-    function = loss_function(whole.candidate.name, own, counts)
+    function = loss_function(whole.recipe.candidate.name, own, counts)
     prior = own.get("prior_power", 0.0) * (counts / counts.sum()).log()
     groups = [
         {"params": [p for n, p in model.named_parameters() if "weight" in n], "weight_decay": own["weight_decay"]},
@@ -207,13 +208,13 @@ def longhand(whole: Task, s: int, t: int) -> Longhand:
 @pytest.mark.parametrize("name", ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"])
 def test_a_model_is_that_of_a_longhand_loop(name: str, hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
-    original = train._all_records
+    original = train.all_records
 
     def keeping(best: Any, *rest: Any) -> list[dict[str, Any]]:
         kept[:] = [best.state, best.model.state]
         return original(best, *rest)
 
-    monkeypatch.setattr(train, "_all_records", keeping)
+    monkeypatch.setattr(train, "all_records", keeping)
     whole = task(name, count=2, hidden=hidden)
     records = train.train(whole)
     for m, record in enumerate(records):
@@ -261,19 +262,19 @@ def test_the_checkpoint_is_the_best_by_the_metric(metric: str, monkeypatch: pyte
 
 def test_the_earlier_checkpoint_is_kept_on_a_tie() -> None:
     whole = task(metric="accuracy", noise=0.0)
-    split = whole.splits[0]
+    split = whole.rows.splits[0]
     apart = 50 * np.eye(CLASSES, FEATURES, dtype=np.float32)
-    far = tuple(apart[whole.labels[rows]] for rows in (split.train, split.validation, split.test))
-    for record in train.train(replace(whole, matrices=[far], settings=[setting()])):
+    far = tuple(apart[whole.rows.labels[rows]] for rows in (split.train, split.validation, split.test))
+    for record in train.train(changed(whole, matrices=[far], settings=[setting()])):
         assert (record["validation"], record["test_accuracy"], record["best_step"]) == (1.0, 1.0, 3)
 
 
 def test_what_is_tested_on_is_the_true_label() -> None:
     whole = task(noise=0.0, metric="accuracy", settings=[setting()])
-    wrong = [replace(s, seen=np.where(np.isin(np.arange(ROWS), s.test), 0, s.seen)) for s in whole.splits]
-    assert train.train(replace(whole, splits=wrong)) == train.train(whole)
-    turned = [replace(s, seen=(s.seen + 1) % CLASSES) for s in whole.splits]
-    found, plain = train.train(replace(whole, splits=turned))[0], train.train(whole)[0]
+    wrong = [replace(s, seen=np.where(np.isin(np.arange(ROWS), s.test), 0, s.seen)) for s in whole.rows.splits]
+    assert train.train(changed(whole, splits=wrong)) == train.train(whole)
+    turned = [replace(s, seen=(s.seen + 1) % CLASSES) for s in whole.rows.splits]
+    found, plain = train.train(changed(whole, splits=turned))[0], train.train(whole)[0]
     assert plain["test_accuracy"] > 0.7
     assert found["validation"] > 0.7
     assert found["test_accuracy"] < 0.3
@@ -283,7 +284,7 @@ def test_the_same_seed_gives_the_same_records_and_another_does_not() -> None:
     whole = task("gamma_cross_entropy", count=2, hidden=6)
     found = train.train(whole)
     assert train.train(whole) == found
-    assert train.train(replace(whole, seeds=[7, 8])) != found
+    assert train.train(changed(whole, seeds=[7, 8])) != found
 
 
 def test_all_settings_of_a_split_start_from_the_same_weights() -> None:
@@ -317,9 +318,9 @@ def test_stacked_models_are_modules_side_by_side(hidden: int) -> None:
 )
 def test_a_model_that_diverges_does_not_disturb_the_others(name: str, hidden: int, rate: float) -> None:
     sane = task(name, count=2, hidden=hidden)
-    wild = [dict(s) for s in sane.settings]
+    wild = [dict(s) for s in sane.recipe.settings]
     wild[1] = {**wild[1], "learning_rate": rate, "weight_decay": 10.0}
-    expected, found = train.train(sane), train.train(replace(sane, settings=wild))
+    expected, found = train.train(sane), train.train(changed(sane, settings=wild))
     for a, b in zip(found, expected, strict=True):
         if a["trial"] == 1:
             assert a["failed"]
@@ -333,7 +334,7 @@ def test_a_model_that_diverges_does_not_disturb_the_others(name: str, hidden: in
 @pytest.mark.parametrize("name", ["focal", "exact"])
 def test_a_model_without_a_finite_checkpoint_has_failed(name: str, metric: str) -> None:
     whole = task(name, metric=metric)
-    records = train.train(replace(whole, settings=[{**s, "learning_rate": math.inf} for s in whole.settings]))
+    records = train.train(changed(whole, settings=[{**s, "learning_rate": math.inf} for s in whole.recipe.settings]))
     assert all(r["failed"] and r["best_step"] == 0 for r in records)
     assert all(math.isfinite(r[f"test_{key}"]) for r in records for key in metrics.METRICS)
 
@@ -343,15 +344,15 @@ def test_a_model_that_diverges_late_keeps_its_last_good_checkpoint(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = task(metric=metric, settings=[setting()] * 2, hidden=6)
-    original, calls = train._AdamW.step, []
+    original, calls = AdamW.step, []
 
-    def step(self: train._AdamW, grads: list[Tensor]) -> None:
+    def step(self: AdamW, grads: list[Tensor]) -> None:
         original(self, grads)
         calls.append(0)
         if len(calls) == 15:
             self.model.parameters[2].data[:, 1] = math.nan
 
-    monkeypatch.setattr(train._AdamW, "step", step)
+    monkeypatch.setattr(AdamW, "step", step)
     healthy, broken = train.train(whole)
     assert 3 <= broken["best_step"] <= 12
     assert np.isfinite(broken["curve_values"]).tolist() == np.isfinite(broken["curve_gaps"]).all(1).tolist()
@@ -369,17 +370,13 @@ def test_progress_goes_from_nothing_to_all() -> None:
 
 
 @pytest.mark.parametrize(("rows", "steps", "epochs", "expected"), [(96, 5, 1, 5), (96, 5, 4, 12), (20, 3, 10, 10)])
-def test_there_are_as_many_steps_as_promised(
-    rows: int, steps: int, epochs: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_there_are_as_many_steps_as_promised(rows: int, steps: int, epochs: int, expected: int) -> None:
     """A number of steps, or passes over the data in whole batches, whichever is more."""
-    monkeypatch.setattr(train, "STEPS", steps)
-    monkeypatch.setattr(train, "EPOCHS", epochs)
     whole = task(settings=[setting()])
-    cut = [replace(s, train=s.train[:rows]) for s in whole.splits]
-    matrices = [(x[:rows], validation, test) for x, validation, test in whole.matrices]
+    cut = [replace(s, train=s.train[:rows]) for s in whole.rows.splits]
+    matrices = [(x[:rows], validation, test) for x, validation, test in whole.rows.matrices]
     shares: list[float] = []
-    train.train(replace(whole, splits=cut, matrices=matrices), shares.append)
+    train.train(changed(whole, splits=cut, matrices=matrices, steps=steps, epochs=epochs), shares.append)
     assert len(shares) == expected + 1
 
 
@@ -396,12 +393,12 @@ def test_batches_go_through_all_rows_of_each_split() -> None:
 def test_probabilities_are_those_that_the_loss_trains() -> None:
     whole = task("exact", [setting(sigma=0.5), setting(sigma=2.0)])
     z = torch.randn(1, 9, 2, CLASSES, dtype=torch.float64)
-    found = train.log_probabilities(whole, z).exp()
+    found = log_probabilities(whole.recipe, z).exp()
     for t, sigma in enumerate((0.5, 2.0)):
         noisy = z[0, :, t] + sigma * torch.randn(100_000, 9, CLASSES, dtype=torch.float64)
         drawn = nn.functional.one_hot(noisy.argmax(2), CLASSES).double().mean(0)
         assert found[t].numpy() == pytest.approx(drawn.numpy(), abs=0.01)
-    plain = train.log_probabilities(task("focal", [setting(gamma=1.0)] * 2), z)
+    plain = log_probabilities(task("focal", [setting(gamma=1.0)] * 2).recipe, z)
     torch.testing.assert_close(plain[1], z[0, :, 1].log_softmax(1))
 
 
@@ -410,7 +407,7 @@ def test_probabilities_are_those_that_the_loss_trains() -> None:
 def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
     plain = task(count=2, metric=metric)
     free = candidates.FREE["single_label"][metric]
-    records = train.train(replace(plain, free=[free]))
+    records = train.train(changed(plain, free=[free]))
     trained, tuned = records[:6], records[6:]
     for found, expected in zip(trained, train.train(plain), strict=True):
         agree(found, expected, rel=1e-9)
@@ -428,7 +425,7 @@ def test_what_is_free_is_measured_of_the_same_models(metric: str) -> None:
 
 def test_a_failed_training_is_failed_when_tuned_too() -> None:
     found = train.train(
-        replace(task(settings=[setting(rate=1e30)]), free=[candidates.FREE["single_label"]["log_loss"]])
+        changed(task(settings=[setting(rate=1e30)]), free=[candidates.FREE["single_label"]["log_loss"]])
     )
     assert [r["failed"] for r in found] == [True, True]
 

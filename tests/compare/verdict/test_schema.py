@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from lossfit.commands.compare import _finite
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.scoring.tasks import CARDS, KINDS
 from lossfit.compare.verdict import summary
@@ -81,7 +82,7 @@ def test_summaries_of_every_kind_are_as_the_schema_says(tmp_path: Path, kind: st
     drop = tuple(sorted(OTHERS - named))
     losses = "zlpr" if kind == "several" else "focal"
     options = {"metric": metric, "losses": losses, "splits": 2, "trials": 1, "drop": drop, "model": "linear", **given}
-    outcome = engine.run(engine.Plan(str(table(tmp_path)), **options), tmp_path / "out")
+    outcome = engine.run(Plan(str(table(tmp_path)), **options), tmp_path / "out")
     found = summary.summarise(outcome)
     check(found)
     assert set(found["losses"][0]["test"]) == set(KINDS[found["labels"]].metrics)
@@ -89,7 +90,7 @@ def test_summaries_of_every_kind_are_as_the_schema_says(tmp_path: Path, kind: st
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> engine.Outcome:
-    plan = engine.Plan("yeast", losses="focal", splits=3, trials=2, model="linear")
+    plan = Plan("yeast", losses="focal", splits=3, trials=2, model="linear")
     return engine.run(plan, tmp_path_factory.mktemp("yeast") / "out")
 
 

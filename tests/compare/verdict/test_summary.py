@@ -11,6 +11,7 @@ from scipy import stats
 
 from lossfit.compare.candidates import candidates
 from lossfit.compare.data import dataset
+from lossfit.compare.plan import Plan
 from lossfit.compare.report import wording
 from lossfit.compare.running import engine
 from lossfit.compare.scoring import metrics
@@ -58,7 +59,7 @@ def records() -> list[dict[str, object]]:
 
 
 def outcome(rows: list[dict[str, object]], metric: str = "accuracy") -> engine.Outcome:
-    plan = engine.Plan("yeast", metric=metric, losses="focal,poly,squared", splits=SPLITS, trials=TRIALS)
+    plan = Plan("yeast", metric=metric, losses="focal,poly,squared", splits=SPLITS, trials=TRIALS)
     return engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 12.0, NETWORK, "cpu")
 
 
@@ -115,7 +116,7 @@ def test_the_best_of_the_measurably_better_is_recommended() -> None:
 
 def test_if_none_is_measurably_better_cross_entropy_stays() -> None:
     rows = [row for row in records() if row["loss"] != "focal"]
-    plan = engine.Plan("yeast", losses="poly,squared", splits=SPLITS, trials=TRIALS)
+    plan = Plan("yeast", losses="poly,squared", splits=SPLITS, trials=TRIALS)
     found = summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
     assert found["losses"][0]["loss"] == "poly"
     assert found["recommended"]["loss"] == "cross_entropy"
@@ -245,7 +246,7 @@ def test_what_would_tell_a_difference_is_estimated_for_the_undecided() -> None:
 
 def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
     rows = [row for row in records() if row["loss"] in ("cross_entropy", "poly")]
-    plan = engine.Plan("yeast", losses="poly", splits=SPLITS, trials=TRIALS)
+    plan = Plan("yeast", losses="poly", splits=SPLITS, trials=TRIALS)
     found = summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
     assert not found["distinguishable"]
     assert wording.answer(found)[0] == (
@@ -255,7 +256,7 @@ def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
     entries(found)["poly"]["vs_cross_entropy"]["difference"] = 1e-17  # type: ignore[index]
     assert wording.answer(found)[1:] == ["None is better on average either."]
     rows = [row for row in records() if row["loss"] in ("cross_entropy", "squared")]
-    plan = engine.Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
+    plan = Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
     found = summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
     assert found["distinguishable"]
     assert wording.answer(found)[0].startswith("Stay with cross-entropy (50.0% accuracy)")

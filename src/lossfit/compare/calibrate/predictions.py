@@ -61,7 +61,7 @@ def read(path: Path, target: str | None, columns: str | None = None, scale: Scal
         InputError: with what is wrong and where.
     """
     check_choice("--scale", scale, SCALES)
-    if path.suffix not in (".csv", ".parquet"):
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"Expected SOURCE to be a .csv or .parquet file, but got {str(path)!r}.")
     if not path.is_file():
         raise InputError(f"There is no file {str(path)!r}.")

@@ -163,7 +163,7 @@ def choose(names: str, metric: str = "accuracy", family: str = "single_label") -
         return [*always, *(c for c in known.values() if c not in [*always, *others])]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
-        check_choice("losses", name, known)
+        check_choice("--losses", name, known)
     return [known[name] for name in dict.fromkeys([*(c.name for c in always), *wanted])]
 
 

@@ -91,8 +91,13 @@ def load(source: str, target: str | tuple[str, ...] | None = None, *, test: str 
     Raises:
         InputError: with what is wrong and where.
     """
+    return read(source, _roles(target, roles), test)
+
+
+def read(source: str, roles: Roles, test: str | None = None) -> Dataset:
+    """As :func:`load`, with the roles of the columns."""
     if source in BUNDLED:
-        if target or test or any(roles.values()):
+        if test or roles != Roles():
             raise InputError(f"The bundled set {source!r} needs no --target, --text, --drop or other columns.")
         if source == "yeast":
             return replace(_dataset(bundled.yeast(), source, Roles()), columns=[])
@@ -102,11 +107,10 @@ def load(source: str, target: str | tuple[str, ...] | None = None, *, test: str 
         return replace(found, columns=[])
     path = Path(source)
     raw = sources.read(path)
-    given = _roles(target, roles)
     if test is not None:
         size = None if raw.images is None else (raw.images.shape[1], raw.images.shape[2])
-        raw = with_test(raw, sources.read(Path(test), size), (source, test), _separate(given.drop, raw.frame))
-    return _dataset(raw, path.stem, given)
+        raw = with_test(raw, sources.read(Path(test), size), (source, test), _separate(roles.drop, raw.frame))
+    return _dataset(raw, path.stem, roles)
 
 
 def table(

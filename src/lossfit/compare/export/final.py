@@ -21,9 +21,11 @@ from lossfit.compare.export.model import Model
 from lossfit.compare.export.reading import Reading
 from lossfit.compare.features import make
 from lossfit.compare.features.preparation import Preparation
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.scoring import posthoc
 from lossfit.compare.training import models, train
+from lossfit.compare.training.task import Recipe, SplitRows, Task
 from lossfit.core.checks import check_choice
 
 
@@ -62,7 +64,7 @@ def export(
 
 
 def fit(
-    plan: engine.Plan,
+    plan: Plan,
     data: Dataset,
     candidate: candidates.Candidate,
     setting: candidates.Setting,
@@ -79,19 +81,11 @@ def fit(
     # The medians too, so that the model can fill in what is missing in other rows.
     preparation, matrix = Preparation.fit(rows.take(split.train), missing=rows.numeric is not None)
     architecture = models.choose(network, preparation.width, len(data.classes), data.image)
-    task = train.Task(
-        candidate,
-        [setting],
-        [split],
-        [(matrix, preparation(rows.take(split.validation)), matrix[:0])],
-        data.labels,
-        len(data.classes),
-        architecture,
-        plan.metric,
-        [plan.seed * 1_000_003],
-        weight=data.weight,
-        device=device.choose(plan.device),
+    recipe = Recipe(
+        candidate, [setting], len(data.classes), architecture, plan.metric, device=device.choose(plan.device)
     )
+    matrices = (matrix, preparation(rows.take(split.validation)), matrix[:0])
+    task = Task(recipe, SplitRows([split], [matrices], [plan.seed * 1_000_003], data.labels, data.weight))
     found = train.train_one(task, progress)
     if not found.step:
         raise InputError(f"The training of {candidate.name} did not end in finite numbers; no model was written.")
@@ -124,24 +118,24 @@ def fit(
     )
 
 
-def _tuned(task: train.Task, found: train.Trained) -> dict[str, Any]:
+def _tuned(task: Task, found: train.Trained) -> dict[str, Any]:
     """What is free, found on the rows that the checkpoint was chosen on."""
-    weight = task.weights("validation")
-    if task.candidate.tuned == "prior":
-        return {"offset": posthoc.prior_offsets(found.log_p, found.labels, task.metric, weight)[0].tolist()}
-    if task.candidate.tuned == "temperature":
+    weight = task.rows.weights("validation")
+    if task.recipe.candidate.tuned == "prior":
+        return {"offset": posthoc.prior_offsets(found.log_p, found.labels, task.recipe.metric, weight)[0].tolist()}
+    if task.recipe.candidate.tuned == "temperature":
         return {"temperature": posthoc.temperatures(found.log_p, found.labels, weight).item()}
-    if task.candidate.tuned == "thresholds":
-        return {"offset": posthoc.threshold_offsets(found.log_p, found.labels, task.metric, weight)[0].tolist()}
+    if task.recipe.candidate.tuned == "thresholds":
+        return {"offset": posthoc.threshold_offsets(found.log_p, found.labels, task.recipe.metric, weight)[0].tolist()}
     return {}
 
 
-def read_plan(folder: Path) -> tuple[engine.Plan, str]:
+def read_plan(folder: Path) -> tuple[Plan, str]:
     """The plan of a comparison, and the fingerprint of its data."""
     if not (folder / "plan.json").is_file():
         raise InputError(f"The folder {str(folder)!r} holds no comparison; `lossfit compare` writes one.")
     found = _json(folder / "plan.json")
-    names = {field.name for field in dataclasses.fields(engine.Plan)}
+    names = {field.name for field in dataclasses.fields(Plan)}
     unknown = [name for name in found if name not in names | {"data", "lossfit"}]
     if unknown or "source" not in found or "data" not in found:
         raise InputError(
@@ -149,7 +143,7 @@ def read_plan(folder: Path) -> tuple[engine.Plan, str]:
             f"{lossfit.__version__} does not know."
         )
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in names}
-    return engine.Plan(**given), found["data"]
+    return Plan(**given), found["data"]
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -165,7 +159,7 @@ def _entry(summary: dict[str, Any], loss: str | None) -> dict[str, Any]:
     return chosen
 
 
-def _data(plan: engine.Plan, fingerprint: str, source: str | None, test: str | None) -> Dataset:
+def _data(plan: Plan, fingerprint: str, source: str | None, test: str | None) -> Dataset:
     """The rows of the comparison, read again."""
     now = replace(plan, source=source or plan.source, test=test or plan.test)
     for option, there in (("--source", now.source), ("--test", now.test)):

@@ -43,7 +43,7 @@ def reader(data: Dataset, asked: str = "auto", embedding: str | None = None) -> 
     Raises:
         InputError: there is no text, or a model is named that is not used.
     """
-    check_choice("text_features", asked, TEXT_FEATURES)
+    check_choice("--text-features", asked, TEXT_FEATURES)
     if not data.text.width:
         for option, given in (("--embedding", embedding), ("--text-features", asked != "auto")):
             if given:

@@ -17,16 +17,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 import lossfit
 from lossfit.compare.errors import InputError, first_line
-from lossfit.compare.running.pool import Job, Measured
-from lossfit.compare.training.train import Task
+from lossfit.compare.running.job import Job, Measured
+from lossfit.compare.training.task import Recipe, SplitRows, Task
 
 TRIES = 5
 """How often a task is begun whose worker is lost."""
@@ -44,29 +43,13 @@ def check(address: str | None) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise InputError(f"Expected --ray-address as HOST:PORT, or auto, but got {address!r}.")
-    try:
-        _greet(host.strip("[]"), int(port))
+    try:  # Ray itself would wait for a minute
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
     except OSError as error:
         raise InputError(
             f"--ray-address {address}: no cluster answers there ({first_line(error)}). Start one by "
             "`ray start --head`, and pass the address that it prints."
         ) from error
-
-
-def _greet(host: str, port: int) -> None:
-    """Raise OSError unless a gRPC server answers: Ray itself would wait for minutes.
-
-    Both sides of HTTP/2 begin with a SETTINGS frame (RFC 9113, section 3.4).
-    """
-    settings = bytes(3) + b"\x04" + bytes(5)
-    with socket.create_connection((host, port), _CONNECT) as connection:
-        if os.environ.get("RAY_USE_TLS", "0") != "0":
-            return
-        connection.settimeout(_CONNECT)
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
-        answer = connection.recv(9)
-        if answer[3:4] != b"\x04":
-            raise ConnectionError("what listens is no Ray")
 
 
 @dataclass
@@ -82,17 +65,21 @@ def run_jobs(
     jobs: Iterator[Job],
     count: int,
     workers: int | None,
+    keep: Callable[[Job, Measured], None],
     report: Callable[[float, str], None],
     address: str | None = None,
 ) -> None:
-    """Run the jobs, and report the share of work done, in jobs, with the name of a loss at work.
+    """Run the jobs, have their results kept by this process, and report the share of work done.
 
-    A job whose worker or machine is lost runs again. An interruption cancels what runs; what has arrived is written.
+    The share is counted in jobs, and comes with the name of a loss at work.
+
+    A job whose worker or machine is lost runs again. An interruption cancels what runs; what has arrived is kept.
 
     Args:
         jobs: made when their turn comes.
         count: how many there are.
         workers: how many run at once; as many as the cluster has cores (or GPUs, if they train there) if None.
+        keep: called with each job and its results.
         report: called now and then.
         address: of a cluster, which is left running. If None, the Ray that this process is connected to, or else one
             on this machine for the time of the run.
@@ -103,7 +90,7 @@ def run_jobs(
     """
     if count:
         with _connected(address, workers) as ray:
-            _Run(ray, workers, report).all(jobs)
+            _Run(ray, workers, keep, report).all(jobs)
 
 
 @contextmanager
@@ -137,11 +124,13 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
 class _Run:
     """Jobs on their way through a cluster."""
 
-    def __init__(self, ray: Any, workers: int | None, report: Callable[[float, str], None]) -> None:
-        self.ray, self.workers, self.report = ray, workers, report
+    def __init__(
+        self, ray: Any, workers: int | None, keep: Callable[[Job, Measured], None], report: Callable[[float, str], None]
+    ) -> None:
+        self.ray, self.workers, self.keep, self.report = ray, workers, keep, report
         self.running: dict[Any, _Sent] = {}
         self.again: list[_Sent] = []
-        self.stored: dict[int, tuple[Any, Any]] = {}
+        self.stored: dict[int, Any] = {}
         self.done = 0
         self.board = _board(ray)
         self.asked, self.shares, self.shown = self.board.read.remote(), dict[int, float](), 0.0
@@ -175,21 +164,20 @@ class _Run:
         return self.workers or max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
     def _send(self, sent: _Sent) -> None:
-        task, first = sent.job.task, sent.job.first_split
+        (recipe, rows), first = sent.job.task, sent.job.first_split
         if first not in self.stored:  # the losses have their rows in common
-            self.stored[first] = self.ray.put((task.splits, task.matrices)), self.ray.put((task.labels, task.weight))
-        gpus = int(task.device != "cpu")
+            self.stored[first] = self.ray.put(rows)
+        gpus = int(recipe.device != "cpu")
         if gpus and not self.ray.cluster_resources().get("GPU"):
             raise InputError("The cluster has no GPU, but this machine has one. Use --device cpu.")
-        light = replace(task, splits=[], matrices=[], labels=np.empty(0), weight=None)
         train = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_train)
-        self.running[train.remote(sent.index, light, *self.stored[first], _versions(), self.board)] = sent
+        self.running[train.remote(sent.index, recipe, self.stored[first], _versions(), self.board)] = sent
 
     def _take(self, arrived: Any) -> None:
-        """Write what a task returned, or have it run again."""
+        """Keep what a task returned, or have it run again."""
         errors = self.ray.exceptions
         sent = self.running.pop(arrived)
-        name = sent.job.task.candidate.name
+        name = sent.job.name
         try:
             measured = self.ray.get(arrived)
         except errors.RayTaskError as error:
@@ -203,7 +191,7 @@ class _Run:
                 raise InputError(f"Training {name} was begun {TRIES} times, and its worker was lost. {told}") from error
             self.again.append(sent)
             return
-        sent.job.write(measured)
+        self.keep(sent.job, measured)
         self.done += 1
 
     def _tell(self) -> None:
@@ -212,7 +200,7 @@ class _Run:
             with suppress(self.ray.exceptions.RayError):
                 self.shares = self.ray.get(self.asked)
             self.asked = self.board.read.remote()
-        at_work = sorted((sent.index, sent.job.task.candidate.name) for sent in self.running.values())
+        at_work = sorted((sent.index, sent.job.name) for sent in self.running.values())
         share = self.done + sum(self.shares.get(index, 0.0) for index, _ in at_work)
         self.shown = max(self.shown, share)
         self.report(self.shown, at_work[0][1] if at_work else "")
@@ -243,9 +231,8 @@ def _versions() -> tuple[str, str]:
 
 def _train(
     index: int,
-    task: Task,
-    rows: tuple[Any, Any],
-    labels: tuple[np.ndarray, np.ndarray | None],
+    recipe: Recipe,
+    rows: SplitRows,
     versions: tuple[str, str],
     board: Any,
 ) -> Measured:
@@ -262,7 +249,6 @@ def _train(
             noted = time.monotonic()
             board.note.remote(index, share)
 
-    whole = replace(task, splits=rows[0], matrices=rows[1], labels=labels[0], weight=labels[1])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # none is written to
-        return Measured.of(whole, progress)
+        return Measured.of(Task(recipe, rows), progress)

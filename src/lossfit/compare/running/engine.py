@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -14,100 +14,22 @@ import torch
 import lossfit
 from lossfit.compare import device
 from lossfit.compare.candidates import candidates
-from lossfit.compare.candidates.candidates import Candidate
 from lossfit.compare.data import dataset as sources
 from lossfit.compare.data import duplicates, splits
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.features import make
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import cluster, pool, store
-from lossfit.compare.scoring.tasks import MULTI_LABEL, SINGLE_LABEL, Kind
+from lossfit.compare.running.job import Job, Measured
 from lossfit.compare.training import models
-from lossfit.compare.training.train import PATIENCE, Task, steps_for
+from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
 from lossfit.core.checks import check_choice
-
-# Numbers that the matrices and the scores of one task may hold together, and splits.
-_TASK_NUMBERS = 1 << 27
-_TASK_SPLITS = 10
-MAX_ROWS = 20_000
-"""Rows of a split, if the user does not say.
-
-By ``benchmarks/large.py`` on a busy machine, cross-entropy's accuracy at 5,000, 20,000 and 70,000 rows was 92.6, 96.6
-and 98.6% on images of 28 x 28 pixels; at 5,000, 20,000 and 120,000 it was 23.5, 33.7 and 38.1% on texts of 600 classes,
-in up to 2.0 GiB. At 20,000 a training took 3 to 5 s.
-"""
 
 ENGINES = ("local", "ray")
 """Where trainings run: in processes of this machine, or on a Ray cluster."""
 
-_ROLES = ("votes", "text", "drop", "numeric", "categorical", "group", "weight", "test_column", "impute")
-
 Progress = Callable[[str, float, int], None]
 """Called with a loss at work, the share of the work done, and how many trainings there are in all."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A comparison, as the user asks for it. What it leaves open has the command's defaults."""
-
-    source: str
-    target: str | tuple[str, ...] | None = None
-    text: str | tuple[str, ...] | None = None
-    drop: tuple[str, ...] = ()
-    impute: bool = False
-    embedding: str | None = None
-    metric: str = "accuracy"
-    losses: str = "all"
-    splits: int = 20
-    trials: int = 8
-    label_noise: float = 0.0
-    model: str = "auto"
-    seed: int = 0
-    votes: tuple[str, ...] = ()
-    numeric: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
-    group: str | None = None
-    weight: str | None = None
-    test: str | None = None
-    test_column: str | None = None
-    max_rows: int = MAX_ROWS
-    device: str = "auto"
-    text_features: str = "auto"
-
-    @property
-    def kind(self) -> Kind:
-        """Several targets are classes of which any number may be right."""
-        return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """What takes part, the reference first."""
-        return candidates.choose(self.losses, self.metric, self.kind.family)
-
-    def load(self) -> sources.Dataset:
-        """The rows."""
-        roles = {name: getattr(self, name) for name in _ROLES}
-        return sources.load(self.source, self.target, test=self.test, **roles)
-
-    @property
-    def trained(self) -> list[Candidate]:
-        """Those that need trainings of their own."""
-        return [candidate for candidate in self.candidates if not candidate.tuned]
-
-    def check(self) -> None:
-        """Raise InputError on what cannot be run."""
-        check_choice("metric", self.metric, self.kind.metrics)
-        models.check_name(self.model)
-        device.choose(self.device)
-        candidates.choose(self.losses, self.metric, self.kind.family)
-        for name, low in (("splits", 2), ("trials", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise InputError(f"Expected --{name} of at least {low}, but got {getattr(self, name)}.")
-        if self.seed >= 1 << 32:
-            raise InputError(f"Expected --seed below 2^32, but got {self.seed}.")
-        if self.max_rows < 0:
-            raise InputError(f"Expected --max-rows of at least 0, where 0 is no limit, but got {self.max_rows}.")
-        if not 0 <= self.label_noise < 1:
-            raise InputError(f"Expected --label-noise in [0, 1), but got {self.label_noise}.")
 
 
 @dataclass(frozen=True)
@@ -120,6 +42,7 @@ class Outcome:
     seconds: float
     model: models.Architecture
     device: str
+    limits: Limits = field(default_factory=Limits)
 
 
 def run(
@@ -133,6 +56,7 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     engine: str = "local",
     ray_address: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008
 ) -> Outcome:
     """Train everything that ``out`` does not have yet, and gather the results.
 
@@ -154,6 +78,7 @@ def run(
         engine: one of :data:`ENGINES`.
         ray_address: HOST:PORT of a Ray cluster, or "auto" for the one that this machine is part of. If None, the one
             that this process is connected to, or else one is started here for the time of the run.
+        limits: of a training.
 
     Raises:
         InputError: the plan or the data is wrong, ``out`` exists and ``resume`` is not asked for, or ``out`` holds
@@ -167,7 +92,7 @@ def run(
         drawn = splits.equalised(data, drawn, plan.seed)
     store.check_folder(out, plan, data.fingerprint, resume)
     read, of_text = make.reader(data, plan.text_features, plan.embedding)
-    kind, told = models.resolve(plan.model, data.image, steps_for(len(drawn[0].train)))
+    kind, told = models.resolve(plan.model, data.image, limits.steps_for(len(drawn[0].train)))
     data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
     show(data)
     start, before = time.perf_counter(), _seconds(out)
@@ -175,7 +100,7 @@ def run(
     store.make_folder(out, plan, data.fingerprint)
     model, where = _model(kind, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
-    tasks = list(_tasks(plan, _task_numbers(plan, data, matrices) if alike else _TASK_NUMBERS))
+    tasks = list(_tasks(plan, limits, _task_numbers(plan, data, matrices) if alike else limits.numbers))
     there = {store.part(out, c.name, chunk.start).name for c, chunk in tasks} & store.parts(out)
     todo = [t for t in tasks if not store.is_whole(store.part(out, t[0].name, t[1].start), t[0].name, t[1])]
     damaged = there - store.parts(out)
@@ -183,25 +108,29 @@ def run(
         say(f"Trained again, since the files were damaged: {listed(sorted(damaged))}.")
     total = len(tasks)
 
-    def job(candidate: candidates.Candidate, chunk: range) -> pool.Job:
-        task = Task(
+    def job(candidate: candidates.Candidate, chunk: range) -> Job:
+        recipe = Recipe(
             candidate,
             candidates.settings(candidate, plan.trials, plan.seed),
-            [drawn[s] for s in chunk],
-            [matrices[s] for s in chunk],
-            data.labels,
             len(data.classes),
             model,
             plan.metric,
-            [plan.seed * 1_000_003 + s for s in chunk],
-            weight=data.weight,
             free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
+            limits=limits,
             device=where,
-            prune=True,
-            patience=PATIENCE,
+        )
+        rows = SplitRows(
+            [drawn[s] for s in chunk],
+            [matrices[s] for s in chunk],
+            [plan.seed * 1_000_003 + s for s in chunk],
+            data.labels,
+            data.weight,
             fixed_test=data.test is not None,
         )
-        return pool.Job(task, store.part(out, candidate.name, chunk.start), chunk.start)
+        return Job(Task(recipe, rows), store.part(out, candidate.name, chunk.start), chunk.start)
+
+    def keep(job: Job, measured: Measured) -> None:
+        store.write_part(job.part, measured.records, job.first_split, measured.seconds)
 
     def report(done: float, name: str) -> None:
         share = (total - len(todo) + done) / total
@@ -210,16 +139,16 @@ def run(
 
     jobs = (job(*t) for t in todo)
     if engine == "ray":
-        cluster.run_jobs(jobs, len(todo), workers, report, ray_address)
+        cluster.run_jobs(jobs, len(todo), workers, keep, report, ray_address)
     else:
-        pool.run_jobs(jobs, len(todo), workers or 1, report)
+        pool.run_jobs(jobs, len(todo), workers or 1, keep, report)
     _note_seconds(out, before + time.perf_counter() - start)
     results = store.gather(out, [c.name for c in plan.candidates])
-    return Outcome(plan, data, results, _seconds(out), model, where)
+    return Outcome(plan, data, results, _seconds(out), model, where, limits)
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:
-    check_choice("engine", engine, ENGINES)
+    check_choice("--engine", engine, ENGINES)
     if engine == "ray":
         cluster.check(ray_address)
     elif ray_address is not None:
@@ -269,11 +198,11 @@ def _task_numbers(plan: Plan, data: sources.Dataset, matrices: list[make.Matrice
     return max(sum(m.size for m in matrices[0]), 4 * held_out * plan.trials * len(data.classes))
 
 
-def _tasks(plan: Plan, size: int) -> Iterator[tuple[candidates.Candidate, range]]:
+def _tasks(plan: Plan, limits: Limits, size: int) -> Iterator[tuple[candidates.Candidate, range]]:
     """Each loss on chunks of splits; the chunks depend on the data and the network alone, so that they are the same on
     resuming. What is not trained side by side is one split at a time, and is kept when that ends.
     """
-    length = max(1, min(_TASK_SPLITS, _TASK_NUMBERS // max(size, 1)))
+    length = max(1, min(limits.splits, limits.numbers // max(size, 1)))
     for candidate in plan.trained:
         for first in range(0, plan.splits, length):
             yield candidate, range(first, min(first + length, plan.splits))

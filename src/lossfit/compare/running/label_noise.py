@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lossfit.compare.errors import InputError
-from lossfit.compare.running import engine
+from lossfit.compare.plan import Plan
 
 PREFIX = "noise-"
 
@@ -38,7 +38,7 @@ def folder(out: Path, level: float) -> Path:
     return out / f"{PREFIX}{level:g}"
 
 
-def plans(plan: engine.Plan, out: Path, wanted: list[float], *, resume: bool) -> list[tuple[engine.Plan, Path]]:
+def plans(plan: Plan, out: Path, wanted: list[float], *, resume: bool) -> list[tuple[Plan, Path]]:
     """The comparison at each level, and its folder.
 
     Raises:

@@ -10,53 +10,29 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lossfit.compare.errors import InputError
-from lossfit.compare.running.store import write_part
-from lossfit.compare.scoring import class_counts
-from lossfit.compare.training.train import Task, train
+from lossfit.compare.running.job import Job, Measured
+from lossfit.compare.training.task import Task
 
 
-class Measured(NamedTuple):
-    """The records of a task, and the seconds that each training took."""
+def run_jobs(
+    jobs: Iterator[Job],
+    count: int,
+    workers: int,
+    keep: Callable[[Job, Measured], None],
+    report: Callable[[float, str], None],
+) -> None:
+    """Run the jobs, have their results kept by this process, and report the share of work done.
 
-    records: list[dict[str, Any]]
-    seconds: float
-
-    @classmethod
-    def of(cls, task: Task, progress: Callable[[float], None]) -> Measured:
-        start = time.perf_counter()
-        records = class_counts.thin(train(task, progress), higher=task.kind.metrics[task.metric].higher)
-        return cls(records, (time.perf_counter() - start) / (len(task.splits) * len(task.settings)))
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task, and the file that its records go to."""
-
-    task: Task
-    part: Path
-    first_split: int
-
-    def run(self, progress: Callable[[float], None]) -> None:
-        self.write(Measured.of(self.task, progress))
-
-    def write(self, measured: Measured) -> None:
-        write_part(self.part, measured.records, self.first_split, measured.seconds)
-
-
-def run_jobs(jobs: Iterator[Job], count: int, workers: int, report: Callable[[float, str], None]) -> None:
-    """Run the jobs, and report the share of work done, in jobs, with the name of a loss at work.
+    The share is counted in jobs, and comes with the name of a loss at work.
 
     Jobs are made when their turn comes, so that few are in memory. An interruption ends the workers at once: what they
     have not finished leaves no trace.
@@ -64,33 +40,33 @@ def run_jobs(jobs: Iterator[Job], count: int, workers: int, report: Callable[[fl
     if workers == 1 or count <= 1:
         with _one_thread():
             for done, job in enumerate(jobs):
-                _run_here(job, done, report)
+                keep(job, _run_here(job, done, report))
         return
     context = multiprocessing.get_context("spawn")
-    shares: Any = context.Array("d", count)
+    shares: Any = context.Array("d", count)  # which starts Python's process that looks after semaphores, too
     pool = ProcessPoolExecutor(min(workers, count), context, _start_worker, (shares,))
-    running: dict[Future[None], tuple[int, str]] = {}
+    running: dict[Future[Measured], tuple[int, Job]] = {}
     numbered = enumerate(jobs)
     try:
         while True:
             while len(running) < workers + 1 and (following := next(numbered, None)) is not None:
                 index, job = following
-                running[pool.submit(_run_there, index, job)] = index, job.task.candidate.name
+                with _interruptions_wait():  # a submission may start a worker
+                    running[pool.submit(_run_there, index, job.task)] = index, job
             if not running:
                 break
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in finished:
-                index, _ = running.pop(future)
+                index, job = running.pop(future)
                 try:
-                    future.result()
+                    keep(job, future.result())
                 except BrokenProcessPool as error:
                     raise InputError(
                         "A process that trained was killed, most likely for want of memory. The same command with "
                         f"--resume goes on; let there be less by --workers {max(1, workers - 1)} or --max-rows."
                     ) from error
                 shares[index] = 1.0
-            name = min(running.values())[1] if running else ""
-            report(sum(shares), name)
+            report(sum(shares), running[min(running, key=lambda one: running[one][0])][1].name if running else "")
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.terminate()
@@ -99,8 +75,21 @@ def run_jobs(jobs: Iterator[Job], count: int, workers: int, report: Callable[[fl
         pool.shutdown(cancel_futures=True)
 
 
-def _run_here(job: Job, done: int, report: Callable[[float, str], None]) -> None:
-    job.run(lambda share: report(done + share, job.task.candidate.name))
+def _run_here(job: Job, done: int, report: Callable[[float, str], None]) -> Measured:
+    return Measured.of(job.task, lambda share: report(done + share, job.name))
+
+
+@contextmanager
+def _interruptions_wait() -> Iterator[None]:
+    """In here Ctrl-C waits, and never reaches a process that is started: it inherits the mask until it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -121,6 +110,8 @@ def _start_worker(shares: Any) -> None:
     _shares = shares
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     torch.set_num_threads(1)
 
 
@@ -132,8 +123,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_there(index: int, job: Job) -> None:
+def _run_there(index: int, task: Task) -> Measured:
     def progress(share: float) -> None:
         _shares[index] = share
 
-    job.run(progress)
+    return Measured.of(task, progress)

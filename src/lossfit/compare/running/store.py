@@ -8,15 +8,13 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 import lossfit
 from lossfit.compare.errors import InputError, NotWrittenError, first_line
-
-if TYPE_CHECKING:
-    from lossfit.compare.running.engine import Plan
+from lossfit.compare.plan import Plan
 
 
 def check_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
@@ -122,7 +120,7 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
     """As .parquet, or as .csv if the name says so."""
     # By way of memory, since what Polars says of a full disk may be anything.
     found = io.BytesIO()
-    table.write_csv(found) if path.suffix == ".csv" else table.write_parquet(found)
+    table.write_csv(found) if path.suffix.lower() == ".csv" else table.write_parquet(found)
     replace(path, lambda partial: partial.write_bytes(found.getvalue()))
 
 

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from lossfit.compare.errors import InputError, first_line
-
-if TYPE_CHECKING:
-    from lossfit.compare.training.train import Task
+from lossfit.compare.errors import InputError, first_line, is_exhausted
+from lossfit.compare.training.task import Task
 
 Records = dict[str, list[dict[str, Any]]]
 """Of each metric that checkpoints are chosen by."""
-Together = Callable[["Task", Callable[[float], None]], Records]
-
-_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a memory")
-
-
-def is_exhausted(error: BaseException) -> bool:
-    """Whether it says that memory could not be had: Python's, NumPy's, or PyTorch's on the CPU or a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+Together = Callable[[Task, Callable[[float], None]], Records]
 
 
 def divided(task: Task, together: Together, progress: Callable[[float], None]) -> Records:
@@ -41,10 +28,10 @@ def divided(task: Task, together: Together, progress: Callable[[float], None]) -
     Raises:
         InputError: the smallest part does not fit.
     """
-    splits, settings = range(len(task.splits)), range(len(task.settings))
+    splits, settings = range(len(task.rows.splits)), range(len(task.recipe.settings))
     waiting = [(splits, settings)]
-    if not task.model.stacked:
-        apart = [settings[t : t + 1] for t in settings] if task.apart else [settings]
+    if not task.recipe.model.stacked:
+        apart = [settings[t : t + 1] for t in settings] if task.recipe.apart else [settings]
         waiting = [(splits[s : s + 1], of) for s in splits for of in apart]
     total = len(splits) * len(settings)
     done, shown = 0, 0.0
@@ -85,7 +72,7 @@ def _halves(task: Task, splits: range, settings: range) -> list[tuple[range, ran
     if len(splits) > 1:
         middle = (len(splits) + 1) // 2
         return [(splits[:middle], settings), (splits[middle:], settings)]
-    if len(settings) > 1 and task.apart:
+    if len(settings) > 1 and task.recipe.apart:
         middle = (len(settings) + 1) // 2
         return [(splits, settings[:middle]), (splits, settings[middle:])]
     return []
@@ -98,11 +85,12 @@ def _in_order(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _too_large(task: Task, split: int, told: str) -> str:
-    rows = sum(len(part) for part in task.matrices[split])
-    width, trials = task.matrices[split][0].shape[1], len(task.settings)
-    what = "a single training" if trials == 1 or task.apart else f"the {trials} trainings of one split"
-    fewer = "" if trials == 1 or task.apart else "--trials, "
+    rows = sum(len(part) for part in task.rows.matrices[split])
+    classes = task.recipe.classes
+    width, trials = task.rows.matrices[split][0].shape[1], len(task.recipe.settings)
+    what = "a single training" if trials == 1 or task.recipe.apart else f"the {trials} trainings of one split"
+    fewer = "" if trials == 1 or task.recipe.apart else "--trials, "
     return (
-        f"There is not enough memory for {what}, on {rows:,} rows of {width:,} features with {task.classes:,} classes. "
+        f"There is not enough memory for {what}, on {rows:,} rows of {width:,} features with {classes:,} classes. "
         f"Let there be less by {fewer}--max-rows, --workers 1 or a smaller --model. ({told})"
     )

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from lossfit.compare.candidates import candidates, sampling
+from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.scoring.tasks import CARDS
-from lossfit.compare.training import train
 from lossfit.compare.verdict import rule, stats
 
 VERSION = 1
@@ -79,8 +79,8 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
         "trainings": trained.height,
         "failed_trainings": int(trained["failed"].sum()),
         "search": {
-            "checkpoints": train.CHECKPOINTS,
-            "patience": train.PATIENCE,
+            "checkpoints": outcome.limits.checkpoints,
+            "patience": outcome.limits.patience,
             "pruned": int(trained["pruned"].sum()),
             "stopped": int(trained["stopped"].sum()),
         },
@@ -101,7 +101,7 @@ def summarise(outcome: engine.Outcome) -> dict[str, Any]:
     }
 
 
-def _by_split(best: pl.DataFrame, name: str, plan: engine.Plan) -> dict[str, np.ndarray]:
+def _by_split(best: pl.DataFrame, name: str, plan: Plan) -> dict[str, np.ndarray]:
     """Test metrics of the chosen trainings, NaN where every training of a split failed."""
     rows = best.filter(pl.col("loss") == name)
     out = {}
@@ -111,7 +111,7 @@ def _by_split(best: pl.DataFrame, name: str, plan: engine.Plan) -> dict[str, np.
     return out
 
 
-def _left_out(best: pl.DataFrame, names: list[str], plan: engine.Plan) -> dict[str, dict[str, np.ndarray]]:
+def _left_out(best: pl.DataFrame, names: list[str], plan: Plan) -> dict[str, dict[str, np.ndarray]]:
     """By metric and loss, the mean over splits without a tenth of the given test rows at a time."""
     of = {name: best.filter(pl.col("loss") == name) for name in names}
     return {
@@ -125,7 +125,7 @@ def _entry(
     results: pl.DataFrame,
     best: pl.DataFrame,
     values: dict[str, dict[str, np.ndarray]],
-    plan: engine.Plan,
+    plan: Plan,
     whole: bool,
 ) -> dict[str, Any]:
     candidate = candidates.candidate(name)
@@ -152,7 +152,7 @@ def _compare(
     entries: list[dict[str, Any]],
     values: dict[str, dict[str, np.ndarray]],
     left_out: dict[str, dict[str, np.ndarray]] | None,
-    plan: engine.Plan,
+    plan: Plan,
 ) -> None:
     """Differences to the reference in every metric, with Holm's adjustment over the losses for each."""
     reference = plan.kind.reference
@@ -191,7 +191,7 @@ def verdict(difference: dict[str, Any] | None, metric: str) -> str:
     return rule.verdict(difference["difference"], difference["p_rule"], higher=CARDS[metric].higher)
 
 
-def free(plan: engine.Plan) -> list[str]:
+def free(plan: Plan) -> list[str]:
     """What takes part without trainings of its own."""
     return [candidate.name for candidate in plan.candidates if candidate.tuned]
 
@@ -200,7 +200,7 @@ def _advise(
     entries: list[dict[str, Any]],
     values: dict[str, np.ndarray],
     left_out: dict[str, np.ndarray] | None,
-    plan: engine.Plan,
+    plan: Plan,
 ) -> dict[str, Any]:
     """What the rule says, in words of the summary; the entries learn how likely they are best, and what would tell."""
     reference, higher = plan.kind.reference, CARDS[plan.metric].higher

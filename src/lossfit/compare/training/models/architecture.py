@@ -146,7 +146,7 @@ def check_name(model: str) -> None:
     if ":" in model:
         user_module.load(model, str(Path.cwd()))
     else:
-        check_choice("model", model, (*BUILT_IN, "package.module:factory"))
+        check_choice("--model", model, (*BUILT_IN, "package.module:factory"))
 
 
 def resolve(model: str, image: tuple[int, int, int] | None, steps: int) -> tuple[str, str]:

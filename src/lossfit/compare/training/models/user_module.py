@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossfit.compare.errors import InputError, first_line
-from lossfit.compare.training.memory import is_exhausted
+from lossfit.compare.errors import InputError, first_line, is_exhausted
 
 OFFERED = ("features", "classes", "shape")
 
