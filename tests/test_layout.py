@@ -26,12 +26,13 @@ FLOORS = (
     ("plot_margins", "page"),
     ("lossfit",),
     ("compare.errors",),
-    ("compare.device", "compare.plan"),
+    ("compare.device",),
     ("compare.data",),
     ("compare.features",),
     ("compare.scoring",),
     ("compare.candidates",),
     ("compare.training",),
+    ("compare.plan",),
     ("compare.running",),
     ("compare.verdict",),
     ("compare.report", "compare.calibrate", "compare.export"),
@@ -51,8 +52,6 @@ UPWARDS = {
 
 ROUND = {
     ("losses.single_label.base", "losses.single_label.from_features"): "`loss.linear` becomes a mixin",
-    ("compare.training.memory", "compare.training.train"): "`Task` becomes a module of its own",
-    ("compare.running.store", "compare.running.engine"): "`Plan` becomes a module of its own",
 }
 """Imports that close a circle of files, each with the reason."""
 
