@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from importlib.util import find_spec
 
 import mpmath as mp
 import pytest
@@ -13,9 +14,12 @@ from torch.testing import assert_close
 
 import lossfit
 from helpers import build, case_id, every_case, has_second_derivative, promises_value_gradient
+from interpreter import quicken
 from lossfit import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, CosineHead, LinearHead
 from lossfit.core.cosines import cosines
+from lossfit.linear import budget
 
+quicken()
 N, D, C = 5, 4, 6
 MARGINS = [
     None,
@@ -200,6 +204,39 @@ class TestEveryLoss:
                     return torch.func.functional_call(whole, {"head.weight": w}, x)
 
                 assert torch.autograd.gradcheck(total, (x, layer.weight), fast_mode=True)
+
+    @pytest.mark.parametrize("case", every_case(), ids=case_id)
+    def test_every_backend_gives_the_same_under_every_head_and_margin(
+        self, case: tuple[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A head has numbers of its own, a scale or a length, and so has a loss: neither sees the other's."""
+        monkeypatch.setattr(budget, "LEAST_ROWS", 2)
+        monkeypatch.setattr(budget, "CHUNK_BYTES", 1)
+        name, settings = case
+        x, y, loss = features(), labels(), build(name, **settings)
+        y[1] = -100
+        rtol, atol = (1e-7, 1e-9) if name == "exact" else (1e-11, 1e-13)
+        for margin in (None, ArcMargin(0.5), AdditiveMargin(nn.Parameter(torch.tensor(0.2, dtype=torch.float64)))):
+            for layer in (
+                head(margin, scale=8.0),
+                head(margin, scale="norm"),
+                head(margin, scale=8.0, learn_scale=True),
+                head(margin, scale=8.0, sub_centers=2),
+                LinearHead(D, C, margin=margin).double(),
+            ):
+                of = [x.requires_grad_(), *layer.parameters()]
+                value = loss(layer.scores(x, y), y)
+                expected = [value, *torch.autograd.grad(value, of)]
+                for backend, rows, target in (
+                    ("dense", x, y), ("chunked", x, y), ("auto", x.unsqueeze(1), y.unsqueeze(1)), ("triton", x, y),
+                ):  # fmt: skip
+                    if backend == "triton" and not (find_spec("triton") and margin and "learn_scale" in repr(layer)):
+                        continue  # a launch of the interpreter takes long: for one head, with both margins
+                    value = layer.loss(rows, target, loss, backend=backend)
+                    found = [value, *torch.autograd.grad(value, of)]
+                    for one, other in zip(found, expected, strict=True):
+                        note = f"{layer} {backend}"
+                        assert_close(one, other, rtol=rtol, atol=atol, msg=lambda m, note=note: f"{note}: {m}")
 
     def test_second_derivatives(self) -> None:
         x, y = features().requires_grad_(), labels()

@@ -96,8 +96,8 @@ def evaluate(
     weighing = weighing.flat(shape.numel(), rows.kept)
     numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
     names = list(numbers)
-    if margin is not None:
-        numbers |= margin.numbers
+    if margin is not None:  # under names of their own, since a loss may have a number of the same name
+        numbers |= {f"margin.{n}": v for n, v in margin.numbers.items()}
 
     def results(z: Tensor, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
         part = batch.part(at)._replace(input=_capped(z, options.softcap))
@@ -110,7 +110,7 @@ def evaluate(
 
     def margined(own: Tensor, at: slice, numbers: dict[str, Number]) -> Tensor:
         assert margin is not None
-        shared = {n: numbers[n] for n in margin.numbers}
+        shared = {n: numbers[f"margin.{n}"] for n in margin.numbers}
         if batch.shard is not None:
             shared = {n: batch.shard.shared(v) if isinstance(v, Tensor) else v for n, v in shared.items()}
         return margin.function(own, batch.target[at], shared)
@@ -121,7 +121,7 @@ def evaluate(
         results,
         batch,
         numbers,
-        whole=frozenset() if margin is None else margin.whole,
+        whole=frozenset() if margin is None else frozenset(f"margin.{n}" for n in margin.whole),
         margin=None if margin is None else margined,
         weighing=None if weighing.reduction == "none" else weighing,
         graded=(True, *(False for _ in options.extras)),
