@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Function
 
 
@@ -15,9 +16,16 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def has_numbers(value: Tensor) -> bool:
+    """Whether there are numbers to look at: not on the meta device, in a FakeTensor, or inside a transformation."""
+    if torch.compiler.is_compiling() or transformed():
+        return False
+    return value.device.type != "meta" and not isinstance(value, FakeTensor)
+
+
 def readable(value: Tensor) -> bool:
-    """Whether the host may look at the numbers: not on a GPU (it would wait), not inside a transformation."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
+    """Whether the host may look at the numbers without waiting for a GPU."""
+    return value.device.type == "cpu" and has_numbers(value)
 
 
 def differentiated_again(*grads: Tensor | None) -> bool:

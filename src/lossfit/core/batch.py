@@ -37,6 +37,12 @@ class Batch(NamedTuple):
         """The shape of the rows (N, d1, ...)."""
         return self.input.shape[:1] + self.input.shape[2:]
 
+    def counting(self, valid: Tensor | None) -> Batch:
+        """With other rows that count. With probabilities there is no place for the mark, and the scores become 0."""
+        if self.probabilities and valid is not None:
+            return self._replace(input=self.input.masked_fill(~valid.unsqueeze(1), 0.0))
+        return self._replace(valid=valid)
+
     def part(self, at: slice) -> Batch:
         """Of some rows all but the input."""
         return self._replace(target=self.target[at], valid=None if self.valid is None else self.valid[at])

@@ -1,9 +1,13 @@
-"""Class weights that come from class counts."""
+"""Numbers per class: weights, counts and priors, computed in float64 whatever type they come in."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from lossfit.core.autograd import has_numbers
 
 
 def inverse_frequency_weight(counts: Tensor, power: float = 1.0) -> Tensor:
@@ -26,7 +30,8 @@ def inverse_frequency_weight(counts: Tensor, power: float = 1.0) -> Tensor:
         tensor([0.5556, 5.0000])
     """
     counts = check_positive("counts", counts)
-    return (counts.sum() / (len(counts) * counts)) ** power
+    exact = widened(counts)
+    return _rounded((exact.sum() / (len(exact) * exact)) ** power, counts)
 
 
 def class_balanced_weight(counts: Tensor, beta: float = 0.999) -> Tensor:
@@ -51,15 +56,32 @@ def class_balanced_weight(counts: Tensor, beta: float = 0.999) -> Tensor:
     counts = check_positive("counts", counts)
     if not 0 <= beta < 1:
         raise ValueError(f"Expected `beta` in [0, 1), but got {beta}.")
-    if beta == 0:
-        return torch.ones_like(counts)
-    weight = -1.0 / torch.expm1(counts * torch.log(counts.new_tensor(beta)))
-    return weight * len(counts) / weight.sum()
+    exact = widened(counts)
+    weight = -1.0 / torch.expm1(exact * math.log(beta)) if beta else torch.ones_like(exact)
+    return _rounded(weight * len(exact) / weight.sum(), counts)
+
+
+def log_prior(class_prior: Tensor) -> Tensor:
+    """The logarithms of the classes' probabilities, from probabilities or counts of any type."""
+    exact = widened(class_prior)
+    return (exact / exact.sum()).log()
+
+
+def widened(per_class: Tensor) -> Tensor:
+    """In float64, or float32 on a device that has no float64."""
+    return per_class.to(torch.float32 if per_class.device.type == "mps" else torch.float64)
+
+
+def _rounded(weight: Tensor, counts: Tensor) -> Tensor:
+    """In the type of the counts, but float32 or wider."""
+    kind = counts.dtype if counts.is_floating_point() else torch.get_default_dtype()
+    return weight.to(torch.promote_types(kind, torch.float32))
 
 
 def check_positive(name: str, value: Tensor) -> Tensor:
     value = torch.as_tensor(value)
-    value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-    if value.ndim != 1 or not bool((value > 0).all()) or not bool(value.isfinite().all()):
-        raise ValueError(f"Expected `{name}` to be a vector of positive, finite numbers, but got {value.tolist()}.")
+    wrong = value.ndim != 1 or (has_numbers(value) and not bool(((value > 0) & value.isfinite()).all()))
+    if wrong:
+        shown = value.tolist() if has_numbers(value) else f"shape {tuple(value.shape)}"
+        raise ValueError(f"Expected `{name}` to be a vector of positive, finite numbers, but got {shown}.")
     return value

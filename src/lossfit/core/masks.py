@@ -49,6 +49,6 @@ def refuse(wrong: Tensor, values: Tensor, expected: str) -> None:
         if wrong.any():
             at = tuple(wrong.nonzero()[0].tolist())
             value: Any = values[at].item()
-            raise ValueError(f"{expected}, but got {value} at position {at}.")
+            raise ValueError(f"{expected}, but got {value}{f' at position {at}' if at else ''}.")
     elif values.device.type == "cuda":
         torch._assert_async(~wrong.any(), f"{expected}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from lossfit.core import class_shards
+from lossfit.core.autograd import readable
 from lossfit.core.checks import check_number
+from lossfit.core.masks import refuse
 
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS = ("none", "mean", "sum")
@@ -21,7 +24,8 @@ class Weighing:
 
     Attributes:
         reduction: "none", "mean" or "sum".
-        valid: the rows that count; None for all. The others become 0, whatever they hold.
+        valid: the rows that count; None for all. The others become 0, whatever they hold. A row of weight 0 is among
+            the others, unless its weight gets a gradient.
         factor: what each row is multiplied by; None for 1.
         divisor: what the sum is divided by, for "mean"; None for the number of rows.
     """
@@ -38,6 +42,8 @@ class Weighing:
 
     def reduce(self, rows: Tensor) -> Tensor:
         if self.factor is not None:
+            if self.factor.requires_grad:
+                rows = rows.masked_fill((self.factor == 0) & ~rows.isfinite(), 0.0)
             rows = rows * self.factor
         if self.valid is not None:
             rows = rows.masked_fill(~self.valid, 0.0)
@@ -47,6 +53,15 @@ class Weighing:
             return rows.mean()
         total = rows.sum()
         return total if self.divisor is None else total / self.divisor
+
+    def blank(self, value: Tensor) -> Tensor:
+        """What a loss is made of, (N, ...) or (N, C, d1, ...), with 0 in the rows that do not count."""
+        if self.valid is None:
+            return value
+        skipped = ~self.valid
+        for _ in range(value.ndim - skipped.ndim):
+            skipped = skipped.unsqueeze(1)
+        return value.masked_fill(skipped, 0.0)
 
     def flat(self, rows: int, kept: Tensor | None = None) -> Weighing:
         """The same for rows in one dimension, so many in all, or for those of them that are ``kept``, which count."""
@@ -84,7 +99,7 @@ def weigh(
     """Gather what the rows are weighed by.
 
     "mean" divides by ``denominator``, by default the sum of ``sample_weight * class_weight`` over the rows that
-    count; where that is 0, the mean is 0.
+    count; where that is 0, the mean is 0. So it is where a tensor ``denominator`` is 0.
 
     Args:
         shape, dtype: of the rows' losses, (N, d1, ...).
@@ -96,19 +111,14 @@ def weigh(
         weighted: the rows already contain the class weights; they only enter the divisor.
     """
     if denominator is not None:
-        if reduction != "mean":
-            raise ValueError(f"Expected `denominator` only with reduction='mean', but got reduction={reduction!r}.")
-        if isinstance(denominator, Tensor):
-            if denominator.numel() != 1:
-                raise ValueError(f"Expected `denominator` to be one number, but got shape {tuple(denominator.shape)}.")
-        elif not check_number("denominator", denominator) > 0:
-            raise ValueError(f"Expected `denominator` to be positive, but got {denominator}.")
+        denominator = _divisor(denominator, reduction)
     if sample_weight is not None:
         sample_weight = _per_row(sample_weight, shape, dtype)
     both = class_weight
     if sample_weight is not None:
         both = sample_weight if class_weight is None else class_weight * sample_weight
     factor = sample_weight if weighted else both
+    valid = _counting(factor, valid)
     if reduction != "mean":
         return Weighing(reduction, valid, factor)
     if denominator is not None:
@@ -117,6 +127,39 @@ def weigh(
         return Weighing(reduction, valid, factor)
     mass = _total(both, valid)
     return Weighing(reduction, valid, factor, torch.where(mass == 0, 1, mass))
+
+
+def as_row(sample_weight: Tensor | None) -> Tensor | None:
+    """The weight of a batch of one row that came without its dimension."""
+    return (
+        sample_weight.reshape(1) if isinstance(sample_weight, Tensor) and sample_weight.numel() == 1 else sample_weight
+    )
+
+
+def _divisor(denominator: float | Tensor, reduction: Reduction) -> float | Tensor:
+    if reduction != "mean":
+        raise ValueError(f"Expected `denominator` only with reduction='mean', but got reduction={reduction!r}.")
+    if not isinstance(denominator, Tensor):
+        if not 0 < check_number("denominator", denominator) < math.inf:
+            raise ValueError(f"Expected `denominator` to be positive and finite, but got {denominator}.")
+        return denominator
+    class_shards.refuse(denominator=denominator)
+    if denominator.numel() != 1 or denominator.is_complex():
+        shown = denominator.dtype if denominator.is_complex() else f"shape {tuple(denominator.shape)}"
+        raise ValueError(f"Expected `denominator` to be one number, but got {shown}.")
+    denominator = denominator.reshape(())
+    refuse(~(denominator >= 0), denominator, "Expected `denominator` of at least 0")
+    return torch.where(denominator == 0, math.inf, denominator)  # a mean over nothing is 0
+
+
+def _counting(factor: Tensor | None, valid: Tensor | None) -> Tensor | None:
+    """The rows that count: those that weigh nothing do not, since their loss may be infinite."""
+    if factor is None or factor.requires_grad:
+        return valid
+    weighs = factor != 0
+    if readable(weighs) and bool(weighs.all()):
+        return valid
+    return weighs if valid is None else weighs & valid
 
 
 def _total(weight: Tensor | None, valid: Tensor | None) -> Tensor:

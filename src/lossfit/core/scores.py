@@ -1,4 +1,4 @@
-"""Logits to scores: temperature, logit adjustment, and the weights and priors that come from class counts."""
+"""Logits to scores: temperature and logit adjustment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core.class_shards import Shard
+from lossfit.core.class_weights import log_prior
 from lossfit.core.numerics import accumulation_dtype
 
 
@@ -27,7 +28,7 @@ def adjust(
         scores = scores / divisor
     if class_prior is None:
         return scores
-    log_prior = (class_prior / class_prior.sum()).log().to(scores.dtype)
+    prior = log_prior(class_prior).to(scores.dtype)
     if shard is not None:
-        log_prior = shard.local(log_prior)
-    return scores + log_prior.view(1, -1, *(1,) * (scores.ndim - 2))
+        prior = shard.local(prior)
+    return scores + prior.view(1, -1, *(1,) * (scores.ndim - 2))

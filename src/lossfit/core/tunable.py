@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lossfit.core.autograd import readable
+from lossfit.core.autograd import has_numbers, readable
 from lossfit.core.hyper import Hyper, HyperValue
 
 
@@ -99,7 +99,7 @@ class Tunable(nn.Module):
         """A hyper-parameter as the representation shows it."""
         value = self._schedules.get(name, getattr(self, name))
         if isinstance(value, Tensor):
-            value = tuple(value.shape) if value.ndim else value.item()
+            value = value.item() if not value.ndim and has_numbers(value) else tuple(value.shape)
         return f"{name}={value}"
 
     def extra_repr(self) -> str:

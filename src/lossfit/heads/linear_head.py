@@ -78,6 +78,7 @@ class Head(nn.Module):
             scores = self.scores(x, target, ignore_index=loss.ignore_index)
             value: Tensor = loss(scores, target, sample_weight=sample_weight, denominator=denominator)
             return value
+        x, target = loss.without_weightless(x, target, sample_weight)
         rows, margin = self._fused(x, target, loss)
         found = from_features.evaluate(loss, rows, from_features.Options(backend), sample_weight, denominator, margin)
         assert isinstance(found, Tensor)

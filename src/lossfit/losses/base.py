@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossfit.core.checks import check_choice
 from lossfit.core.hyper import Hyper, HyperValue
@@ -68,6 +69,26 @@ class Loss(Tunable):
         super().__init__(hypers or {})
         check_choice("reduction", reduction, REDUCTIONS)
         self.reduction: Reduction = reduction
+        self._class_numbers: list[str] = []
+
+    def _keep_per_class(self, name: str, value: Tensor | None) -> None:
+        """Keep numbers per class (C,) as a buffer, or as a parameter if they are one."""
+        if value is not None and not (isinstance(value, Tensor) and value.ndim == 1):
+            shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"Expected `{name}` to be a tensor of shape (C,), but got {shown}.")
+        keep = self.register_parameter if isinstance(value, nn.Parameter) else self.register_buffer
+        keep(name, value)  # type: ignore[arg-type]
+        self._class_numbers.append(name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Numbers per class move with the loss, but stay in float32 or wider: float16 ends at a count of 65504."""
+        before = {name: value.detach() for name in self._class_numbers if (value := getattr(self, name)) is not None}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16) and value.dtype != moved.dtype:
+                moved.data = value.to(moved.device)
+        return self
 
     def _card(self, name: str) -> Hyper:
         return self.hypers[name] if name in self.hypers else self.common_hypers[name][0]

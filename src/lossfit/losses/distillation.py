@@ -16,12 +16,13 @@ from lossfit.core.checks import check_choice
 from lossfit.core.cosines import autocast_dtype
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.core.reduce import Reduction, Weighing, weigh
+from lossfit.core.reduce import Reduction, Weighing, as_row, weigh
 from lossfit.linear import chunked, features
 from lossfit.linear.features import Backend, Rows
 from lossfit.linear.job import Job
 from lossfit.linear.products import product_dtype
 from lossfit.losses.nested import OuterLoss, adopt
+from lossfit.losses.single_label import from_features
 from lossfit.losses.single_label.base import SingleLabelLoss
 
 
@@ -107,15 +108,19 @@ class DistillationLoss(OuterLoss):
         """
         batch, teacher = self._read(input, teacher, target)
         alpha, temperature = (self._hyper(name, batch.rows) for name in ("alpha", "temperature"))
-        if batch.unbatched and sample_weight is not None:
-            sample_weight = sample_weight.reshape(1)
+        if batch.unbatched:
+            sample_weight = as_row(sample_weight)
+        weighing = self._weighing(batch, None, sample_weight, denominator)
+        if weighing.valid is not batch.valid:
+            batch, teacher = batch.counting(weighing.valid), weighing.blank(teacher)
         parts = []
         if isinstance(alpha, Tensor) or alpha > 0:
-            weighing = self._weighing(batch, None, sample_weight, denominator)
             parts.append(weighing.reduce(alpha * self._soft_rows(batch, teacher, temperature)))
         if isinstance(alpha, Tensor) or alpha < 1:
-            assert target is not None
-            hard = self.loss(input, target).reshape(batch.rows)
+            right = batch.target
+            if batch.valid is not None:
+                right = right.masked_fill(~batch.valid, self.loss.ignore_index)
+            hard = self.loss(batch.input, right)
             weighing = self._weighing(batch, self.loss.class_weight(batch), sample_weight, denominator)
             parts.append(weighing.reduce((1 - alpha) * hard))
         total = sum(parts[1:], parts[0])
@@ -156,8 +161,9 @@ class DistillationLoss(OuterLoss):
         if target is None:
             self._check_alpha()
             target = torch.zeros(getattr(x, "shape", (0,))[:-1], dtype=torch.int64, device=getattr(x, "device", None))
+        x, target = from_features.without_weightless(x, target, sample_weight, self.loss.ignore_index)
         rows = features.read(x, weight, target, bias, self.loss.ignore_index, shift=shift)
-        if shift and sample_weight is not None and sample_weight.shape == target.shape:
+        if shift and isinstance(sample_weight, Tensor) and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
         _check_teacher(rows, x, teacher_x, teacher_weight, teacher_bias)
         teacher_x = teacher_x if shift == 0 else teacher_x[..., : rows.shape[-1], :]

@@ -128,6 +128,7 @@ class MultiWayLoss(Loss):
         scores, share = input.to(work), found.share.to(work)
         if found.known is not None:
             scores = scores.masked_fill(~found.known.unsqueeze(2), 0.0)
+        scores = weighing.blank(scores)
         return weighing.reduce(_losses(self.kind, scores.clamp(min=_LOWEST[work]), share).to(dtype))
 
     def predict(self, input: Tensor) -> Tensor:

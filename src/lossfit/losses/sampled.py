@@ -181,6 +181,9 @@ class SampledSoftmaxLoss(OuterLoss):
         denominator: float | Tensor | None,
     ) -> Tensor:
         dtype = accumulation_dtype(own)
+        weighing = weigh(
+            own.shape, dtype, self.reduction, valid=valid, sample_weight=sample_weight, denominator=denominator
+        )
         temperature = self.loss.settings(own.shape)["temperature"]  # the correction is divided by it with the scores
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
@@ -188,16 +191,7 @@ class SampledSoftmaxLoss(OuterLoss):
         if hits is not None:
             corrected = corrected.masked_fill(hits, -torch.inf)
         scores = torch.cat([own.unsqueeze(1).to(dtype), corrected], 1)
-        rows = self.loss(scores, torch.zeros_like(own, dtype=torch.int64))
-        weighing = weigh(
-            rows.shape,
-            rows.dtype,
-            self.reduction,
-            valid=valid,
-            sample_weight=sample_weight,
-            denominator=denominator,
-        )
-        return weighing.reduce(rows)
+        return weighing.reduce(self.loss(weighing.blank(scores), torch.zeros_like(own, dtype=torch.int64)))
 
 
 class NCELoss(Loss):
@@ -305,20 +299,15 @@ class NCELoss(Loss):
         denominator: float | Tensor | None,
     ) -> Tensor:
         dtype = accumulation_dtype(own)
+        weighing = weigh(
+            own.shape, dtype, self.reduction, valid=valid, sample_weight=sample_weight, denominator=denominator
+        )
         log_z = self._hyper("log_z", own.shape)
         shift = torch.as_tensor(log_z, dtype=dtype, device=own.device) + math.log(noise.shape[1])
+        own, noise = weighing.blank(own), weighing.blank(noise)
         right = own.to(dtype) - log_q.to(dtype) - shift
         wrong = noise.to(dtype) - noise_log_q.to(dtype) - (shift.unsqueeze(1) if shift.ndim else shift)
-        rows = softplus(-right) + softplus(wrong).sum(1)
-        weighing = weigh(
-            rows.shape,
-            rows.dtype,
-            self.reduction,
-            valid=valid,
-            sample_weight=sample_weight,
-            denominator=denominator,
-        )
-        return weighing.reduce(rows)
+        return weighing.reduce(softplus(-right) + softplus(wrong).sum(1))
 
 
 def _head(

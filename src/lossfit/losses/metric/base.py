@@ -17,7 +17,7 @@ from lossfit.core.autograd import readable
 from lossfit.core.batch import Batch, read_batch
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.core.reduce import weigh
+from lossfit.core.reduce import as_row, weigh
 from lossfit.gaps import gap
 from lossfit.losses.base import Loss
 from lossfit.losses.single_label.link import NEGLIGIBLE, softplus
@@ -133,15 +133,13 @@ class MetricLoss(Loss):
         class_shards.refuse(input=input, target=target)
         batch = read_batch(input, target, self.ignore_index, probabilities=False)
         scores, dtype = batch.input, accumulation_dtype(batch.input)
-        if batch.unbatched and sample_weight is not None:
-            sample_weight = sample_weight.reshape(1)
-        weighing = weigh(batch.target.shape, dtype, "sum", sample_weight=sample_weight)
+        if batch.unbatched:
+            sample_weight = as_row(sample_weight)
+        weighing = weigh(batch.target.shape, dtype, "sum", valid=batch.valid, sample_weight=sample_weight)
         if sample_weight is not None and readable(sample_weight) and (sample_weight < 0).any():
             raise ValueError(f"Expected `sample_weight` of at least 0, but got {sample_weight.min().item():g}.")
         weight = torch.ones_like(batch.target, dtype=dtype) if weighing.factor is None else weighing.factor
-        if batch.valid is not None:
-            scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
-            weight = weight.masked_fill(~batch.valid, 0.0)
+        scores, weight = weighing.blank(scores), weighing.blank(weight)
         return scores.movedim(1, -1).flatten(0, -2), batch.target.flatten(), weight.flatten()
 
 

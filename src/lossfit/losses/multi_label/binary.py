@@ -72,15 +72,12 @@ class BinaryLoss(MultiLabelLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(hypers, ignore_index=ignore_index, reduction=reduction)
-        self._set_per_class("weight", weight)
+        self._keep_per_class("weight", weight)
 
-    def _set_per_class(self, name: str, value: Tensor | None) -> None:
-        if value is not None and not (isinstance(value, Tensor) and value.ndim == 1):
-            shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"Expected `{name}` to be a tensor of shape (C,), but got {shown}.")
+    def _keep_per_class(self, name: str, value: Tensor | None) -> None:
+        super()._keep_per_class(name, value)
         if value is not None and readable(value) and not (value >= 0).all():
             raise ValueError(f"Expected `{name}` to hold no negative number, but got {value.tolist()}.")
-        self.register_buffer(name, value)
 
     def _per_class(self, name: str, input: Tensor) -> Tensor | None:
         value: Tensor | None = getattr(self, name)
@@ -104,10 +101,15 @@ class BinaryLoss(MultiLabelLoss):
         blocks = not any(n.requires_grad or (n.ndim and len(n) > 1) for n in tensors)
         classes = input.shape[1]
         plain = sides[:2] == (_logistic, _logistic) and not tensors
-        return Body(partial(_binary, sides), blocks, Fast(_cross_entropy, 4, 1 / classes) if plain else None)
+        absent = None if weight is None else weight == 0
+        if absent is not None and readable(absent) and not absent.any():
+            absent = None
+        return Body(partial(_binary, sides, absent), blocks, Fast(_cross_entropy, 4, 1 / classes) if plain else None)
 
 
-def _binary(sides: Sides, scores: Tensor, target: Tensor, known: Tensor | None) -> Sloped:
+def _binary(sides: Sides, absent: Tensor | None, scores: Tensor, target: Tensor, known: Tensor | None) -> Sloped:
+    if absent is not None:  # classes that weigh nothing may hold anything
+        scores = scores.masked_fill(absent, 0.0)
     s = scores.clamp(-_LARGEST, _LARGEST)
     at_one, at_zero = sides.positive_weight, sides.negative_weight
     count = s.shape[1] if known is None else known.sum(1, keepdim=True).clamp(min=1)
@@ -197,7 +199,7 @@ class BCELoss(BinaryLoss):
 
     def __init__(self, *, pos_weight: Tensor | None = None, **common: Unpack[Common]) -> None:
         super().__init__(**common)
-        self._set_per_class("pos_weight", pos_weight)
+        self._keep_per_class("pos_weight", pos_weight)
 
     def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
         pos_weight = self._per_class("pos_weight", input)

@@ -104,7 +104,11 @@ class MultiLabelLoss(Loss):
             sample_weight=sample_weight,
             denominator=denominator,
         )
-        return reduced(self.body(input, self.settings(shape)), weighing, input, labels.target, labels.known)
+        known = labels.known
+        if weighing.valid is not labels.valid and weighing.valid is not None:  # rows that weigh nothing
+            counting = weighing.valid.unsqueeze(1).expand(input.shape)
+            known = counting if known is None else known & counting
+        return reduced(self.body(input, self.settings(shape)), weighing, input, labels.target, known)
 
     def linear(
         self,
@@ -142,6 +146,8 @@ class MultiLabelLoss(Loss):
             sample_weight=sample_weight,
             denominator=denominator,
         ).flat(shape.numel())
+        if weighing.valid is not None:  # what they hold would meet a gradient of 0 in the weight's
+            layer = layer._replace(x=layer.x.masked_fill(~weighing.valid.unsqueeze(1), 0.0))
         settings = self.settings(shape)
         numbers = {n: v.reshape(-1) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
 

@@ -58,7 +58,11 @@ class RankingLoss(Loss):
         """
         _check(input, target, sample_weight)
         scores = input.double()
-        weight = torch.ones_like(scores) if sample_weight is None else sample_weight.detach().double()
+        weight = torch.ones_like(scores) if sample_weight is None else sample_weight.double()
+        if sample_weight is not None:
+            scores = scores.masked_fill(weight == 0, 0.0)
+        if not (readable(scores) and math.isfinite(scores.detach().sum().item())):  # quick, but the sum may overflow
+            _require("input", scores, scores.isfinite(), "finite scores")
         rows = Rows(scores, target == 1, weight, input.dtype == torch.float64)
         return self.ranked(rows).to(accumulation_dtype(input))
 
@@ -269,8 +273,6 @@ def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
     for name, value in (("target", target), ("sample_weight", sample_weight)):
         if value is not None and value.shape != input.shape:
             raise ValueError(f"Expected `{name}` of shape {tuple(input.shape)}, but got {tuple(value.shape)}.")
-    if not (readable(input) and math.isfinite(input.detach().sum().item())):  # the sum is quick, and may overflow
-        _require("input", input, input.isfinite(), "finite scores")
     _require("target", target, (target == 0) | (target == 1), "0 or 1 for each row")
     if sample_weight is not None:
         if sample_weight.requires_grad:

@@ -81,9 +81,17 @@ class CRFLoss(Loss):
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
         read, _ = read_chain(emissions, transitions, start, end, mask)
+        weighing = weigh(
+            emissions.shape[:1],
+            read.emissions.dtype,
+            self.reduction,
+            sample_weight=sample_weight,
+            denominator=denominator,
+        )
+        if weighing.valid is not None:
+            read = read._replace(emissions=weighing.blank(read.emissions.transpose(0, 1)).transpose(0, 1))
         d = chain.log_odds(read, read_tags(tags, emissions, mask), self.link.gap)
         rows = self.link.link(d, **self.link.own(self.link.settings(d.shape)))
-        weighing = weigh(d.shape, d.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator)
         return weighing.reduce(rows)
 
     def step(self, to: int | None = None) -> None:

@@ -82,10 +82,13 @@ class ReinforceLoss(Loss):
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
         log_prob = _log_probabilities(log_prob)
+        weighing = weigh(
+            log_prob.shape[:1], log_prob.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator
+        )
+        log_prob = weighing.blank(log_prob)
         reward = _numbers("reward", reward, log_prob.shape).to(log_prob.dtype)
         advantage = reward - self._baseline(reward, greedy_reward)
         rows = -(advantage * log_prob).mean(1)
-        weighing = weigh(rows.shape, rows.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator)
         return weighing.reduce(rows)
 
     def _baseline(self, reward: Tensor, greedy_reward: Tensor | None) -> float | Tensor:
@@ -170,6 +173,10 @@ class MinimumRiskLoss(Loss):
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
         log_prob = _log_probabilities(log_prob)
+        weighing = weigh(
+            log_prob.shape[:1], log_prob.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator
+        )
+        log_prob = weighing.blank(log_prob)
         valid = masks.positions(mask, *log_prob.shape)
         cost = _numbers("cost", cost, log_prob.shape, valid).to(log_prob.dtype)
         alpha = self._hyper("alpha", log_prob.shape[:1])
@@ -182,7 +189,6 @@ class MinimumRiskLoss(Loss):
             sharp = sharp.masked_fill(~valid, lowest)
             cost = cost.masked_fill(~valid, 0.0)
         rows = (sharp.softmax(1) * cost).sum(1)
-        weighing = weigh(rows.shape, rows.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator)
         return weighing.reduce(rows)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lossfit.core import masks
 from lossfit.core.checks import check_choice
+from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.nested import OuterLoss, adopt
 from lossfit.losses.single_label.base import SingleLabelLoss
@@ -86,6 +87,8 @@ class TokenLoss(OuterLoss):
         valid = masks.positions(mask, *shape)
         ignored = self.loss.ignore_index
         target = target if valid is None else target.masked_fill(~valid, ignored)
+        counts = weigh(shape, accumulation_dtype(input), "sum", sample_weight=sample_weight).valid
+        target = target if counts is None else target.masked_fill(~counts, ignored)
         rows = self.loss(input.flatten(0, 1), target.flatten()).view(shape)
         valid = target != ignored
         class_weight = None

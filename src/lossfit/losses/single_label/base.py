@@ -14,7 +14,7 @@ from lossfit.core.checks import check_per_class
 from lossfit.core.class_weights import check_positive
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.core.reduce import Reduction, Weighing, weigh
+from lossfit.core.reduce import Reduction, Weighing, as_row, weigh
 from lossfit.gaps.blocks import per_class
 from lossfit.gaps.types import Fields, Gap
 from lossfit.linear import features
@@ -91,14 +91,10 @@ class SingleLabelLoss(Loss):
         super().__init__(
             {**(hypers or {}), "label_smoothing": label_smoothing, "temperature": temperature}, reduction=reduction
         )
-        for name, value in (("weight", weight), ("class_prior", class_prior)):
-            if value is not None and not (isinstance(value, Tensor) and value.ndim == 1):
-                shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"Expected `{name}` to be a tensor of shape (C,), but got {shown}.")
+        self._keep_per_class("weight", weight)
+        self._keep_per_class("class_prior", class_prior)
         if class_prior is not None:
             check_positive("class_prior", class_prior)
-        self.register_buffer("weight", weight)
-        self.register_buffer("class_prior", class_prior)
         self.ignore_index = ignore_index
 
     def forward(
@@ -120,9 +116,11 @@ class SingleLabelLoss(Loss):
         batch = read_batch(input, target, self.ignore_index)
         self.check_classes(batch.classes)
         settings = self.settings(batch.rows)
-        if batch.unbatched and sample_weight is not None:
-            sample_weight = sample_weight.reshape(1)
+        if batch.unbatched:
+            sample_weight = as_row(sample_weight)
         weighing = self.weighing(batch, settings, sample_weight, denominator)
+        if weighing.valid is not batch.valid:
+            batch = batch.counting(weighing.valid)
         loss = self.reduced(batch, settings, weighing)
         return loss.squeeze(0) if batch.unbatched and self.reduction == "none" else loss
 
@@ -225,11 +223,18 @@ class SingleLabelLoss(Loss):
             >>> loss.linear(x, weight, torch.tensor([0, 1])), loss(x @ weight.T, torch.tensor([0, 1]))
             (tensor(1.0181), tensor(1.0181))
         """
+        x, target = self.without_weightless(x, target, sample_weight)
         rows = features.read(x, weight, target, bias, self.ignore_index, shift=shift, backend=backend)
-        if shift and sample_weight is not None and sample_weight.shape == target.shape:
+        if shift and isinstance(sample_weight, Tensor) and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
         options = from_features.Options(backend, softcap, z_loss, extras, memory, skip_blocks)
         return from_features.evaluate(self, rows, options, sample_weight, denominator)
+
+    def without_weightless(self, x: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features and targets, where rows that weigh nothing are ignored ones."""
+        smoothing: object = self.label_smoothing
+        weight = None if isinstance(smoothing, Tensor) or smoothing else self.weight
+        return from_features.without_weightless(x, target, sample_weight, self.ignore_index, weight)
 
     def check_classes(self, classes: int) -> None:
         """Raise unless there is a weight and a prior for each of the classes."""
@@ -318,13 +323,13 @@ class SingleLabelLoss(Loss):
         own, class_weight = batch.own(losses), self.class_weight(batch)
         if class_weight is None or self.weight is None:
             return (1 - smoothing) * own + smoothing * batch.sum(losses) / batch.classes
-        weighted = losses * per_class(batch.local(self.weight), losses)
-        return (1 - smoothing) * class_weight * own + smoothing * batch.sum(weighted) / batch.classes
+        weighted = _times(losses, per_class(batch.local(self.weight), losses))
+        return (1 - smoothing) * _times(own, class_weight) + smoothing * batch.sum(weighted) / batch.classes
 
     def weighted(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row of scores before temperature and prior, times the weight of its class."""
         losses, weight = self.each(self.adjusted(batch, settings), settings), self.class_weight(batch)
-        return losses if weight is None or is_smooth(settings) else losses * weight
+        return losses if weight is None or is_smooth(settings) else _times(losses, weight)
 
     def weight_within(self, batch: Batch, settings: Settings) -> Tensor | None:
         """The weights of the targets, where :meth:`each` has them in it."""
@@ -348,6 +353,11 @@ def is_smooth(settings: Settings) -> bool:
     """Whether labels are smoothed."""
     smoothing = settings["label_smoothing"]
     return isinstance(smoothing, Tensor) or smoothing > 0
+
+
+def _times(losses: Tensor, weight: Tensor) -> Tensor:
+    """What weighs nothing is 0, also where the loss is infinite."""
+    return losses.masked_fill((weight == 0) & ~losses.isfinite(), 0.0) * weight
 
 
 def expectation(batch: Batch, share: Tensor, losses: Tensor) -> Tensor:

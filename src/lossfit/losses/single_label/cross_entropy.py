@@ -48,7 +48,9 @@ class CrossEntropyLoss(AnalyticLoss):
         super().__init__(weight=weight, **common)
 
     def smooth_rows(self, batch: Batch, settings: Settings) -> Tensor:
-        """Only the row's mean score is needed beside its gap."""
+        """Only the row's mean score is needed beside its gap, unless a gradient goes to the weights in it."""
+        if self.weight is not None and self.weight.requires_grad:
+            return super().smooth_rows(batch, settings)
         return self.of_fields(gap.gap_rows(batch, "soft", mean=True, mean_weight=self.weight), batch, settings)
 
     def fields(self, batch: Batch, settings: Settings) -> Fields | None:

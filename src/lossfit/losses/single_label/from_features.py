@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from lossfit.core.autograd import readable
 from lossfit.core.batch import Batch
 from lossfit.core.checks import check_choice, check_number
+from lossfit.core.class_weights import log_prior
 from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.reduce import as_row
 from lossfit.gaps import gap
 from lossfit.gaps.types import Gap
 from lossfit.linear import chunked
@@ -89,8 +92,8 @@ def evaluate(
     options.check(batch.probabilities)
     loss.check_classes(batch.classes if batch.shard is not None else rows.whole.classes)
     shape = rows.shape or torch.Size([1])
-    if not rows.shape and sample_weight is not None:
-        sample_weight = sample_weight.reshape(1)
+    if not rows.shape:
+        sample_weight = as_row(sample_weight)
     settings = loss.settings(shape)
     weighing = loss.weighing(rows.whole, settings, sample_weight, denominator)
     weighing = weighing.flat(shape.numel(), rows.kept)
@@ -137,6 +140,31 @@ def evaluate(
     return Result(value, **dict(zip(options.extras, map(rows.spread, extras), strict=True)))
 
 
+def without_weightless(
+    x: Tensor, target: Tensor, sample_weight: Tensor | None, ignore_index: int, class_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows that weigh nothing become ignored ones, since their loss may be infinite. Nothing is checked."""
+    if not isinstance(x, Tensor) or not isinstance(target, Tensor) or not x.ndim:
+        return x, target
+    rows, soft = x.shape[:-1], target.is_floating_point()
+    absent = []
+    if isinstance(sample_weight, Tensor) and not sample_weight.requires_grad:
+        if sample_weight.shape == rows:
+            absent.append(sample_weight == 0)
+        elif sample_weight.shape == rows[:1]:
+            absent.append((sample_weight == 0).view(-1, *(1,) * (len(rows) - 1)).expand(rows))
+    if class_weight is not None and not class_weight.requires_grad and target.dtype == torch.int64:
+        absent.append((class_weight == 0)[target.clamp(0, len(class_weight) - 1)])
+    for weightless in absent:
+        if readable(weightless) and not weightless.any():
+            continue
+        if soft:
+            x = x.masked_fill(weightless.unsqueeze(-1), 0.0)
+        elif weightless.shape == target.shape:
+            target = target.masked_fill(weightless, ignore_index)
+    return x, target
+
+
 def _capped(z: Tensor, cap: float | None) -> Tensor:
     return z if cap is None else torch.tanh(z.to(accumulation_dtype(z)) / cap) * cap
 
@@ -171,7 +199,7 @@ def _form(
     if hit and batch.shard is not None:
         return None
     prior = loss.class_prior
-    shift = None if prior is None else (prior / prior.sum()).log().to(accumulation_dtype(batch.input))
+    shift = None if prior is None else log_prior(prior).to(accumulation_dtype(batch.input))
     return GapProgram(of_gap, *fields[:2], hit, entropy, fields.mean_weight, options.softcap or 0.0, shift)
 
 
