@@ -95,9 +95,9 @@ def test_weights_take_the_type_of_the_rows() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="`denominator` only with reduction='mean', but got reduction='none'"):
         weigh(ROWS.shape, torch.float64, "none", denominator=2.0)
-    with pytest.raises(ValueError, match="`denominator` to be positive, but got -1"):
+    with pytest.raises(ValueError, match="`denominator` to be positive and finite, but got -1"):
         weigh(ROWS.shape, torch.float64, "mean", denominator=-1)
-    with pytest.raises(ValueError, match="`denominator` to be positive, but got nan"):
+    with pytest.raises(ValueError, match="`denominator` to be positive and finite, but got nan"):
         weigh(ROWS.shape, torch.float64, "mean", denominator=float("nan"))
     with pytest.raises(ValueError, match=r"`sample_weight` of shape \(3, 2\), one weight per row, but got \(2,\)"):
         weigh(ROWS.shape, torch.float64, "sum", sample_weight=torch.ones(2))

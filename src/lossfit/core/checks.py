@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -31,6 +32,13 @@ def _likeness(value: str, choice: str) -> float:
     """How much alike two names are, or the name and a word of the other, in [0, 1]."""
     words = (choice, *choice.split("_"))
     return max(difflib.SequenceMatcher(None, value.lower(), word).ratio() for word in words)
+
+
+def check_constant(**tensors: Tensor | None) -> None:
+    """Raise where one requires a gradient, in what would not give it one."""
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"Expected `{name}` without a gradient, since it would get none, but it requires one.")
 
 
 def check_per_class(name: str, value: Tensor | None, classes: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from lossfit.core import class_shards, scores
 from lossfit.core.autograd import call
 from lossfit.core.batch import Batch, read_batch
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.cosines import autocast_dtype
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
@@ -35,7 +35,7 @@ class DistillationLoss(OuterLoss):
 
     The divergence is summed from terms of one sign, so that it keeps its digits where the student is close to the
     teacher. Its gradient is exact where logits are -inf: a class that both exclude counts for nothing, and one that
-    only the student excludes makes the loss inf. The teacher gets no gradient.
+    only the student excludes makes the loss inf. The teacher is a constant: one that requires a gradient is refused.
 
     Args:
         temperature: T, above 0.
@@ -143,13 +143,13 @@ class DistillationLoss(OuterLoss):
     ) -> Tensor:
         r"""The loss from the last layers of both models, neither of whose logits are there as a whole.
 
-        See :meth:`SingleLabelLoss.linear` for what is computed when. The teacher gets no gradient.
+        See :meth:`SingleLabelLoss.linear` for what is computed when.
 
         Args:
             x: the student's features (..., D).
             weight: of the student's last layer (C, D).
             teacher_x: the teacher's features (..., E).
-            teacher_weight: of the teacher's last layer (C, E).
+            teacher_weight: of the teacher's last layer (C, E), a constant.
             target: class indices (...), or probabilities (..., C); None with ``alpha=1``.
             bias, teacher_bias: of the last layers (C,).
             sample_weight: a weight for each row, or for each sample (N,).
@@ -161,6 +161,7 @@ class DistillationLoss(OuterLoss):
         if target is None:
             self._check_alpha()
             target = torch.zeros(getattr(x, "shape", (0,))[:-1], dtype=torch.int64, device=getattr(x, "device", None))
+        check_constant(teacher_x=teacher_x)
         x, target = from_features.without_weightless(x, target, sample_weight, self.loss.ignore_index)
         rows = features.read(x, weight, target, bias, self.loss.ignore_index, shift=shift)
         if shift and isinstance(sample_weight, Tensor) and sample_weight.shape == target.shape:
@@ -236,6 +237,7 @@ class DistillationLoss(OuterLoss):
             raise ValueError(
                 f"Expected `teacher` of the shape of `input`, {tuple(input.shape)}, but got {tuple(teacher.shape)}."
             )
+        check_constant(teacher=teacher)
         return batch, teacher.detach().reshape(batch.input.shape)
 
     def _soft_rows(self, batch: Batch, teacher: Tensor, temperature: float | Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.batch import _check_range
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
@@ -65,7 +65,7 @@ class MultiWayLoss(Loss):
             Samples of which no question is left do not count in the mean.
         reduction: "mean" over samples, "sum" or "none", which gives one loss per sample, (B,).
 
-    Labels get no gradient, and what is computed from them alone is constant.
+    Labels are constants: those that require a gradient are refused.
 
     Range: [0, inf).
 
@@ -217,7 +217,8 @@ def read(input: Tensor, target: Tensor, ignore_index: int) -> Questions:
             f"but got {given}."
         )
     if target.is_floating_point():
-        return _probabilities(target.detach(), ignore_index)
+        check_constant(target=target)
+        return _probabilities(target, ignore_index)
     right, known = _check_range(target, shape[2], ignore_index)
     # Not one_hot, which looks at the numbers, and not in place, since under vmap only the target may be mapped over.
     share = torch.zeros(shape, device=input.device).scatter(2, right.unsqueeze(2), 1.0)

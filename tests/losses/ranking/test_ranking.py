@@ -425,7 +425,7 @@ class TestAll:
                 "`sample_weight` to hold finite weights of at least 0, but got -1.0 at position 1",
             ),
             ("sample_weight", torch.tensor([1.0, math.nan, 1.0]), ValueError, "at least 0, but got nan at position 1"),
-            ("sample_weight", torch.ones(3, requires_grad=True), ValueError, "`sample_weight` without gradient"),
+            ("sample_weight", torch.ones(3, requires_grad=True), ValueError, "`sample_weight` without a gradient"),
         ],
     )
     def test_bad_input(

@@ -289,7 +289,7 @@ class TestDesignedGradients:
     def test_a_gamma_that_learns_cannot_have_a_floor(self) -> None:
         gamma = torch.tensor(0.3, requires_grad=True)
         loss = lossfit.GammaCrossEntropyLoss(gamma, floor=0.1)
-        with pytest.raises(ValueError, match="`gamma` without gradient where `floor` is above 0"):
+        with pytest.raises(ValueError, match="`gamma` without a gradient where `floor` is above 0"):
             loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
 
 

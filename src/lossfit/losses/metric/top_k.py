@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core.batch import Batch
+from lossfit.core.checks import check_constant
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.gaps import gap
 from lossfit.losses.metric.base import Common, MetricLoss
@@ -101,6 +102,7 @@ class RecallAtPrecisionLoss(MetricLoss):
     hypers = {"precision": Hyper("least precision", 0.0, 1.0, open_low=True)}
 
     def __init__(self, precision: HyperValue = 0.9, **common: Unpack[Common]) -> None:
+        check_constant(precision=precision if isinstance(precision, Tensor) else None)
         super().__init__({"precision": precision}, **common)
 
     def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

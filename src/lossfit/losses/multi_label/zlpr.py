@@ -11,6 +11,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.batch import Batch
+from lossfit.core.checks import check_constant
 from lossfit.core.hyper import HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, Weighing, weigh
@@ -52,7 +53,8 @@ class MultiLabelLoss(Loss):
     - integer: a list of the right classes, (N, K) or (N, K, d1, ...), in any order, no class twice, filled up with
       ``ignore_index``. K may be 0. A row without a class has no right one; it counts like any other row.
 
-    There is one loss per row: shape (N,) or (N, d1, ...) for ``reduction="none"``. Labels get no gradient.
+    There is one loss per row: shape (N,) or (N, d1, ...) for ``reduction="none"``. Labels are constants: those
+    that require a gradient are refused.
 
     Args:
         ignore_index: the label that means unknown, and what lists of classes are filled up with.
@@ -259,6 +261,7 @@ def read(input: Tensor, target: Tensor, ignore_index: int) -> Labels:
                 f"Expected `target` of {target.dtype} to have the shape of `input`, {shape}, but got {given}. "
                 f"A list of right classes must be of an integer type."
             )
+        check_constant(target=target)
         return Labels(target) if target.dtype == torch.bool else _dense(target.detach(), ignore_index)
     if len(given) != len(shape) or given[0] != shape[0] or given[2:] != shape[2:]:
         expected = ", ".join(map(str, (shape[0], "K", *shape[2:])))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from lossfit.core.autograd import call, readable, transformed
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.losses.base import Loss
@@ -54,7 +54,7 @@ class RankingLoss(Loss):
         Args:
             input: scores (N,), the higher the more positive.
             target: 0 or 1 for each row (N,), of any type.
-            sample_weight: a weight of at least 0 for each row (N,). It gets no gradient.
+            sample_weight: a weight of at least 0 for each row (N,), without a gradient.
         """
         _check(input, target, sample_weight)
         scores = input.double()
@@ -273,10 +273,9 @@ def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
     for name, value in (("target", target), ("sample_weight", sample_weight)):
         if value is not None and value.shape != input.shape:
             raise ValueError(f"Expected `{name}` of shape {tuple(input.shape)}, but got {tuple(value.shape)}.")
+    check_constant(target=target, sample_weight=sample_weight)
     _require("target", target, (target == 0) | (target == 1), "0 or 1 for each row")
     if sample_weight is not None:
-        if sample_weight.requires_grad:
-            raise ValueError("Expected `sample_weight` without gradient: it gets none. Detach it.")
         finite = (sample_weight >= 0) & (sample_weight < math.inf)
         _require("sample_weight", sample_weight, finite, "finite weights of at least 0")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core import masks
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
@@ -86,6 +86,7 @@ class ReinforceLoss(Loss):
             log_prob.shape[:1], log_prob.dtype, self.reduction, sample_weight=sample_weight, denominator=denominator
         )
         log_prob = weighing.blank(log_prob)
+        check_constant(reward=reward, greedy_reward=greedy_reward)
         reward = _numbers("reward", reward, log_prob.shape).to(log_prob.dtype)
         advantage = reward - self._baseline(reward, greedy_reward)
         rows = -(advantage * log_prob).mean(1)
@@ -205,12 +206,11 @@ def _log_probabilities(log_prob: Tensor) -> Tensor:
 
 
 def _numbers(name: str, value: Tensor, shape: torch.Size, valid: Tensor | None = None) -> Tensor:
-    """Finite numbers without a gradient."""
+    """Finite numbers."""
     if not isinstance(value, Tensor):
         raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
     if value.shape != shape:
         raise ValueError(f"Expected `{name}` of shape {tuple(shape)}, but got {tuple(value.shape)}.")
-    value = value.detach()
     wrong = ~value.isfinite()
     masks.refuse(wrong if valid is None else wrong & valid, value, f"Expected `{name}` to be finite")
     return value

@@ -154,13 +154,13 @@ class GammaCrossEntropyLoss(AnalyticLoss):
         gamma: in [0, 1].
         floor: a smallest weight b in [0, 1]. Above 0 the loss takes the original form
             :math:`\max(b, p / (\gamma + (1 - \gamma) p)) (-\log p)` with the weight detached: at b -> 0 its gradient is
-            that of the closed form, its value is not. Then gamma gets no gradient.
+            that of the closed form, its value is not. Then neither number may require a gradient.
         common: see :class:`SingleLabelLoss`.
 
     Range: [0, -log(gamma) / (1 - gamma)]. Sensitivity: :math:`1 / (\gamma + (1 - \gamma) p)`.
 
     Raises:
-        ValueError: gamma requires a gradient and floor is above 0.
+        ValueError: gamma or floor requires a gradient, and floor is above 0.
 
     Source: H. Ji et al., "Tailoring Language Generation Models under Total Variation Distance", 2023, section 3.
 
@@ -187,6 +187,9 @@ class GammaCrossEntropyLoss(AnalyticLoss):
             if not isinstance(gamma, Tensor) and gamma == 0:
                 return cross_entropy, ()
             return gamma_cross_entropy, (gamma,)
-        if isinstance(gamma, Tensor) and gamma.requires_grad:
-            raise ValueError("Expected `gamma` without gradient where `floor` is above 0: the weight is detached.")
+        for name, number in settings.items():
+            if isinstance(number, Tensor) and number.requires_grad:
+                raise ValueError(
+                    f"Expected `{name}` without a gradient where `floor` is above 0: the weight is detached."
+                )
         return floored_gamma_cross_entropy, (gamma, floor)
