@@ -60,8 +60,8 @@ def test_a_class_without_validation_rows_stays_finite() -> None:
 
 
 def test_a_metric_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match=r"`metric` to be one of 'accuracy', .*, but got 'f1'"):
-        PriorTuning("f1")
+    with pytest.raises(ValueError, match=r"`metric` to be one of 'accuracy', .*, but got 'f3'"):
+        PriorTuning("f3")
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])

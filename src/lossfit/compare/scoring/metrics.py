@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from lossfit.calibration.reliability import Reliability, binned
 from lossfit.calibration.selective import risks, weighted_risks
@@ -16,13 +17,23 @@ COVERAGES = tuple((i + 1) / 50 for i in range(50))
 
 
 class Metric(NamedTuple):
-    """A metric: its function, whether more is better, what to call it, and whether it is told in percent."""
+    """A metric.
+
+    Attributes:
+        function: of scores, targets and weights, differentiable in the weights where it depends on them smoothly.
+        higher: whether more is better.
+        title: what to call it.
+        percent: whether it is told in percent.
+        needs_probabilities: or whether scores do.
+        two_classes: whether it is one of the second of two classes.
+    """
 
     function: Callable[..., Tensor]
     higher: bool
     title: str
     percent: bool
     needs_probabilities: bool
+    two_classes: bool = False
 
     @property
     def factor(self) -> int:
@@ -50,7 +61,7 @@ def mean(values: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return values.double().mean(1)
     weight = weight.double()
-    return _ratio((values.double() * weight).sum(1), weight.sum(1))
+    return ratio((values.double() * weight).sum(1), weight.sum(1))
 
 
 def accuracy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -60,13 +71,13 @@ def accuracy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Ten
 def balanced_accuracy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean recall over the classes that occur."""
     hits, _, of_class = _counts(log_p, target, weight)
-    return _ratio(_ratio(hits, of_class).sum(1), (of_class > 0).sum(1).double())
+    return ratio(ratio(hits, of_class).sum(1), (of_class > 0).sum(1).double())
 
 
 def macro_f1(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean F1 over all classes; 0 for a class that is neither there nor predicted."""
     hits, predicted, of_class = _counts(log_p, target, weight)
-    return _ratio(2 * hits, predicted + of_class).mean(1)
+    return ratio(2 * hits, predicted + of_class).mean(1)
 
 
 def log_loss(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -83,7 +94,22 @@ def brier(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor
 def calibration_error(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Expected calibration error: mean distance of confidence and accuracy over 15 equal bins of the confidence."""
     found = reliability(log_p, target, weight)
-    return _ratio((found.confidence - found.hits).abs().sum(1), found.rows.sum(1))
+    return ratio((found.confidence - found.hits).abs().sum(1), found.rows.sum(1))
+
+
+def classwise_calibration_error(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean over classes of the expected calibration error of the class's own probability."""
+    hits = one_hot(target, log_p.shape[2]).mT
+    each = None if weight is None else weight.unsqueeze(1).expand(hits.shape)
+    found = binned(log_p.double().exp().clamp(max=1.0).mT, hits, BINS, weight=each)
+    return ratio((found.confidence - found.hits).abs().sum(2), found.rows.sum(2)).mean(1)
+
+
+def adaptive_calibration_error(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Expected calibration error over 15 bins with as many rows each as ties allow."""
+    confidence, predicted = log_p.double().max(2)
+    found = binned(confidence.exp().clamp(max=1.0), predicted == target, BINS, "equal_mass", weight)
+    return ratio((found.confidence - found.hits).abs().sum(1), found.rows.sum(1))
 
 
 def aurc(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -103,6 +129,13 @@ METRICS = {
     "calibration_error": Metric(calibration_error, False, "Calibration error", True, True),
     "aurc": Metric(aurc, False, "Area under risk-coverage", True, True),
 }
+ON_REQUEST = {
+    "classwise_calibration_error": Metric(
+        classwise_calibration_error, False, "Classwise calibration error", True, True
+    ),
+    "adaptive_calibration_error": Metric(adaptive_calibration_error, False, "Adaptive calibration error", True, True),
+}
+"""Besides those of other modules: measured if it is asked for."""
 
 
 def reliability(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Reliability:
@@ -142,6 +175,6 @@ def _counts(log_p: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tenso
     return hits, zero.scatter_add(1, predicted, each), zero.scatter_add(1, target, each)
 
 
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
+def ratio(above: Tensor, below: Tensor) -> Tensor:
     """The ratio, and 0 where both are 0."""
     return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossfit.compare.scoring.metrics import Metric, mean
+from lossfit.compare.scoring.metrics import Metric, mean, ratio
+from lossfit.compare.scoring.ranking_metrics import precision_area
 
 
 def subset_accuracy(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -58,6 +59,21 @@ def ranking_precision(scores: Tensor, labels: Tensor, weight: Tensor | None = No
     return mean(torch.where((count == 0) | (count == labels.shape[2]), 1.0, of_row), weight)
 
 
+def mean_average_precision(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean of the average precision of the classes that occur."""
+    positive = labels.mT.contiguous()
+    each = torch.ones_like(labels[..., 0], dtype=torch.float64) if weight is None else weight.double()
+    each = each.unsqueeze(1).expand(positive.shape)
+    there = ((each * positive).sum(2) > 0).double()
+    return ratio((there * precision_area(scores.mT.contiguous(), positive, each)).sum(1), there.sum(1))
+
+
+def coverage_error(scores: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """How many classes one must take, from the highest score down, to have all right ones; the mean over rows."""
+    lowest = torch.where(labels, scores, torch.inf).amin(2, keepdim=True)
+    return mean((scores >= lowest).sum(2), weight)
+
+
 def _f1(predicted: Tensor, labels: Tensor, over: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
     each = 1.0 if weight is None else weight.double().unsqueeze(2)
     hits = ((predicted & labels).double() * each).sum(over)
@@ -74,3 +90,8 @@ METRICS = {
     "ranking_loss": Metric(ranking_loss, False, "Ranking loss", True, False),
     "ranking_precision": Metric(ranking_precision, True, "Label ranking precision", True, False),
 }
+ON_REQUEST = {
+    "mean_average_precision": Metric(mean_average_precision, True, "Mean average precision", False, False),
+    "coverage_error": Metric(coverage_error, False, "Coverage error", False, False),
+}
+"""Measured if it is asked for."""

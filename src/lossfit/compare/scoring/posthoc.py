@@ -48,7 +48,7 @@ class PriorTuning(nn.Module):
 
     def __init__(self, metric: str) -> None:
         super().__init__()
-        check_choice("metric", metric, SINGLE_LABEL.metrics)
+        check_choice("metric", metric, SINGLE_LABEL.choices())
         self.metric = metric
         self.register_buffer("offset", torch.zeros(()))
 
@@ -64,7 +64,7 @@ class PriorTuning(nn.Module):
 
 def prior_offsets(log_p: Tensor, labels: Tensor, metric: str, weight: Tensor | None = None) -> Tensor:
     """What to add to the scores of each class (M, C), from log-probabilities (M, N, C) and labels (M, N)."""
-    card = SINGLE_LABEL.metrics[metric].weighted(weight)
+    card = SINGLE_LABEL.choices()[metric].weighted(weight)
     classes = log_p.shape[2]
     if classes == 2:
         direction, steps = log_p.new_tensor([0.0, 1.0]).expand(len(log_p), 2), THRESHOLDS
@@ -164,7 +164,7 @@ class ThresholdTuning(nn.Module):
 
     def __init__(self, metric: str) -> None:
         super().__init__()
-        check_choice("metric", metric, MULTI_LABEL.metrics)
+        check_choice("metric", metric, MULTI_LABEL.choices())
         self.metric = metric
         self.register_buffer("offset", torch.zeros(()))
 
@@ -188,7 +188,7 @@ def threshold_offsets(scores: Tensor, labels: Tensor, metric: str, weight: Tenso
         if metric == "macro_f1":
             value = multilabel_metrics.class_f1(scores + step, labels, each)
         else:
-            card = MULTI_LABEL.metrics[metric]
+            card = MULTI_LABEL.choices()[metric]
             value = (card.function(scores + step, labels, each) * (1 if card.higher else -1)).unsqueeze(1)
         better = value > best
         best = torch.where(better, value, best)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossfit.compare.scoring.metrics import Metric
 
-NUMBERS = 1 << 22
+NUMBERS = 1 << 21
 """Scores that are looked at at once: a bound on the memory."""
 GROUPS = 20
 """The least number of groups of rows that are left out one at a time, where a metric has no derivative."""
