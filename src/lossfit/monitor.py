@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lossfit.core.batch import Batch, read_batch
+from lossfit.core.checks import check_index
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.gaps import gap
 from lossfit.losses.single_label.base import SingleLabelLoss
@@ -61,7 +62,7 @@ class Monitor:
             raise ValueError(f"Expected `bins` to be an integer of at least 1, but got {bins!r}.")
         self.loss = loss
         self.bins = bins
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
         self.sums: Tensor
         self.reset()
 

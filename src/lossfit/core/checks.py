@@ -18,6 +18,12 @@ def check_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_index(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"Expected `{name}` to be an integer, but got {value!r}.")
+    return value
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise unless ``value`` is one of ``choices``, with the nearest one suggested."""
     choices = tuple(choices)

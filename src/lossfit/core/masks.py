@@ -11,11 +11,11 @@ from lossfit.core.autograd import readable
 
 
 def positions(mask: Tensor | None, batch: int, length: int) -> Tensor | None:
-    """A mask (B, T) from a mask, from lengths (B,), or None for all positions.
+    """A boolean mask (B, T) from a mask of booleans or of 0 and 1, from lengths (B,), or None for all positions.
 
     Raises:
-        TypeError: neither boolean nor, as lengths, of an integer type.
-        ValueError: the shape does not fit, or a length lies outside of [0, T].
+        TypeError: neither boolean nor of an integer type.
+        ValueError: the shape does not fit, a mask holds another number, or a length lies outside of [0, T].
     """
     if mask is None:
         return None
@@ -23,11 +23,16 @@ def positions(mask: Tensor | None, batch: int, length: int) -> Tensor | None:
         raise TypeError(f"Expected `mask` to be a torch.Tensor, but got {type(mask).__name__}.")
     if mask.ndim == 1 and mask.dtype != torch.bool:
         return _from_lengths(mask, batch, length)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"Expected `mask` to be boolean, or lengths of shape ({batch},), but got {mask.dtype}.")
+    if mask.is_floating_point() or mask.is_complex():
+        raise TypeError(
+            f"Expected `mask` to be boolean, of integers 0 and 1, or lengths of shape ({batch},), but got {mask.dtype}."
+        )
     if mask.shape != (batch, length):
         raise ValueError(f"Expected `mask` of shape {(batch, length)}, but got {tuple(mask.shape)}.")
-    return mask
+    if mask.dtype == torch.bool:
+        return mask
+    refuse((mask != 0) & (mask != 1), mask, "Expected `mask` to hold 0 and 1")
+    return mask == 1
 
 
 def _from_lengths(lengths: Tensor, batch: int, length: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.batch import _check_range
-from lossfit.core.checks import check_choice, check_constant
+from lossfit.core.checks import check_choice, check_constant, check_index
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
@@ -96,7 +96,7 @@ class MultiWayLoss(Loss):
         check_choice("kind", kind, KINDS)
         super().__init__(reduction=reduction)
         self.kind: Kind = kind
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(
         self,

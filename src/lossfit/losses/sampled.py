@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable
 from lossfit.core.batch import read_batch
-from lossfit.core.checks import check_per_class
+from lossfit.core.checks import check_index, check_per_class
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
@@ -110,7 +110,7 @@ class SampledSoftmaxLoss(OuterLoss):
         smoothing: object = getattr(self.loss, "label_smoothing")  # noqa: B009
         if "label_smoothing" in self.loss._schedules or isinstance(smoothing, Tensor) or smoothing != 0:
             raise ValueError("Expected `loss` without `label_smoothing`, which needs the scores of all classes.")
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(
         self,
@@ -233,7 +233,7 @@ class NCELoss(Loss):
 
     def __init__(self, log_z: HyperValue = 0.0, *, ignore_index: int = -100, reduction: Reduction = "mean") -> None:
         super().__init__({"log_z": log_z}, reduction=reduction)
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(
         self,

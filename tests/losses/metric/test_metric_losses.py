@@ -516,9 +516,8 @@ class TestForMetric:
         ("given", "nearest"),
         [
             ("macrof1", "macro_f1"),
-            ("f1_macro", "macro_f1"),
             ("balanced_acuracy", "balanced_accuracy"),
-            ("kappa", "cohen_kappa"),
+            ("cohen_kapa", "cohen_kappa"),
             ("macro_f", "macro_f1"),
         ],
     )

@@ -355,7 +355,7 @@ BAD = [
     ((GOOD.tolist(), GOOD), TypeError, "`input` to be a torch.Tensor, but got list"),
     ((GOOD, [[1, 0, 0]]), TypeError, "`target` to be a torch.Tensor, but got list"),
     ((GOOD.long(), GOOD), TypeError, "`input` to hold floating-point scores, but got torch.int64"),
-    ((GOOD[0], GOOD[0]), ValueError, r"`input` of shape \(N, C\).* but got \(3,\)"),
+    ((GOOD[0, 0], GOOD[0, 0]), ValueError, r"`input` of shape \(N, C\).* but got \(\)"),
     ((torch.zeros(2, 0), torch.zeros(2, 0)), ValueError, r"C of at least 1, but got \(2, 0\)"),
     ((GOOD, torch.zeros(2, 4)), ValueError, r"shape of `input`, \(2, 3\), but got \(2, 4\)"),
     ((GOOD, torch.zeros(2)), ValueError, r"shape of `input`, \(2, 3\), but got \(2,\)"),
@@ -371,12 +371,46 @@ BAD = [
         r"class indices in \[0, 3\).* but got 3 at position \(0, 1\)",
     ),
     ((GOOD, torch.tensor([[0, -1], [1, -100]])), IndexError, r"but got -1 at position \(0, 1\)"),
+    ((GOOD, torch.tensor([[0, 0], [1, -100]])), ValueError, r"class 0 is listed 2 times in row \(0,\)"),
     (
-        (GOOD, torch.tensor([[0, 1, 0], [0, 0, 1]])),
+        (GOOD, torch.tensor([[0, 2, -100], [0, 0, 1]])),
         ValueError,
-        r"class 0 is listed 2 times in row \(0,\).*floating point",
+        r"hold 0, 1 or prob.* but got 2 at position \(0, 1\)",
     ),
 ]
+
+
+@pytest.mark.parametrize("name", ["zlpr", "bce", "focal_bce", "asymmetric"])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_labels_of_the_shape_of_the_scores_are_labels_of_any_type(name: str, classes: int) -> None:
+    """Also where they would be a valid list of classes."""
+    z, loss = torch.randn(4, classes), lossfit.make(name)
+    hot = torch.nn.functional.one_hot(torch.randint(classes, (4,)), classes)
+    several = torch.tensor([[0, 1], [1, 0], [1, -100], [0, 1]]).repeat(1, 3)[:, :classes]
+    x, weight = torch.randn(4, 3), torch.randn(classes, 3)
+    for labels in (hot, several):
+        expected, of_features = loss(z, labels.float()), loss.linear(x, weight, labels.float())
+        for dtype in (torch.int64, torch.int32, torch.int16, torch.float16, torch.float64):
+            torch.testing.assert_close(loss(z, labels.to(dtype)), expected)
+            torch.testing.assert_close(loss.linear(x, weight, labels.to(dtype)), of_features)
+    listed = torch.full((4, classes + 1), -100)
+    listed[:, 0] = hot.argmax(1)
+    torch.testing.assert_close(loss(z, listed), loss(z, hot))
+
+
+@pytest.mark.parametrize("pos_weight", [None, 3.0, torch.tensor(3.0), torch.tensor([3.0])])
+def test_one_question_is_that_of_pytorch(pos_weight: float | torch.Tensor | None) -> None:
+    z, labels = torch.randn(7, dtype=torch.float64, requires_grad=True), torch.rand(7, dtype=torch.float64).round()
+    weight = None if pos_weight is None else torch.as_tensor(pos_weight, dtype=torch.float64)
+    for reduction in ("none", "mean", "sum"):
+        found = lossfit.BCELoss(pos_weight=pos_weight, reduction=reduction)(z, labels.long())
+        expected = torch.nn.BCEWithLogitsLoss(pos_weight=weight, reduction=reduction)(z, labels)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(v.sum(), z)[0] for v in (found, expected)))
+    focal = lossfit.FocalBCELoss(gamma=0.0, alpha=None)(z, labels)
+    torch.testing.assert_close(focal, torch.nn.functional.binary_cross_entropy_with_logits(z, labels))
+    wide = lossfit.BCELoss(pos_weight=pos_weight)(z.view(1, 7), labels.view(1, 7))
+    torch.testing.assert_close(wide, torch.nn.BCEWithLogitsLoss(pos_weight=weight)(z, labels))
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), BAD)
@@ -395,7 +429,7 @@ def test_bad_batches_are_named(name: str, arguments: tuple, error: type[Exceptio
         ("asymmetric", {"clip": 2.0}, ValueError, r"`clip` in \[0, 1\], but got 2"),
         ("asymmetric", {"clip": torch.tensor(0.1)}, TypeError, "`clip` to be a number .* torch.Tensor"),
         ("bce", {"weight": [1.0]}, ValueError, r"`weight` to be a tensor of shape \(C,\), but got list"),
-        ("bce", {"pos_weight": torch.tensor(2.0)}, ValueError, r"`pos_weight` .* but got \(\)"),
+        ("bce", {"pos_weight": "2"}, TypeError, r"`pos_weight` to be a number, but got str"),
         ("bce", {"pos_weight": torch.tensor([-2.0])}, ValueError, "`pos_weight` to hold no negative"),
         ("zlpr", {"reduction": "avg"}, ValueError, "`reduction` to be one of .* but got 'avg'"),
     ],

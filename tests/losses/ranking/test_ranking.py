@@ -402,7 +402,7 @@ class TestAll:
         [
             ("input", [0.1, 0.2, 0.3], TypeError, "`input` to be a torch.Tensor, but got list"),
             ("input", torch.tensor([1, 2, 3]), TypeError, r"`input` to hold floating-point scores, .* torch.int64"),
-            ("input", torch.rand(3, 1), ValueError, r"`input` of shape \(N,\), one score per row, but got \(3, 1\)"),
+            ("input", torch.rand(3, 3), ValueError, r"`input` of shape \(N,\), \(N, 1\) or \(N, 2\), but got \(3, 3\)"),
             (
                 "input",
                 torch.tensor([0.1, math.nan, math.nan]),
@@ -449,3 +449,13 @@ def test_bad_settings() -> None:
         lossfit.AUCLoss("hinge", margin=torch.ones(3))(torch.rand(3), torch.tensor([0, 1, 1]))
     with pytest.raises(ValueError, match=r"Expected `temperature` in \(0, inf\), but got 0"):
         lossfit.AveragePrecisionLoss(temperature=0.0)
+
+
+@pytest.mark.parametrize("name", ["auc", "partial_auc", "average_precision"])
+def test_scores_of_a_last_layer_of_one_or_two_columns(name: str) -> None:
+    scores, target = torch.randn(9, dtype=torch.float64), torch.tensor([0, 1, 0, 0, 1, 0, 1, 0, 0])
+    loss, other = lossfit.make(name), torch.randn(9, dtype=torch.float64)
+    expected = loss(scores, target)
+    torch.testing.assert_close(loss(scores.view(9, 1), target.view(9, 1)), expected)
+    torch.testing.assert_close(loss(torch.stack([other, other + scores], 1), target), expected)
+    assert torch.autograd.gradcheck(lambda z: loss(z, target), torch.randn(9, 2).double().requires_grad_())

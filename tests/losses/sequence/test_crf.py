@@ -247,7 +247,9 @@ class TestDerivatives:
         def log_odds(*values: Tensor) -> Tensor:
             read = lossfit.losses.sequence.linear_chain_crf.read_chain(*values, lengths)[0]
             return chain.log_odds(
-                read, lossfit.losses.sequence.linear_chain_crf.read_tags(target, values[0], lengths), "soft"
+                read,
+                lossfit.losses.sequence.linear_chain_crf.read_tagged(values[0], target, *values[1:], lengths)[1],
+                "soft",
             )
 
         assert torch.autograd.gradcheck(log_odds, inputs)
@@ -395,8 +397,8 @@ class TestBadInput:
         target[1, 2] = 3
         with pytest.raises(IndexError, match=r"Expected `tags` in \[0, 3\), but got 3 at position \(1, 2\)"):
             crf.log_prob(emissions, target)
-        target[1, 2] = -100
-        with pytest.raises(IndexError, match=r"got -100 at position \(1, 2\)"):
+        target[1, 2] = -1
+        with pytest.raises(IndexError, match=r"got -1 at position \(1, 2\)"):
             crf.log_prob(emissions, target)
         with pytest.raises(TypeError, match=r"Expected `tags` to hold integer tags, but got torch.float32"):
             crf.log_prob(emissions, target.float())
@@ -407,12 +409,6 @@ class TestBadInput:
 
     def test_masks(self) -> None:
         crf, (emissions, _) = model(3), batch(2, 4, 3)
-        holes = torch.tensor([[True, True, True, False], [True, False, True, False]])
-        with pytest.raises(ValueError, match=r"Expected `mask` without holes.*at position \(1, 1\)"):
-            crf.viterbi(emissions, holes)
-        right = torch.tensor([[True] * 4, [False, True, True, True]])
-        with pytest.raises(ValueError, match=r"Expected `mask` without holes.*at position \(1, 0\)"):
-            crf.log_partition(emissions, right)
         empty = torch.tensor([[True] * 4, [False] * 4])
         for mask in (empty, torch.tensor([4, 0])):
             with pytest.raises(ValueError, match=r"at least one position in every row, but got 0 at position \(1,\)"):
@@ -468,3 +464,40 @@ class TestBadInput:
     def test_links(self, link: object, error: type[Exception], match: str) -> None:
         with pytest.raises(error, match=match):
             lossfit.CRFLoss(link)
+
+
+class TestPositionsThatAreTakenOut:
+    """Padding and the later pieces of words, wherever they stand, as a token-classification collator leaves them."""
+
+    def test_they_are_as_if_they_were_not_there(self) -> None:
+        crf, (emissions, tags) = model(3), batch(3, 6, 3)
+        mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 1]])
+        short = [(emissions[i : i + 1, m], tags[i : i + 1, m]) for i, m in enumerate(mask.bool())]
+        expected = torch.cat([crf.log_prob(*one) for one in short])
+        decoded = [crf.viterbi(one[0])[0].tolist() for one in short]
+        holds = emissions.masked_fill(~mask.bool().unsqueeze(-1), float("nan")).requires_grad_()
+        labels = tags.masked_fill(mask == 0, -100)
+        for target, marked in ((tags, mask), (tags, mask.bool()), (labels, None), (labels, torch.ones_like(mask))):
+            torch.testing.assert_close(crf.log_prob(holds, target, marked), expected)
+        torch.testing.assert_close(crf(holds, labels), -expected.mean())
+        torch.testing.assert_close(
+            lossfit.CRFLoss()(holds, labels, crf.transitions, crf.start, crf.end, mask), -expected.mean()
+        )
+        (grad,) = torch.autograd.grad(crf(holds, labels), holds)
+        assert grad.isfinite().all()
+        assert not grad[mask == 0].any()
+        assert crf.decode(holds, mask) == decoded
+        best, shares = crf.viterbi(holds, mask), crf.marginals(holds, mask)
+        assert (best[mask == 0] == -100).all()
+        assert not shares[mask == 0].any()
+        for i, m in enumerate(mask.bool()):
+            assert best[i, m].tolist() == decoded[i]
+            torch.testing.assert_close(shares[i, m], crf.marginals(short[i][0])[0])
+
+    def test_compiled_and_mapped(self) -> None:
+        crf, (emissions, tags) = model(3), batch(3, 6, 3)
+        tags[1, 2], tags[2, 0] = -100, -100
+        compiled = torch.compile(crf, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(emissions, tags), crf(emissions, tags))
+        mapped = torch.func.vmap(lambda e, y: crf.log_prob(e[None], y[None])[0])(emissions, tags)
+        torch.testing.assert_close(mapped, crf.log_prob(emissions, tags))

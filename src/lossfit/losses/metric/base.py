@@ -15,6 +15,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable
 from lossfit.core.batch import Batch, read_batch
+from lossfit.core.checks import check_index
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import as_row, weigh
@@ -80,7 +81,7 @@ class MetricLoss(Loss):
             )
         steep = float(steep) if isinstance(steep, bool) else steep
         super().__init__({**(hypers or {}), "steep": steep}, reduction=reduction)
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of a batch.

@@ -26,6 +26,27 @@ _LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "log_loss": ("cross_entropy", {}),
     "brier": ("brier", {}),
 }
+_ALIASES = {
+    "acc": "accuracy",
+    "roc_auc": "auc",
+    "auroc": "auc",
+    "pr_auc": "average_precision",
+    "auprc": "average_precision",
+    "ap": "average_precision",
+    "map": "average_precision",
+    "f1": "macro_f1",
+    "f1_macro": "macro_f1",
+    "f1_micro": "micro_f1",
+    "mcc": "matthews",
+    "matthews_corrcoef": "matthews",
+    "kappa": "cohen_kappa",
+    "qwk": "quadratic_weighted_kappa",
+    "top_k": "top_k_accuracy",
+    "nll": "log_loss",
+    "neg_log_loss": "log_loss",
+    "cross_entropy": "log_loss",
+    "brier_score": "brier",
+}
 _F = re.compile(r"(macro|micro)_f(\d+(?:\.\d+)?)")
 
 
@@ -35,7 +56,8 @@ def for_metric(metric: str, **settings: Any) -> Loss:
     Args:
         metric: accuracy, balanced_accuracy, macro_f1, micro_f1, matthews, cohen_kappa, quadratic_weighted_kappa,
             top_k_accuracy, recall_at_precision, auc, average_precision, log_loss or brier. macro_f2, micro_f0.5 and
-            so on are F-beta with that beta; so is macro_f_beta with ``beta=2.0``.
+            so on are F-beta with that beta; so is macro_f_beta with ``beta=2.0``. The usual other names are known too:
+            roc_auc, pr_auc, map, f1 (macro), mcc, kappa, qwk and those of scikit-learn.
         settings: what the class of the loss takes, such as ``k`` of top_k_accuracy, ``precision`` of
             recall_at_precision, ``ignore_index``, or ``steep=False`` for 1 minus the smooth metric itself.
 
@@ -51,6 +73,7 @@ def for_metric(metric: str, **settings: Any) -> Loss:
         >>> lossfit.for_metric("top_k_accuracy", k=3)
         TopKAccuracyLoss(k=3)
     """
+    metric = _ALIASES.get(metric, metric) if isinstance(metric, str) else metric
     if isinstance(metric, str) and (found := _F.fullmatch(metric)) and "beta" not in settings:
         metric, settings = f"{found[1]}_f_beta", {"beta": float(found[2]), **settings}
     known = registry.available_losses()

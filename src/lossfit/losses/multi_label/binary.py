@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core.autograd import readable
-from lossfit.core.checks import check_per_class
+from lossfit.core.checks import check_number, check_per_class
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction
@@ -79,11 +79,32 @@ class BinaryLoss(MultiLabelLoss):
         if value is not None and readable(value) and not (value >= 0).all():
             raise ValueError(f"Expected `{name}` to hold no negative number, but got {value.tolist()}.")
 
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            input: scores (N, C) or (N, C, d1, ...), or (N,) for a single question.
+            target: labels of the shape of ``input``, or a list of classes (N, K) or (N, K, d1, ...), K not C.
+            sample_weight: a weight for each row, or for each sample (N,).
+            denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
+        """
+        if isinstance(input, Tensor) and isinstance(target, Tensor) and input.ndim == 1 and target.shape == input.shape:
+            input, target = input.unsqueeze(1), target.unsqueeze(1)
+        return super().forward(input, target, sample_weight=sample_weight, denominator=denominator)
+
     def _per_class(self, name: str, input: Tensor) -> Tensor | None:
         value: Tensor | None = getattr(self, name)
-        check_per_class(name, value, input.shape[1])
         if value is None:
             return None
+        if name != "pos_weight" or len(value) != 1:
+            check_per_class(name, value, input.shape[1])
         return value.to(accumulation_dtype(input)).view(1, -1, *(1,) * (input.ndim - 2))
 
     def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
@@ -179,7 +200,7 @@ class BCELoss(BinaryLoss):
     "none" has one loss per label, and its "sum" is larger by the number of classes.
 
     Args:
-        pos_weight: :math:`v`, a weight (C,) for labels of 1. A buffer.
+        pos_weight: :math:`v`, a weight for labels of 1: a number, or one for each class (C,). A buffer.
         common: see :class:`BinaryLoss`.
 
     Range: [0, inf).
@@ -197,8 +218,12 @@ class BCELoss(BinaryLoss):
 
     pos_weight: Tensor | None
 
-    def __init__(self, *, pos_weight: Tensor | None = None, **common: Unpack[Common]) -> None:
+    def __init__(self, *, pos_weight: float | Tensor | None = None, **common: Unpack[Common]) -> None:
         super().__init__(**common)
+        if pos_weight is not None and not isinstance(pos_weight, Tensor):
+            pos_weight = torch.tensor(check_number("pos_weight", pos_weight))
+        if pos_weight is not None and not pos_weight.ndim:
+            pos_weight = pos_weight.reshape(1)
         self._keep_per_class("pos_weight", pos_weight)
 
     def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.batch import Batch
-from lossfit.core.checks import check_constant
+from lossfit.core.checks import check_constant, check_index
 from lossfit.core.hyper import HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, Weighing, weigh
@@ -45,13 +45,14 @@ class Labels(NamedTuple):
 class MultiLabelLoss(Loss):
     r"""A loss for any number of right classes among C.
 
-    ``loss(input, target)`` takes scores (logits, never probabilities) of shape (N, C) or (N, C, d1, ...). The type of
+    ``loss(input, target)`` takes scores (logits, never probabilities) of shape (N, C) or (N, C, d1, ...). The shape of
     the target says how it is read:
 
-    - floating point or bool: one label for each score, of the shape of the input, 0 or 1 or a probability. A label
-      equal to ``ignore_index`` is unknown and left out. A row of which no label is known counts as ignored.
-    - integer: a list of the right classes, (N, K) or (N, K, d1, ...), in any order, no class twice, filled up with
-      ``ignore_index``. K may be 0. A row without a class has no right one; it counts like any other row.
+    - of the shape of the input and of any type: one label for each score, 0 or 1 or a probability. A label equal to
+      ``ignore_index`` is unknown and left out. A row of which no label is known counts as ignored.
+    - integers of another shape: a list of the right classes, (N, K) or (N, K, d1, ...), in any order, no class twice,
+      filled up with ``ignore_index``. K may be 0. A row without a class has no right one; it counts like any other row.
+      A list with K = C looks like labels: fill it up to K = C + 1 with ``ignore_index``.
 
     There is one loss per row: shape (N,) or (N, d1, ...) for ``reduction="none"``. Labels are constants: those
     that require a gradient are refused.
@@ -78,7 +79,7 @@ class MultiLabelLoss(Loss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(hypers, reduction=reduction)
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(
         self,
@@ -92,7 +93,7 @@ class MultiLabelLoss(Loss):
 
         Args:
             input: scores (N, C) or (N, C, d1, ...).
-            target: labels of the shape of ``input``, or a list of classes (N, K) or (N, K, d1, ...).
+            target: labels of the shape of ``input``, or a list of classes (N, K) or (N, K, d1, ...), K not C.
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
@@ -131,7 +132,7 @@ class MultiLabelLoss(Loss):
         Args:
             x: features (..., D), with at least one dimension of rows.
             weight: of the classes (C, D).
-            target: labels (..., C), or lists of right classes (..., K).
+            target: labels (..., C), or lists of right classes (..., K) with K not C.
             bias: of the classes (C,).
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
@@ -139,7 +140,8 @@ class MultiLabelLoss(Loss):
         """
         layer, shape = features.read_features(x, weight, target, bias)
         flat = target.reshape(shape.numel(), target.shape[-1])
-        valid = (target != self.ignore_index).any(-1) if target.is_floating_point() else None
+        labelled = target.is_floating_point() or target.shape[-1] == len(weight)
+        valid = (target != self.ignore_index).any(-1) if labelled else None
         weighing = weigh(
             shape,
             accumulation_dtype(x),
@@ -255,14 +257,16 @@ def read(input: Tensor, target: Tensor, ignore_index: int) -> Labels:
         raise ValueError(f"Expected `input` of shape (N, C) or (N, C, d1, ...) with C of at least 1, but got {shape}.")
     if target.is_complex():
         raise TypeError(f"Expected `target` to hold labels or class indices, but got {target.dtype}.")
-    if target.is_floating_point() or target.dtype == torch.bool:
+    if given == shape or target.is_floating_point() or target.dtype == torch.bool:
         if given != shape:
             raise ValueError(
                 f"Expected `target` of {target.dtype} to have the shape of `input`, {shape}, but got {given}. "
                 f"A list of right classes must be of an integer type."
             )
         check_constant(target=target)
-        return Labels(target) if target.dtype == torch.bool else _dense(target.detach(), ignore_index)
+        if target.dtype == torch.bool:
+            return Labels(target)
+        return _dense(target.detach() if target.is_floating_point() else target.to(input.dtype), ignore_index)
     if len(given) != len(shape) or given[0] != shape[0] or given[2:] != shape[2:]:
         expected = ", ".join(map(str, (shape[0], "K", *shape[2:])))
         raise ValueError(
@@ -314,7 +318,6 @@ def _listed(target: Tensor, shape: tuple[int, ...], dtype: torch.dtype, ignore_i
         position = tuple((count > 1).nonzero()[0].tolist())
         raise ValueError(
             f"Expected `target` of an integer type to list each right class once, but class {position[1]} is listed "
-            f"{int(count[position])} times in row {(position[0], *position[2:])}. Labels of 0 and 1 for every class "
-            f"must be floating point or bool."
+            f"{int(count[position])} times in row {(position[0], *position[2:])}."
         )
     return count.clamp(max=1)

@@ -52,10 +52,12 @@ class RankingLoss(Loss):
         """The loss of a batch.
 
         Args:
-            input: scores (N,), the higher the more positive.
-            target: 0 or 1 for each row (N,), of any type.
+            input: scores (N,) or (N, 1), the higher the more positive; or logits (N, 2) of two classes, whose
+                difference is the score of class 1.
+            target: 0 or 1 for each row, (N,) or (N, 1), of any type.
             sample_weight: a weight of at least 0 for each row (N,), without a gradient.
         """
+        input, target = _one_score(input), _one_column(target)
         _check(input, target, sample_weight)
         scores = input.double()
         weight = torch.ones_like(scores) if sample_weight is None else sample_weight.double()
@@ -260,6 +262,16 @@ class AveragePrecisionLoss(RankingLoss):
         return _loss(rows, _AVERAGE_PRECISION, 0.0, 1.0, self.reduction == "sum")
 
 
+def _one_score(input: Tensor) -> Tensor:
+    if isinstance(input, Tensor) and input.ndim == 2 and input.shape[1] == 2 and input.is_floating_point():
+        return input[:, 1].to(accumulation_dtype(input)) - input[:, 0]
+    return _one_column(input)
+
+
+def _one_column(value: Tensor) -> Tensor:
+    return value.squeeze(1) if isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] == 1 else value
+
+
 def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
     for name, value in (("input", input), ("target", target), ("sample_weight", sample_weight)):
         if not isinstance(value, Tensor) and not (name == "sample_weight" and value is None):
@@ -269,7 +281,7 @@ def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
             f"Expected `input` to hold floating-point scores, but got {input.dtype}. Convert it with input.float()."
         )
     if input.ndim != 1:
-        raise ValueError(f"Expected `input` of shape (N,), one score per row, but got {tuple(input.shape)}.")
+        raise ValueError(f"Expected `input` of shape (N,), (N, 1) or (N, 2), but got {tuple(input.shape)}.")
     for name, value in (("target", target), ("sample_weight", sample_weight)):
         if value is not None and value.shape != input.shape:
             raise ValueError(f"Expected `{name}` of shape {tuple(input.shape)}, but got {tuple(value.shape)}.")

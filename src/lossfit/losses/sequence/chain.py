@@ -111,7 +111,7 @@ def _terms(chain: Chain, tags: Tensor | None) -> tuple[Tensor, Tensor | None, Te
     if tags is None:
         return torch.cat([(emissions[0] + start).unsqueeze(0), emissions[1:]]), None, end
     lowest, at = _LOWEST[emissions.dtype], tags.unsqueeze(-1)
-    is_own = torch.zeros_like(emissions, dtype=torch.bool).scatter_(-1, at, True)
+    is_own = torch.zeros_like(emissions, dtype=torch.bool).scatter(-1, at, True)
     ahead = (emissions - emissions.gather(-1, at)).masked_fill(is_own, 0.0)
     first = (ahead[0] + start - start[tags[0]].unsqueeze(-1)).masked_fill(is_own[0], lowest)
     leaving = functional.embedding(tags[:-1], transitions)

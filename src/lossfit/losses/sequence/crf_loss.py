@@ -7,7 +7,7 @@ from torch import Tensor
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
 from lossfit.losses.sequence import chain
-from lossfit.losses.sequence.linear_chain_crf import read_chain, read_tags
+from lossfit.losses.sequence.linear_chain_crf import read_tagged
 from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
 from lossfit.losses.single_label.link import LinkLoss
 
@@ -22,7 +22,8 @@ class CRFLoss(Loss):
     structured support vector machines.
 
     ``loss(emissions, tags, crf.transitions, crf.start, crf.end, mask)`` takes emissions (B, T, K), tags (B, T),
-    transitions (K, K), start and end (K,) or None for zeros, and a mask, boolean (B, T) or lengths (B,).
+    transitions (K, K), start and end (K,) or None for zeros, and a mask, (B, T) or lengths (B,). Positions outside of
+    the mask, and those of tag -100, are taken out wherever they stand.
 
     Args:
         link: any loss that is a function of the gap, cross-entropy by default. Its reduction is not used; its
@@ -32,7 +33,7 @@ class CRFLoss(Loss):
     Raises:
         TypeError: ``link`` is not a link.
         ValueError: ``link`` has what is meant for classes (weight, class_prior, label_smoothing, temperature), or is
-            the hinge over all rivals; a shape does not fit; a mask has holes or leaves nothing in a row.
+            the hinge over all rivals; a shape does not fit; a mask leaves nothing in a row.
         IndexError: a tag is out of range; the error names its position.
 
     With a single possible sequence d is 1e30, or 1e300 in float64.
@@ -80,7 +81,7 @@ class CRFLoss(Loss):
             sample_weight: a weight for each row (B,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        read, _ = read_chain(emissions, transitions, start, end, mask)
+        read, tags = read_tagged(emissions, tags, transitions, start, end, mask)
         weighing = weigh(
             emissions.shape[:1],
             read.emissions.dtype,
@@ -90,7 +91,7 @@ class CRFLoss(Loss):
         )
         if weighing.valid is not None:
             read = read._replace(emissions=weighing.blank(read.emissions.transpose(0, 1)).transpose(0, 1))
-        d = chain.log_odds(read, read_tags(tags, emissions, mask), self.link.gap)
+        d = chain.log_odds(read, tags, self.link.gap)
         rows = self.link.link(d, **self.link.own(self.link.settings(d.shape)))
         return weighing.reduce(rows)
 

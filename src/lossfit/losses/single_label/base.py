@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossfit.core import scores
 from lossfit.core.batch import Batch, read_batch
-from lossfit.core.checks import check_per_class
+from lossfit.core.checks import check_index, check_per_class
 from lossfit.core.class_weights import check_positive
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
@@ -95,7 +95,7 @@ class SingleLabelLoss(Loss):
         self._keep_per_class("class_prior", class_prior)
         if class_prior is not None:
             check_positive("class_prior", class_prior)
-        self.ignore_index = ignore_index
+        self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(
         self,
