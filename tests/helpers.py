@@ -64,6 +64,17 @@ def case_id(case: tuple[str, dict[str, object]]) -> str:
     return "-".join([name, *(f"{key}={value}" for key, value in settings.items())])
 
 
+PATHS: list[tuple[str, dict[str, object]]] = [
+    ("cross_entropy", {}),
+    ("focal", {}),
+    ("hinge", {}),
+    ("hinge", {"gap": "sum"}),
+    ("exact", {}),
+]
+"""A loss for each path of the code: the soft gap without and with a number, the hard gap, the sum over rivals, and
+EXACT's own rows. What is around a link is the same code for all losses of a path, and the link is data there."""
+
+
 def promises_value_gradient(name: str, settings: dict[str, object]) -> bool:
     """Whether the gradient is the derivative of the value."""
     return not lossfit.registry.get(name).designed_gradient and not settings.get("floor")

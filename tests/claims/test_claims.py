@@ -63,6 +63,7 @@ def test_the_verdict(name: str) -> None:
     assert found.remark.endswith(".")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exact_real_data", "direct_accuracy", "gamma_tempers"])
 def test_those_that_train_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tools.compare

@@ -64,7 +64,7 @@ def test_a_table_and_a_file(tmp_path: Path) -> None:
         (("--out", "bench.txt"), "Expected --out to be a .json file, but got 'bench.txt'"),
         (("--classes", 1), "--classes"),
         (("--rounds", 1), "--rounds"),
-        (("focal", "--rows", 10**9, "--classes", 10**6), "do not fit the memory"),
+        (("focal", "--rows", 10**14, "--classes", 10), "do not fit the memory"),
     ],
 )
 def test_wrong_input(arguments: tuple[object, ...], told: str) -> None:

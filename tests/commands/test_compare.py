@@ -55,14 +55,14 @@ class TestCompare:
         table.write_parquet(tmp_path / "t.parquet")
         found = []
         for suffix in ("csv", "parquet"):
-            options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--out", tmp_path / suffix)
+            options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1, "--out", tmp_path / suffix)
             assert run("compare", tmp_path / f"t.{suffix}", "--target", "churned", *options).exit_code == 0
             found.append(pl.read_parquet(tmp_path / suffix / "results.parquet").drop("seconds"))
         assert found[0].equals(found[1])
 
     def test_the_folder_is_named_after_the_source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--model", "linear")
+        options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1, "--model", "linear")
         assert run("compare", "yeast", *options).exit_code == 0
         assert (tmp_path / "lossfit-yeast" / "report.html").is_file()
         assert "exists. Pass --resume" in refused("compare", "yeast", *options)
