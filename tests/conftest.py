@@ -12,6 +12,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What opens a browser, looks at the site, builds a wheel, or runs the benchmark of GPUs is slow."""
+    for item in items:
+        if not {"browser", "site", "built", "smoke"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(1234)

@@ -89,7 +89,7 @@ class View:
         self.drawn()
 
     def drawn(self) -> None:
-        self.page.wait_for_function(DRAWN, timeout=20_000)
+        self.page.wait_for_function(DRAWN, timeout=300_000)
 
     def changed(self, chart: str, before: str) -> str:
         """A chart's text, when it is another one."""

@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "layout.md"
 
 FLOORS = (
     ("core",),
-    ("kernels",),
+    ("kernels", "native"),
     ("gaps",),
     ("linear",),
     ("losses",),

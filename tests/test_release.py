@@ -25,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     pure = {**os.environ, "LOSSFIT_NATIVE": "0"}
-    subprocess.run(command, check=True, capture_output=True, timeout=120, env=pure)
+    subprocess.run(command, check=True, capture_output=True, timeout=900, env=pure)
     return out
 
 
@@ -76,7 +76,7 @@ def test_a_compiler_adds_the_kernels_and_nothing_else(built: Path, wheel: list[s
         str(tmp_path / f"lossfit-{lossfit.__version__}"),
     ]
     wanted = {**os.environ, "LOSSFIT_NATIVE": "1", "CXXFLAGS": "-O0"}
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=wanted)
+    subprocess.run(command, check=True, capture_output=True, timeout=900, env=wanted)
     (path,) = tmp_path.rglob("*.whl")
     assert re.search(r"-py3-none-(linux|macosx)_\w+\.whl$", path.name)
     with zipfile.ZipFile(path) as held:
@@ -85,7 +85,7 @@ def test_a_compiler_adds_the_kernels_and_nothing_else(built: Path, wheel: list[s
 
 def test_importing_needs_torch_alone() -> None:
     script = "import sys, torch; before = {*sys.modules}; import lossfit; print(*({*sys.modules} - before))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=900)
     assert "lossfit.gaps.gap" in done.stdout.split()
     assert [name for name in done.stdout.split() if name.split(".")[0] != "lossfit"] == []
 
@@ -111,7 +111,7 @@ results = [doctest.DocTestRunner().run(test) for test in found]
 assert any(r.attempted for r in results) and not any(r.failed for r in results)
 """
     run = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
-    subprocess.run([sys.executable, "-c", script], check=True, env=run, cwd=tmp_path, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, env=run, cwd=tmp_path, timeout=900)
 
 
 def test_the_workflow_runs_what_ci_runs() -> None:

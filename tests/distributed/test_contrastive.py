@@ -118,7 +118,7 @@ def refusal(rank: int) -> str:
 
 
 def run_rank(rank: int, world: int, folder: Path) -> None:
-    join(rank, world, folder, timeout=20)
+    join(rank, world, folder, timeout=300)
     found: dict[str, object] = {}
     for sizes, ways in zip(SIZES[world], (WAYS, ("mean",)), strict=True):
         found.update(compare(sizes, rank, ways))
@@ -131,9 +131,13 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=sorted(SIZES), ids=lambda world: f"{world} ranks")
+@pytest.fixture(
+    scope="module",
+    params=[2, *(pytest.param(world, marks=pytest.mark.slow) for world in sorted(SIZES) if world > 2)],
+    ids="{} ranks".format,
+)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    return run_ranks(__file__, request.param, tmp_path_factory.mktemp("ranks"), timeout=60)
+    return run_ranks(__file__, request.param, tmp_path_factory.mktemp("ranks"), timeout=600)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -224,7 +224,7 @@ def load(head: lossfit.CosineHead, weight: Tensor) -> None:
 
 
 def run_rank(rank: int, world: int, folder: Path) -> None:
-    join(rank, world, folder, timeout=60)
+    join(rank, world, folder, timeout=300)
     quicken()
     mesh = distributed.init_device_mesh("cpu", (world,))
     budget.LEAST_ROWS, budget.CHUNK_BYTES = 4, 1  # several chunks
@@ -243,9 +243,13 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=sorted(CLASSES), ids=lambda world: f"{world} ranks")
+@pytest.fixture(
+    scope="module",
+    params=[2, *(pytest.param(world, marks=pytest.mark.slow) for world in sorted(CLASSES) if world > 2)],
+    ids="{} ranks".format,
+)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
-    return run_ranks(__file__, request.param, tmp_path_factory.mktemp("ranks"), timeout=240)
+    return run_ranks(__file__, request.param, tmp_path_factory.mktemp("ranks"), timeout=900)
 
 
 def test_values_and_gradients_are_those_of_one_process(found: list[dict[str, float]]) -> None:

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_sharded.py"
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_and_read_their_checkpoint_back(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLE)]
     options = ["--classes", "2000", "--features", "32", "--steps", "20", "--checkpoint", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    run = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr
     recalls = [float(found) for found in re.findall(r"^step .*recall@1 +([\d.]+)%", run.stdout, re.MULTILINE)]
     assert len(recalls) == 11

@@ -88,13 +88,14 @@ def numbers(told: str) -> dict[str, float]:
     return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     two = subprocess.run(
         [sys.executable, str(EXAMPLE), "--epochs", "3", "--batch", "896", "--processes", "2"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=900,
         check=False,
     )
     assert two.returncode == 0, two.stderr

@@ -722,6 +722,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return run_ranks(__file__, 2, tmp_path_factory.mktemp("ranks"), 150)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "family"), WAYS)
 def test_two_processes_train_like_one(ranks: list[dict[str, Any]], way: str, family: str, tmp_path: Path) -> None:
     losses, model, _ = train(family, way, FOCAL, tmp_path, build(family, **NO_DROPOUT[family]))

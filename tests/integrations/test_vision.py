@@ -19,10 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".timm" / "ready").is_file(), reason="needs timm: make .timm/ready")
 def test_a_timm_model_learns_with_each_loss() -> None:
     done = run(
@@ -44,6 +45,7 @@ def test_a_timm_model_learns_with_each_loss() -> None:
     assert float(found["cross-entropy"]) > 40
 
 
+@pytest.mark.slow
 def test_a_folder_without_timm_is_named(tmp_path: Path) -> None:
     done = run("examples/vision_timm.py", "--timm", tmp_path)
     assert done.returncode == 2

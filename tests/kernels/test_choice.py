@@ -164,4 +164,4 @@ def test_every_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch: pyte
 
 def test_the_library_is_imported_without_triton() -> None:
     code = "import sys; sys.modules['triton'] = None; import lossfit.kernels; assert lossfit.CrossEntropyLoss()"
-    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=900)

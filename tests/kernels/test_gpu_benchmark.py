@@ -54,7 +54,7 @@ def linear_cross_entropy(x, weight, y):
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", SCRIPT, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def here(compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_new_rows_are_predicted_in_a_process_of_its_own(here: Path) -> None:
     new = table(20, 1).drop("grade").sample(20, shuffle=True, seed=0)
     new.write_csv("new.csv")

@@ -185,7 +185,7 @@ def running(root: Path) -> Iterator[ThreadingHTTPServer]:
 
 
 def ask(running: ThreadingHTTPServer, path: str, method: str = "GET", host: str | None = None) -> tuple[int, str, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", running.server_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", running.server_port, timeout=300)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", f"127.0.0.1:{running.server_port}" if host is None else host)
     connection.endheaders()

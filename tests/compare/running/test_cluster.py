@@ -18,6 +18,7 @@ from lossfit.compare.training.models import Architecture
 from lossfit.compare.verdict.summary import summarise
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
 
 PLAN = Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3)
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}

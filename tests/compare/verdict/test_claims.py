@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, optimize, stats
 
 from lossfit.compare.verdict import claims
 
@@ -16,8 +16,7 @@ def of_independent(count: int) -> float:
 
         return float(integrate.quad(inside, 0.3, 2.0)[0])
 
-    grid = np.linspace(1.5, 4.5, 601)
-    return float(np.interp(0.95, [below(x) for x in grid], grid))
+    return float(optimize.brentq(lambda x: below(x) - 0.95, 1.5, 4.5, xtol=1e-6))
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 20])
