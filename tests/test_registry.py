@@ -9,6 +9,7 @@ import torch
 
 import lossfit
 from lossfit import functional, registry
+from lossfit.losses.base import REGISTRY
 
 
 def test_names_are_those_of_the_catalogue() -> None:
@@ -45,10 +46,10 @@ def test_a_name_unlike_any_other_suggests_nothing() -> None:
 
 @pytest.fixture
 def _registered() -> Iterator[None]:
-    before = dict(registry._losses)
+    before = dict(REGISTRY)
     yield
-    registry._losses.clear()
-    registry._losses.update(before)
+    REGISTRY.clear()
+    REGISTRY.update(before)
 
 
 @pytest.mark.usefixtures("_registered")
@@ -73,7 +74,7 @@ def test_a_class_without_a_formula_stays_out() -> None:
         """No loss of its own."""
 
     assert registry.get("focal") is lossfit.FocalLoss
-    assert Helper not in registry._losses.values()
+    assert Helper not in REGISTRY.values()
 
 
 def test_names_of_functions() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from lossfit import registry
+from lossfit.core.keywords import constructor
 from lossfit.losses.base import Loss
 
 
@@ -38,21 +39,6 @@ def _twin(cls: type[Loss]) -> Callable[..., Tensor]:
     loss.__module__ = __name__
     loss.__doc__ = f"Function form of :class:`lossfit.{cls.__name__}`.\n\n{inspect.cleandoc(cls.__doc__ or '')}"
     return loss
-
-
-def constructor(cls: type[Loss]) -> list[Parameter]:
-    """What a class takes, with the keywords of its base spelled out."""
-    own = list(inspect.signature(cls).parameters.values())
-    if not any(p.kind is Parameter.VAR_KEYWORD for p in own):
-        return own
-    base = next(c for c in cls.__mro__ if "__init__" in vars(c) and not _open(c))
-    taken = {p.name for p in own}
-    common = [p for p in inspect.signature(base).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
-    return [p for p in own if p.kind is not Parameter.VAR_KEYWORD] + [p for p in common if p.name not in taken]
-
-
-def _open(cls: type) -> bool:
-    return any(p.kind is Parameter.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
 
 
 def twin_name(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lossfit
 from families import EXAMPLES
 from helpers import build
-from lossfit.functional import constructor
+from lossfit.core.keywords import constructor
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -47,7 +47,7 @@ def list_losses(
 
 
 def _signature(cls: type[Loss]) -> str:
-    own = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    own = [p for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
     return str(inspect.Signature([p.replace(annotation=p.empty) for p in own]))
 
 

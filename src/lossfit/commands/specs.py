@@ -29,7 +29,7 @@ def single_label(spec: str) -> SingleLabelLoss:
     known = inspect.signature(registry.get(name)).parameters
     for key in settings:
         if key not in known:
-            raise InputError(f"{name} has no setting {key!r}; it has {', '.join(k for k in known if k != 'common')}.")
+            raise InputError(f"{name} has no setting {key!r}; it has {', '.join(known)}.")
     loss = registry.make(name, **settings)
     if not isinstance(loss, SingleLabelLoss):
         names = ", ".join(registry.available_losses("single_label"))

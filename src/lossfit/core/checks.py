@@ -29,12 +29,12 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     choices = tuple(choices)
     if value in choices:
         return
-    near = max(choices, key=lambda choice: _likeness(str(value), choice), default=None)
-    hint = f" Did you mean {near!r}?" if near is not None and _likeness(str(value), near) >= 0.6 else ""
+    near = max(choices, key=lambda choice: likeness(str(value), choice), default=None)
+    hint = f" Did you mean {near!r}?" if near is not None and likeness(str(value), near) >= 0.6 else ""
     raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, but got {value!r}.{hint}")
 
 
-def _likeness(value: str, choice: str) -> float:
+def likeness(value: str, choice: str) -> float:
     """How much alike two names are, or the name and a word of the other, in [0, 1]."""
     words = (choice, *choice.split("_"))
     return max(difflib.SequenceMatcher(None, value.lower(), word).ratio() for word in words)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from lossfit.core.autograd import has_numbers, readable
 from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.keywords import Keywords
 
 
-class Tunable(nn.Module):
+class Tunable(Keywords, nn.Module):
     """What losses and margins share.
 
     Hyper-parameters may be numbers; functions of the step, which :meth:`step` advances; or tensors, with gradients if

@@ -15,6 +15,7 @@ from lossfit.core.autograd import transformed
 from lossfit.core.batch import read_batch
 from lossfit.core.checks import check_choice
 from lossfit.core.cosines import autocast, common_dtype, norm
+from lossfit.core.keywords import Keywords
 from lossfit.heads.margins import Margin
 from lossfit.linear import budget, features
 from lossfit.linear.features import BACKENDS, Backend, Rows
@@ -28,7 +29,7 @@ _Cosine = Callable[[Tensor, dict[str, Number]], Tensor]
 _Back = Callable[[Tensor, dict[str, Number]], Tensor]
 
 
-class Head(nn.Module):
+class Head(Keywords, nn.Module):
     """What heads share: ``loss``, with a margin on the target's score."""
 
     num_classes: int

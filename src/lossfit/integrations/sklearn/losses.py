@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossfit import registry
 from lossfit.core.checks import check_choice, check_per_class
-from lossfit.functional import constructor
+from lossfit.core.keywords import constructor
 from lossfit.losses.base import Loss
 from lossfit.losses.metric.base import MetricLoss
 

@@ -105,6 +105,7 @@ class AnalyticLoss(LinkLoss):
     and sharing its terms. Autograd differentiates them in turn where a second derivative is asked for.
     """
 
+    _hands_keywords_to = SingleLabelLoss
     closed = True
     body: Callable[..., Linked]
     """A function of d and the hyper-parameters, in their order."""
