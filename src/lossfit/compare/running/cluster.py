@@ -110,7 +110,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
     try:
         if address is None:
             ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
-        else:
+        else:  # one attempt to connect, which takes Ray 40 s; by default Ray makes twenty
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
             ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = "Ray could not be started here" if address is None else f"--ray-address {address}: no cluster"
