@@ -52,3 +52,7 @@ __all__ = [
     "schedules",
 ]
 __all__ += losses.__all__
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

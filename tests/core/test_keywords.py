@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+import torch
 
 import lossfit
 
@@ -58,3 +59,20 @@ def test_a_subclass_takes_what_its_bases_take() -> None:
     assert Tempered(2.0, gamma=1.0).temperature == 2.0
     with pytest.raises(TypeError, match=r"Tempered got an unexpected keyword argument 'star'.*Did you mean 'start'"):
         Tempered(star=2.0)
+
+
+def test_a_representation_shows_what_differs_from_the_defaults() -> None:
+    per_class = torch.ones(3)
+    loss = lossfit.CrossEntropyLoss(per_class, class_prior=per_class, ignore_index=2, temperature=2.0, reduction="sum")
+    assert repr(loss) == (
+        "CrossEntropyLoss(temperature=2.0, weight=(3,), ignore_index=2, class_prior=(3,), reduction='sum')"
+    )
+    assert repr(lossfit.HingeLoss(gap="sum", squared=True)) == "HingeLoss(margin=1.0, gap='sum', squared=True)"
+    assert repr(lossfit.HingeLoss(gap="soft")) == "HingeLoss(margin=1.0, gap='soft')"
+    assert repr(lossfit.ExactLoss(log=True)) == "ExactLoss(sigma=1.0, log=True)"
+    assert "form='scaled'" in repr(lossfit.PolyLoss([1.0], form="scaled"))
+    assert repr(lossfit.BCELoss(pos_weight=3.0)) == "BCELoss(pos_weight=(1,))"
+
+
+def test_the_directory_of_the_package_is_what_is_public() -> None:
+    assert set(dir(lossfit)) == {*lossfit.__all__, "__version__"}

@@ -81,6 +81,9 @@ class MultiLabelLoss(Loss):
         super().__init__(hypers, reduction=reduction)
         self.ignore_index = check_index("ignore_index", ignore_index)
 
+    def _shown_settings(self) -> list[str]:
+        return self._changed_settings()
+
     def forward(
         self,
         input: Tensor,

@@ -150,6 +150,9 @@ class HingeLoss(AnalyticLoss):
         self.over_all_rivals = gap == "sum"
         self.squared = squared
 
+    def _shown_settings(self) -> list[str]:
+        return (["gap='sum'"] if self.over_all_rivals else []) + super()._shown_settings()
+
     def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
         return squared_hinge if self.squared else hinge, (settings["margin"],)
 
