@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,11 +17,22 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def is_abstract(value: Tensor) -> bool:
+    """Whether there is only a shape: on the meta device, or in a FakeTensor."""
+    return value.device.type == "meta" or isinstance(value, FakeTensor)
+
+
+def without_autocast(value: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off on the tensor's device, where there is such a thing."""
+    kind = value.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def has_numbers(value: Tensor) -> bool:
     """Whether there are numbers to look at: not on the meta device, in a FakeTensor, or inside a transformation."""
     if torch.compiler.is_compiling() or transformed():
         return False
-    return value.device.type != "meta" and not isinstance(value, FakeTensor)
+    return not is_abstract(value)
 
 
 def readable(value: Tensor) -> bool:

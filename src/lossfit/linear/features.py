@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossfit import kernels
 from lossfit.core import class_shards
-from lossfit.core.autograd import transformed
+from lossfit.core.autograd import is_abstract, transformed
 from lossfit.core.batch import Batch, read_batch
 from lossfit.core.checks import check_choice
 from lossfit.core.class_shards import Shard
@@ -120,7 +120,7 @@ def read(
         targets = targets if shard is None else targets[:, shard.start : shard.start + shard.count]
     kept = None
     if valid is not None and not takes_kernels(x, backend):
-        if transformed() or torch.compiler.is_compiling():
+        if transformed() or torch.compiler.is_compiling() or is_abstract(x):
             flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
         else:
             kept = valid.nonzero().squeeze(1)

@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lossfit.core import row_gather
-from lossfit.core.autograd import call
+from lossfit.core.autograd import call, without_autocast
 from lossfit.core.checks import check_choice
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
@@ -94,7 +94,7 @@ class ContrastiveLoss(OuterLoss):
         """Similarities (n, N) of anchors (n, D) to all of the pool (N, D), divided by the temperature."""
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
-        with torch.autocast(anchors.device.type, enabled=False):
+        with without_autocast(anchors):
             return (anchors / temperature).to(anchors.dtype) @ pool.t()
 
     def _reduced(
@@ -193,7 +193,7 @@ class InfoNCELoss(ContrastiveLoss):
         """The losses of anchors (n, D) that are to find their targets in the pool (N, D), which is a last layer."""
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
-        with torch.autocast(anchors.device.type, enabled=False):
+        with without_autocast(anchors):
             return self.loss.linear((anchors / temperature).to(anchors.dtype), pool, target)
 
     def extra_repr(self) -> str:

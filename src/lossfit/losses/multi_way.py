@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core import class_shards
-from lossfit.core.autograd import readable, transformed
+from lossfit.core.autograd import is_abstract, readable, transformed
 from lossfit.core.batch import _check_range
 from lossfit.core.checks import check_choice, check_constant, check_index
 from lossfit.core.numerics import accumulation_dtype
@@ -162,7 +162,7 @@ def _others(s: Tensor) -> Tensor:
 
 
 def _pairwise(s: Tensor, t: Tensor) -> Tensor:
-    if transformed() or torch.compiler.is_compiling():
+    if transformed() or torch.compiler.is_compiling() or is_abstract(s):
         return _pairwise_by_logarithms(s, t)
     fixed = s.detach()
     high = fixed.amax(2, keepdim=True)

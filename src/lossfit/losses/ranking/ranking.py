@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from lossfit.core.autograd import call, readable, transformed
+from lossfit.core.autograd import call, is_abstract, readable, transformed
 from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
@@ -314,7 +314,9 @@ class _Ranked(Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = (_opaque if torch.compiler.is_compiling() else _measure)(*arguments)
+        found: tuple[Tensor, Tensor] = (
+            _opaque if torch.compiler.is_compiling() or is_abstract(arguments[0]) else _measure
+        )(*arguments)
         return found
 
     @staticmethod

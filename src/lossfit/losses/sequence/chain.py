@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit.core.autograd import call, differentiated_again, transformed
+from lossfit.core.autograd import call, differentiated_again, is_abstract, transformed
 from lossfit.gaps.types import Kind
 
 _LOWEST = {torch.float32: -1e30, torch.float64: -1e300}
@@ -78,8 +78,7 @@ def best_path(chain: Chain) -> Tensor:
 
 def _total(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
     """The log of the sum over all paths; with tags, over all but this one, and relative to it. "hard": the maximum."""
-    meta = chain.emissions.device.type == "meta"
-    if kind == "hard" or meta or torch.compiler.is_compiling() or transformed():
+    if kind == "hard" or is_abstract(chain.emissions) or torch.compiler.is_compiling() or transformed():
         return _plain(chain, tags, kind)
     found: Tensor = call(_Total, *chain, tags)
     return found
