@@ -15,7 +15,7 @@ from torch import Tensor, distributed
 import lossfit
 
 INF = math.inf
-LOWEST = {dtype: torch.finfo(dtype).min / 2 for dtype in (torch.float32, torch.float64)}
+LOWEST = {dtype: torch.finfo(dtype).min for dtype in (torch.float32, torch.float64)}
 
 
 def weak_sensitivity(p: Tensor) -> Tensor:

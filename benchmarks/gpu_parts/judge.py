@@ -152,8 +152,6 @@ def _language_model(parts: dict[str, Any]) -> Iterator[Verdict]:
         yield from (_without(t, found, plain if _ok(ours) else ours) for t in (curve, time, memory))
         return
     yield _same_curve(curve, found, ours, plain)
-    skipping, target = _entry(found, "lossfit, skip_blocks"), "language model: same loss curve with skip_blocks"
-    yield _same_curve(target, found, skipping, plain) if _ok(skipping) else _without(target, found, skipping)
     for target, key, unit in ((time, "median_ms", "ms"), (memory, "peak_mib", "MiB")):
         if ours[key] is None or plain[key] is None:
             yield Verdict(target, NOT_RUN, "the device does not tell")

@@ -89,7 +89,6 @@ def language_model(part: Part, sizes: dict[str, Any]) -> None:
         "plain": peers.plain_linear,
         "torch.compile": peers.compiled(device, lambda x, w, y: peers.plain_linear(x, w, y))(),
         "lossfit": peers.fused(lossfit.CrossEntropyLoss()),
-        "lossfit, skip_blocks": peers.fused(lossfit.CrossEntropyLoss(), skip_blocks=True),
     }
     runs = {name: Training(device, text, head) for name, head in heads.items()}
     runs[CONTROL] = Training(device, text, peers.plain_linear, jitter=2.0**-9)

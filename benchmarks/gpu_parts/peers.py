@@ -120,7 +120,6 @@ def linear(device: Device, *, others: bool = True) -> list[Contender]:
             Contender("torch.compile", compiled(device, lambda x, w, y: plain_linear(x, w, y))),
             Contender("torch", torch_linear),
             Contender("lossfit, 4 GiB", lambda: fused(loss, memory=4 << 30)),
-            Contender("lossfit, skip_blocks", lambda: fused(loss, skip_blocks=True)),
             Contender("lossfit, chunked", lambda: lambda x, w, y: loss.linear(x, w, y, backend="chunked")),
         ]
     return found

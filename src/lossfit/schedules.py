@@ -338,7 +338,7 @@ class FromMeanProbability(nn.Module):
             return
         input, target = (*args, *(kwargs[name] for name in ("input", "target")[len(args) :]))
         batch = read_batch(input, target, loss.ignore_index)
-        z = scores.adjust(batch.input, loss._hyper("temperature", batch.rows))
+        z, _ = scores.adjust(batch.input, loss._hyper("temperature", batch.rows))
         if batch.probabilities:
             p = (z.softmax(1) * batch.target).sum(1)
         else:

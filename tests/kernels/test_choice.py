@@ -126,7 +126,7 @@ def test_auto_takes_the_kernels_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch, 
 def test_every_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     """Triton launches on the current device, which need not be theirs."""
     pytest.importorskip("triton")
-    from lossfit.kernels import exact, gap, sparse
+    from lossfit.kernels import exact, gap
 
     inside: list[torch.device] = []
     launched: set[str] = set()
@@ -149,7 +149,6 @@ def test_every_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch: pyte
             return self.kernel[grid]
 
     names = {gap: ("forward", "backward"), exact: ("at_places", "sums", "push_kernel")}
-    names[sparse] = ("times_weight", "times_features")
     for module, kernels_of_it in names.items():
         for name in kernels_of_it:
             monkeypatch.setattr(module, name, Watched(name, getattr(module, name)))
@@ -157,7 +156,7 @@ def test_every_kernel_is_launched_on_the_device_of_its_tensors(monkeypatch: pyte
     x, weight = (torch.randn(3, 4, device=device, requires_grad=True) for _ in range(2))
     y = torch.tensor([0, 1, 2], device=device)
     for loss in (lossfit.CrossEntropyLoss(), lossfit.ExactLoss()):
-        loss.linear(x, weight, y, backend="triton", skip_blocks=True).backward()
+        loss.linear(x, weight, y, backend="triton").backward()
     assert launched == {name for kernels_of_it in names.values() for name in kernels_of_it}
     assert not inside
 

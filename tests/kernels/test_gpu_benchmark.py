@@ -179,7 +179,7 @@ def met(modules: tuple[ModuleType, ModuleType]) -> dict[str, Any]:
         "language_model": {
             "status": "ok",
             "contenders": {
-                **{name: ok(10, **trained) for name in ("lossfit", "lossfit, skip_blocks")},
+                "lossfit": ok(10, **trained),
                 "plain": ok(12, **trained | {"peak_mib": 5000.0}),
             },
         },
@@ -221,7 +221,6 @@ CHANGES = [
         [10 - 0.022 * i for i in range(300)],
     ),
     ("same loss curve", "MISS", ("language_model", "contenders", "plain", "loss"), [10.0] * 300),
-    ("with skip_blocks", "MISS", ("language_model", "contenders", "lossfit, skip_blocks", "loss"), [9.8] * 300),
     ("same loss curve", "not run", ("language_model", "contenders", "plain", "loss"), [9.0] * 100),
     ("step time", "MISS", ("language_model", "contenders", "lossfit", "median_ms"), 12.5),
     ("peak memory", "not run", ("language_model", "contenders", "lossfit", "peak_mib"), None),

@@ -1,6 +1,4 @@
-"""Chunks by kernels: parts of rows, memory, skipped blocks, the operators, and real size."""
-
-from typing import Any
+"""Chunks by kernels: parts of rows, memory, the operators, and real size."""
 
 import pytest
 import torch
@@ -15,7 +13,9 @@ from lossfit.linear.job import GapProgram
 
 pytest.importorskip("triton")
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.kernels import launch, sparse
+from lossfit.gaps.row_stats import to_gap
+from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
+from lossfit.kernels import launch
 from lossfit.kernels.launch import Scoring
 from lossfit.linear import compiled
 
@@ -57,7 +57,8 @@ def test_rows_in_parts(kind: str, entropy: bool, device: str, monkeypatch: pytes
     weight, hard = torch.rand(150, dtype=torch.float64, device=device), kind == "hard"
     here = torch.tensor([True, False, True], device=device)
     for where in (None, here):
-        given = z, y, valid, weight, hard, True, True, entropy, where
+        rows = RowInputs(y, valid, where, None if where is None else z[:, 7].clone(), weight)
+        given = z, rows, Wanted(hard, True, True, entropy)
         whole = launch.forward(*given)
         monkeypatch.setattr(launch, "_programs", lambda device: 10)
         parts = launch.forward(*given)
@@ -67,8 +68,8 @@ def test_rows_in_parts(kind: str, entropy: bool, device: str, monkeypatch: pytes
                 assert a.shape == b.shape
                 assert (b[2] == 0).all()
                 assert_close(a, b, rtol=1e-14, atol=1e-14)
-        one, own, rivals, among = torch.ones_like(y) + 0.5, whole[0], whole[1], whole[4]
-        rest = y, valid, weight, own, rivals, among, -one, one, one, one if entropy and not hard else None, hard, where
+        one = torch.ones_like(whole.own) + 0.5
+        rest = rows, whole, Upstream(-one, one, one, one if entropy and not hard else None), hard
         split = launch.backward(z, *rest)
         monkeypatch.undo()
         assert_close(launch.backward(z, *rest), split, rtol=1e-13, atol=1e-15)
@@ -96,19 +97,24 @@ def test_scores_are_made_of_logits_on_the_way(dtype: torch.dtype, device: str) -
     exact, exact_grad = plain(logits, torch.float64)
     usual, usual_grad = plain(logits, own_type)
     scoring = Scoring(5.0, divisor.to(own_type), shift.to(own_type))
-    own, rivals, mean, hit, entropy = launch.forward(logits, y, None, None, False, True, True, True, None, scoring)
+    rows = RowInputs(y)
+    stats = launch.forward(logits, rows, Wanted(False, True, True, True), scoring)
+    leaves = {n: getattr(stats, n).requires_grad_() for n in Upstream._fields}
+    gap = to_gap(stats, rows, 40, *scoring[1:3])
     rounding = 50 * torch.finfo(own_type).eps
-    for value, other, true in zip((own, rivals, mean, entropy), usual, exact, strict=True):
+    made = gap.target, gap.rivals, gap.mean, gap.entropy
+    for value, other, true in zip(made, usual, exact, strict=True):
         assert (value - true).abs().max() <= (other - true).abs().max() + rounding * true.abs().max()
     scores = 5.0 * torch.tanh(logits.double() / 5.0) / divisor[:, None] + shift
-    assert hit.tolist() == (scores.argmax(1) == y).tolist()
-    one = torch.ones_like(own)
-    rest = y, None, None, own, rivals, entropy, one, one, one, one, False
-    grad = launch.backward(logits, *rest, scoring=scoring)
+    assert gap.hit.tolist() == (scores.argmax(1) == y).tolist()
+    upstream = Upstream(*torch.autograd.grad(sum(v.sum() for v in made), list(leaves.values())))
+    stats = RowStats(*(v.detach() for v in stats))
+    grad = launch.backward(logits, rows, stats, upstream, False, scoring=scoring)
     cut = 2 * torch.finfo(dtype).eps if dtype == torch.bfloat16 else 0.0
     error = (grad.double() - exact_grad).abs()
     assert (error <= (usual_grad.double() - exact_grad).abs().max() + (rounding + cut) * exact_grad.abs() + 1e-7).all()
     if dtype == torch.float32:  # relatively precise near 0
+        own = gap.target.detach()
         assert far(own[:2] * divisor[:2] - shift[:2] * divisor[:2], logits.double()[[0, 1], [0, 1]]) < 1e-2
 
 
@@ -153,49 +159,6 @@ def test_half_precision_is_as_exact_as_without_chunks(
         assert far(found, exact) <= 1.2 * far(other, exact) + (4e-3 if dtype == torch.bfloat16 else 1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-def test_negligible_blocks_are_skipped(dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their place still holds the scores: were they multiplied, the gradients would be far off."""
-    seen: list[Tensor] = []
-    real = sparse.Sparse.to_x
-    monkeypatch.setattr(sparse.Sparse, "to_x", lambda self, *a: (seen.append(self.kept), real(self, *a))[1])
-    *of, target = layer(70, 40, 600, dtype, device, sure=30.0)
-    target[3] = -100
-    loss = lossfit.CrossEntropyLoss()
-    true = truth(of, target)
-    plain = torch.autograd.grad(F.cross_entropy(of[0] @ of[1].T + of[2], target), of)
-    for is_compiled in (False, True):
-        linear: Any = torch.compile(loss.linear, fullgraph=True, backend="aot_eager") if is_compiled else loss.linear
-        value = linear(of[0], of[1], target, of[2], backend="triton", skip_blocks=True)
-        found = torch.autograd.grad(value, of)
-        kept = seen[-1]
-        assert kept.shape[1] >= 5
-        assert not kept[3].any()
-        assert 0.02 < kept[:, :5].double().mean() < 0.6
-        for v, other, exact in zip(found, plain, true[1:], strict=True):
-            assert far(v, exact) <= 1.2 * far(other, exact) + 2 * torch.finfo(dtype).eps
-
-
-def test_nothing_is_skipped_that_counts(device: str) -> None:
-    """Smoothed labels pull at every class, a hidden number of them lets a tile go; NaN stays."""
-    *of, target = layer(5, 8, 300, torch.float32, device, sure=20.0)
-    for loss in (
-        lossfit.CrossEntropyLoss(label_smoothing=0.1),
-        lossfit.HingeLoss(),
-        lossfit.FocalLoss(reduction="none"),
-    ):
-        values = [loss.linear(*of[:2], target, of[2], backend="triton", skip_blocks=skip) for skip in (False, True)]
-        grads = [torch.autograd.grad(v.sum(), of) for v in values]
-        assert torch.equal(*values)
-        for a, b in zip(*grads, strict=True):
-            assert_close(a, b, rtol=1e-5, atol=1e-7)
-    with torch.no_grad():
-        of[0][2] = torch.nan
-    value = lossfit.CrossEntropyLoss().linear(*of[:2], target, of[2], backend="triton", skip_blocks=True)
-    grad = torch.autograd.grad(value, of[0])[0]
-    assert grad.isnan().any(1).tolist() == [False, False, True, False, False]
-
-
 LOSSES = [
     lossfit.CrossEntropyLoss(label_smoothing=0.1, weight=torch.rand(7), class_prior=torch.rand(7), temperature=2.0),
     lossfit.FocalLoss(1.5, reduction="none"),
@@ -229,33 +192,16 @@ def test_operators_keep_their_promises(device: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(budget, "LEAST_ROWS", 2)
     x, weight, bias, target = layer(3, 4, 5, torch.float32, device)
     valid, per_class, per_row = target > 0, torch.rand(5, device=device), torch.rand(3, device=device) + 0.5
-    settings = 3.0, False, True, True, True, 1, False
+    settings = 3.0, False, True, True, True, 1
     torch.library.opcheck(compiled._forward, (x, weight, bias, target, valid, per_class, per_row, per_class, *settings))
-    torch.library.opcheck(
-        compiled._forward, (x, weight, None, target, *(None,) * 4, 0.0, True, *(False,) * 3, None, False)
-    )
+    torch.library.opcheck(compiled._forward, (x, weight, None, target, *(None,) * 4, 0.0, True, *(False,) * 3, None))
     g = [torch.rand(3, device=device) for _ in range(7)]
     given = (t.detach() for t in (x, weight, bias))
-    rest = (target, valid, per_class, per_row, per_class, *g, 3.0, False, 1, False)
+    rest = (target, valid, per_class, per_row, per_class, *g, 3.0, False, 1)
     torch.library.opcheck(compiled._backward, (*given, *rest, [True, False, True]))
-    kept = launch.tiles(x)
-    torch.library.opcheck(
-        launch._backward_into,
-        (
-            x.detach().clone(),
-            None,
-            target,
-            valid,
-            None,
-            *g,
-            None,
-            False,
-            3.0,
-            per_row,
-            torch.rand(4, device=device),
-            kept,
-        ),
-    )
+    how = False, 3.0, per_row, torch.rand(4, device=device)
+    given = x.detach().clone(), None, target, valid, None, None, None, *g, *how
+    torch.library.opcheck(launch._backward_into, given)
 
 
 @pytest.mark.parametrize("classes", [1, 2])
@@ -275,15 +221,15 @@ def test_rows_of_any_layout(device: str) -> None:
     """Features and weights whose rows are not next to each other, or are columns of something else."""
     *of, target = layer(6, 4, 5, torch.float32, device)
     x, weight = (t.detach() for t in of[:2])
-    loss, skips = lossfit.FocalLoss(), (False, True)
+    loss = lossfit.FocalLoss()
     strange = [(x.t().contiguous().t(), weight.t().contiguous().t()), (torch.stack([x, x], 2)[..., 0], weight[:, :])]
     strange.append((x[:1].expand(6, 4), torch.cat([weight, weight], 1)[:, :4]))
-    for (a, b), skip in ((pair, skip) for pair in strange for skip in skips):
+    for a, b in strange:
         found, expected = (
-            torch.autograd.grad(loss.linear(*pair, target, backend=backend, **more), pair)
-            for backend, pair, more in (
-                ("triton", [a.detach().requires_grad_(), b.detach().requires_grad_()], {"skip_blocks": skip}),
-                ("dense", [a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()], {}),
+            torch.autograd.grad(loss.linear(*pair, target, backend=backend), pair)
+            for backend, pair in (
+                ("triton", [a.detach().requires_grad_(), b.detach().requires_grad_()]),
+                ("dense", [a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()]),
             )
         )
         for v, e in zip(found, expected, strict=True):
@@ -294,7 +240,7 @@ def test_the_gradient_takes_the_place_of_the_scores(device: str, monkeypatch: py
     """Every call of the kernel writes where it reads; losses of the scores themselves are worked on by PyTorch."""
     seen: list[bool] = []
     real = launch.backward
-    monkeypatch.setattr(launch, "backward", lambda z, *a, **k: (seen.append(z is a[12]), real(z, *a, **k))[1])
+    monkeypatch.setattr(launch, "backward", lambda z, *a, **k: (seen.append(z is a[4]), real(z, *a, **k))[1])
     *of, target = layer(6, 4, 5, torch.float32, device)
     lossfit.CrossEntropyLoss(temperature=2.0).linear(*of[:2], target, of[2], backend="triton", softcap=4.0).backward()
     assert seen == [True]
@@ -311,16 +257,14 @@ X, WEIGHT, TARGET = torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 1, 4]
         ({"target": TARGET + 1}, IndexError, r"class indices in \[0, 5\)"),
         ({"memory": 0}, ValueError, "`memory` to be a number of bytes of at least 1, or None, but got 0"),
         ({"memory": 1.5}, ValueError, "`memory` .* but got 1.5"),
-        ({"backend": "chunked", "skip_blocks": True}, ValueError, "`skip_blocks` only with backend='triton'"),
     ],
 )
 def test_bad_input(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     given = {"x": X, "weight": WEIGHT, "target": TARGET, "backend": "triton", **arguments}
     with pytest.raises(error, match=message):
         lossfit.CrossEntropyLoss().linear(**given)
-    if "skip_blocks" not in arguments:
-        with pytest.raises(error, match=message):
-            lossfit.linear_gap(**given)
+    with pytest.raises(error, match=message):
+        lossfit.linear_gap(**given)
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,9 +323,6 @@ def test_at_real_size(dtype: torch.dtype) -> None:
         torch.cuda.set_sync_debug_mode("default")
     for v, other, exact in zip(found, plain, true[1:], strict=True):
         assert far(v, exact) <= 1.2 * far(other, exact) + 1e-6
-    value = loss.linear(of[0], of[1], target, of[2], skip_blocks=True)
-    for v, other, exact in zip(torch.autograd.grad(value, of), plain, true[1:], strict=True):
-        assert far(v, exact) <= 1.2 * far(other, exact) + 2 * torch.finfo(dtype).eps
 
 
 @pytest.mark.gpu
@@ -435,7 +376,7 @@ def test_more_classes_than_32_bits_count() -> None:
     classes = (1 << 31) + 5
     z = torch.zeros(1, classes, dtype=torch.float16, device="cuda")
     z[0, -1], y = 30.0, torch.tensor([classes - 1], device="cuda")
-    found = launch.forward(z, y, None, None, False, False, True, False)
-    assert_close(found[1].cpu(), torch.tensor([classes - 1.0]).log(), rtol=1e-4, atol=0)
-    assert found[0].item() == 30.0
-    assert found[3].item()
+    found = launch.forward(z, RowInputs(y), Wanted(hit=True))
+    assert_close((found.top + found.log_sum).cpu(), torch.tensor([classes - 1.0]).log(), rtol=1e-4, atol=0)
+    assert found.own.item() == 30.0
+    assert found.hit.item()

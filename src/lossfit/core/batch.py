@@ -17,7 +17,8 @@ class Batch(NamedTuple):
 
     ``input`` is (N, C, d1, ...). ``target`` is (N, d1, ...) class indices, 0 where a row is ignored, or
     (N, C, d1, ...) probabilities. ``valid`` marks the rows that count; None means all of them. Where the classes are
-    spread over ranks, ``shard`` says which of them the columns of ``input`` and of probabilities are.
+    spread over ranks, ``shard`` says which of them the columns of ``input`` and of probabilities are. ``origin`` has
+    been taken off the scores of each row (N, d1, ...), which matters to their log-sum-exp alone.
     """
 
     input: Tensor
@@ -26,6 +27,7 @@ class Batch(NamedTuple):
     probabilities: bool = False
     unbatched: bool = False
     shard: Shard | None = None
+    origin: Tensor | None = None
 
     @property
     def classes(self) -> int:

@@ -1,4 +1,4 @@
-"""The gap and its gradient as autograd Functions."""
+"""The statistics of rows and their gradient as autograd Functions."""
 
 from __future__ import annotations
 
@@ -12,165 +12,173 @@ from torch.autograd import Function
 from lossfit import kernels
 from lossfit.core.autograd import batched, call, fold, transformed
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.gaps.blocks import backward_block, finite, forward_block, hard_shares, per_class, row_blocks
-from lossfit.gaps.types import GapFields
+from lossfit.gaps.blocks import backward_block, forward_block, hard_shares, per_class, row_blocks
+from lossfit.gaps.row_stats import finite
+from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
+
+WEIGHT = 1 + RowInputs._fields.index("weight")
+
+
+def row_stats(scores: Tensor, rows: RowInputs, wanted: Wanted) -> RowStats:
+    """The statistics of rows of scores (N, C) or (N, C, S)."""
+    if kernels.chosen(scores):
+        from lossfit.kernels import launch
+
+        return launch.forward(scores, rows, wanted)
+    blocks = row_blocks(scores)
+    if blocks is None:
+        return forward_block(scores, rows, wanted)
+    dtype = accumulation_dtype(scores)
+    mean, hit, among = wanted.mean, wanted.hit, wanted.entropy
+    kinds = (dtype, dtype, dtype, dtype if mean else None, torch.bool if hit else None, dtype if among else None)
+    out = [None if kind is None else scores.new_empty(rows.target.shape, dtype=kind) for kind in kinds]
+    buffer = scores.new_empty(scores[blocks[0][0]].numel(), dtype=dtype)  # the first block is the largest
+    for at_scores, at_rows in blocks:
+        stats = forward_block(scores[at_scores], rows.cut(at_rows), wanted, buffer)
+        for whole, piece in zip(out, stats, strict=True):
+            if whole is not None and piece is not None:
+                whole[at_rows] = piece
+    return RowStats(*out)  # type: ignore[arg-type]
+
+
+def scores_grad(scores: Tensor, rows: RowInputs, stats: RowStats, upstream: Upstream, hard: bool) -> Tensor:
+    """The gradient with respect to the scores.
+
+    With q the rivals' shares (exp(z - top - log_sum), or 1 / #ties for the hard gap):
+    dz_y = g_own, dz_k = g_log_sum q_k + g_mean w_k / C - g_among q_k (log q_k + among).
+    """
+    if kernels.chosen(scores):
+        from lossfit.kernels import launch
+
+        return launch.backward(scores, rows, stats, upstream, hard)
+    blocks = row_blocks(scores)
+    if blocks is None:
+        return backward_block(scores, rows, stats, upstream, hard)
+    out = torch.empty_like(scores)
+    for at_scores, at in blocks:
+        backward_block(scores[at_scores], rows.cut(at), stats.cut(at), upstream.cut(at), hard, out[at_scores])
+    return out
 
 
 class Forward(Function):
-    """(scores, target, valid, weight, hard, mean?, hit?, entropy?, here) -> the fields of Gap.
-
-    ``here`` marks the rows whose target is among these columns, where that is not all of them: see :class:`Sharded`.
-    """
+    """(scores, *:class:`RowInputs`, *:class:`Wanted`) -> :class:`RowStats`; ``top`` and ``hit`` get no gradient."""
 
     @staticmethod
-    def forward(
-        scores: Tensor,
-        target: Tensor,
-        valid: Tensor | None,
-        weight: Tensor | None,
-        hard: bool,
-        mean: bool,
-        hit: bool,
-        entropy: bool,
-        here: Tensor | None,
-    ) -> GapFields:
-        if kernels.chosen(scores):
-            from lossfit.kernels import launch
-
-            return launch.forward(scores, target, valid, weight, hard, mean, hit, entropy, here)
-        blocks = row_blocks(scores)
-        if blocks is None:
-            return forward_block(scores, target, valid, weight, hard, mean, hit, entropy, here)
-        dtype = accumulation_dtype(scores)
-        wanted = (dtype, dtype, dtype if mean else None, torch.bool if hit else None, dtype if entropy else None)
-        out = tuple(None if kind is None else scores.new_empty(target.shape, dtype=kind) for kind in wanted)
-        buffer = scores.new_empty(scores[blocks[0][0]].numel(), dtype=dtype)  # the first block is the largest
-        for at_scores, at_rows in blocks:
-            some, there = (None if v is None else v[at_rows] for v in (valid, here))
-            part, own = scores[at_scores], target[at_rows]
-            found = forward_block(part, own, some, weight, hard, mean, hit, entropy, there, buffer)
-            for whole, piece in zip(out, found, strict=True):
-                if whole is not None and piece is not None:
-                    whole[at_rows] = piece
-        return out
+    def forward(scores: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+        return tuple(row_stats(scores, RowInputs(*arguments[:5]), Wanted(*arguments[5:])))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: GapFields) -> None:
-        scores, target, valid, weight, ctx.hard, *_ = inputs
-        ctx.backend = kernels.current()
-        own, rivals, _, hit, entropy = output
-        if hit is not None:
-            ctx.mark_non_differentiable(hit)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.wanted, ctx.backend = Wanted(*inputs[6:]), kernels.current()
+        stats = RowStats(*output)
+        ctx.mark_non_differentiable(*(v for v in (stats.top, stats.hit) if v is not None))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(scores, target, valid, weight, own, rivals, entropy)
+        ctx.save_for_backward(*inputs[:6], *stats._replace(mean=None, hit=None))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> GapFields:
-        upstream = (*grads[:3], grads[4])
-        again = torch.is_grad_enabled() or transformed()
-        back: Any = partial(call, Backward) if again else Backward.forward
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        own, _, log_sum, mean, _, among = grads
+        upstream = Upstream(own, log_sum, mean, among)
+        back: Any = partial(call, Backward) if torch.is_grad_enabled() or transformed() else Backward.forward
         back = kernels.keeping(ctx.backend, back)
         grad: Any
         if batched(*upstream):  # it is linear in each of them
-            one = torch.ones_like(ctx.saved_tensors[4])
+            one = torch.ones_like(ctx.saved_tensors[6])
             each = [(g, [one if u is g else None for u in upstream]) for g in upstream if g is not None]
-            grad = sum(g.unsqueeze(1) * back(*ctx.saved_tensors, *ones, ctx.hard, None) for g, ones in each)
+            grad = sum(g.unsqueeze(1) * back(*ctx.saved_tensors, *ones, ctx.wanted.hard) for g, ones in each)
         else:
-            grad = back(*ctx.saved_tensors, *upstream, ctx.hard, None)
-        return (grad, *(None,) * 8)
+            grad = back(*ctx.saved_tensors, *upstream, ctx.wanted.hard)
+        return (grad, *(None,) * 9)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[GapFields, tuple[int | None, ...]]:
-        if in_dims[3] is not None:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, tuple[int | None, ...]]:
+        if in_dims[WEIGHT] is not None:
             raise NotImplementedError("Expected `mean_weight` to be the same for all samples under vmap.")
-        found = Forward.apply(*fold(info.batch_size, in_dims, arguments, per_class=(3,)))
-        out = tuple(None if v is None else v.unflatten(0, (info.batch_size, -1)) for v in found)
+        stats = Forward.apply(*fold(info.batch_size, in_dims, arguments, per_class=(WEIGHT,)))
+        out = tuple(None if v is None else v.unflatten(0, (info.batch_size, -1)) for v in stats)
         return out, tuple(None if v is None else 0 for v in out)
 
 
 class Backward(Function):
-    """The gradient with respect to the scores, itself differentiable.
+    """(scores, *:class:`RowInputs`, *:class:`RowStats`, *:class:`Upstream`, hard) -> the gradient of the scores.
 
-    With q the rivals' shares (exp(z - r), or 1 / #ties for the hard gap), p = softmax(z) and l = log p:
-    dz_k = g_target [k = y] + g_rivals q_k [k != y] + g_mean w_k / C - g_entropy p_k (l_k + H).
+    It is differentiable in scores and upstream, with the statistics taken as functions of the scores.
     """
 
     @staticmethod
-    def forward(
-        scores: Tensor,
-        target: Tensor,
-        valid: Tensor | None,
-        weight: Tensor | None,
-        own: Tensor,
-        rivals: Tensor,
-        entropy: Tensor | None,
-        g_target: Tensor | None,
-        g_rivals: Tensor | None,
-        g_mean: Tensor | None,
-        g_entropy: Tensor | None,
-        hard: bool,
-        here: Tensor | None,
-    ) -> Tensor:
-        per_row = (target, valid, own, rivals, entropy, g_target, g_rivals, g_mean, g_entropy, here)
-        if kernels.chosen(scores):
-            from lossfit.kernels import launch
-
-            return launch.backward(scores, target, valid, weight, *per_row[2:-1], hard, here)
-        blocks = row_blocks(scores)
-        if blocks is None:
-            return backward_block(scores, weight, hard, None, *per_row)
-        out = torch.empty_like(scores)
-        for at_scores, at_rows in blocks:
-            part: Any = (None if v is None else v[at_rows] for v in per_row)
-            backward_block(scores[at_scores], weight, hard, out[at_scores], *part)
-        return out
+    def forward(scores: Tensor, *arguments: Any) -> Tensor:
+        rows, stats, upstream = RowInputs(*arguments[:5]), RowStats(*arguments[5:11]), Upstream(*arguments[11:15])
+        return scores_grad(scores, rows, stats, upstream, arguments[15])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.hard, _ = inputs
+        *tensors, ctx.hard = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor | None) -> GapFields:
-        """Plain torch operations, so that autograd goes on from here. ``v`` is (N, C, ...)."""
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
         if v is None:
-            return (None,) * 13
-        scores, target, valid, weight, own, rivals, entropy, *upstream = ctx.saved_tensors
-        g_target, g_rivals, g_mean, g_entropy = upstream
-        at = target.unsqueeze(1)
-        z, v = scores.to(own.dtype), v.to(own.dtype)
-        if valid is not None:
-            z, v = z.masked_fill(~valid.unsqueeze(1), 0.0), v.masked_fill(~valid.unsqueeze(1), 0.0)
-        r = rivals.unsqueeze(1)
-        to_scores, to_own, to_rivals, to_entropy = [], None, [], None
-        to_upstream: list[Tensor | None] = [None] * 4
-        if g_target is not None:
-            to_upstream[0] = v.gather(1, at).squeeze(1)
-        if g_rivals is not None:
-            share = hard_shares(z, r, at) if ctx.hard else (z - r).scatter(1, at, -torch.inf).exp()
-            to_upstream[1] = (share * v).sum(1)
-            if not ctx.hard:
-                to_scores.append(g_rivals.unsqueeze(1) * share * v)
-                to_rivals.append(-g_rivals * to_upstream[1])
-        if g_mean is not None:
-            to_upstream[2] = (v if weight is None else v * per_class(weight, v)).sum(1) / scores.shape[1]
-        if g_entropy is not None:
-            log_p = finite(z - torch.logaddexp(own, rivals).unsqueeze(1))
-            pv = log_p.exp() * v
-            slope = pv * (log_p + entropy.unsqueeze(1))
-            to_upstream[3] = -slope.sum(1)
-            to_entropy = -g_entropy * pv.sum(1)
-            direct = -g_entropy.unsqueeze(1) * (slope + pv)
-            to_scores.append(direct)
-            to_lse = -direct.sum(1)
-            to_own = to_lse * torch.sigmoid(own - rivals)
-            to_rivals.append(to_lse * torch.sigmoid(rivals - own))
-        grad_scores = sum(to_scores[1:], to_scores[0]).to(scores.dtype) if to_scores else None
-        grad_rivals = sum(to_rivals[1:], to_rivals[0]) if to_rivals else None
-        return (grad_scores, None, None, None, to_own, grad_rivals, to_entropy, *to_upstream, None, None)
+            return (None,) * 17
+        scores, *tensors = ctx.saved_tensors
+        rows, stats, upstream = RowInputs(*tensors[:5]), RowStats(*tensors[5:11]), Upstream(*tensors[11:])
+        along = _Along(scores, rows, stats.top, v, ctx.hard)
+        to_upstream = (None if g is None else slope() for g, slope in zip(upstream, along.slopes, strict=True))
+        return (along.bend(upstream), *(None,) * 11, *to_upstream, None)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
-        out = Backward.apply(*fold(info.batch_size, in_dims, arguments, per_class=(3,)))
+        out = Backward.apply(*fold(info.batch_size, in_dims, arguments, per_class=(WEIGHT,)))
         return out.unflatten(0, (info.batch_size, -1)), 0
+
+
+class _Along:
+    """The derivatives of the statistics along a direction v (N, C, ...) of the scores.
+
+    All by plain torch operations on the scores, so that autograd goes on from here.
+    """
+
+    def __init__(self, scores: Tensor, rows: RowInputs, top: Tensor, v: Tensor, hard: bool) -> None:
+        self.rows, self.hard, self.classes, self.dtype = rows, hard, scores.shape[1], scores.dtype
+        self.at = rows.target.unsqueeze(1)
+        z, self.v = scores.to(top.dtype), v.to(top.dtype)
+        if rows.valid is not None:
+            z, self.v = (x.masked_fill(~rows.valid.unsqueeze(1), 0.0) for x in (z, self.v))
+        behind = (z - top.unsqueeze(1)).scatter(1, self.at, -torch.inf)
+        if hard:
+            self.share = hard_shares(z, top.unsqueeze(1), self.at)
+        else:
+            total = behind.exp().sum(1, keepdim=True).clamp(min=torch.finfo(z.dtype).tiny)
+            self.log_share = finite(behind - total.log())
+            self.share = behind.exp() / total
+        self.slopes = (self.own, self.log_sum, self.mean, self.among)
+
+    def own(self) -> Tensor:
+        return self.v.gather(1, self.at).squeeze(1)
+
+    def log_sum(self) -> Tensor:
+        return (self.share * self.v).sum(1)
+
+    def mean(self) -> Tensor:
+        v = self.v.scatter(1, self.at, 0.0)
+        return (v if self.rows.weight is None else v * per_class(self.rows.weight, v)).sum(1) / self.classes
+
+    def among(self) -> Tensor:
+        return -(self.share * self._level() * self.v).sum(1)
+
+    def _level(self) -> Tensor:
+        """Log q_k plus the entropy among the rivals."""
+        return self.log_share - (self.share * self.log_share).sum(1, keepdim=True)
+
+    def bend(self, upstream: Upstream) -> Tensor | None:
+        """The derivative of the gradient of the scores along v, with upstream gradients held constant."""
+        if self.hard or (upstream.log_sum is None and upstream.among is None):
+            return None
+        apart = self.share * (self.v - self.log_sum().unsqueeze(1))
+        grad: Any = 0.0
+        if upstream.log_sum is not None:
+            grad = upstream.log_sum.unsqueeze(1) * apart
+        if upstream.among is not None:
+            slope = apart * (self._level() + 1) + self.share * self.among().unsqueeze(1)
+            grad = grad - upstream.among.unsqueeze(1) * slope
+        return grad.to(self.dtype)  # type: ignore[no-any-return]

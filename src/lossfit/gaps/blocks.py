@@ -6,139 +6,135 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from lossfit.core.numerics import DEEP, LOG2_E, LOWEST, accumulation_dtype
-from lossfit.gaps.types import GapFields
+from lossfit.core.autograd import readable
+from lossfit.core.numerics import LOG2_E, accumulation_dtype
+from lossfit.gaps.row_stats import finite, mean_share
+from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
 
 # Scores worked on at a time, in bytes. Larger blocks leave the cache, smaller ones pay more per call (measured).
-_BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 2 << 20
+# Up to this size of all top scores a multiply-add makes an error of a few roundings. From so many scores on, to look
+# whether the top ones are that small takes less time than to work through all scores once more.
+_NEAR, _MANY = 16.0, 1 << 14
 
 
-# Beyond this, rounding errors of the multiply-add may overflow, and it is done in two steps.
-_FAR = 1e4
-
-
-def forward_block(
-    scores: Tensor,
-    target: Tensor,
-    valid: Tensor | None,
-    weight: Tensor | None,
-    hard: bool,
-    mean: bool,
-    hit: bool,
-    entropy: bool,
-    here: Tensor | None = None,
-    buffer: Tensor | None = None,
-) -> GapFields:
-    dtype = accumulation_dtype(scores)
-    at = target.unsqueeze(1)
+def forward_block(scores: Tensor, rows: RowInputs, wanted: Wanted, buffer: Tensor | None = None) -> RowStats:
+    """The statistics of a block of rows, worked out in ``buffer`` if there is one."""
+    dtype, classes = accumulation_dtype(scores), scores.shape[1]
+    at, here = rows.target.unsqueeze(1), rows.here
     at_own = scores.gather(1, at)
     if at_own.dtype != dtype:
         at_own = at_own.to(dtype)
-    own = at_own.squeeze(1)
     if buffer is None:
         work = scores if scores.dtype == dtype else scores.to(dtype)
     else:
         work = buffer[: scores.numel()].view(scores.shape).copy_(scores)
-    mean_score = is_hit = row_entropy = None
-    if mean:
-        mean_score = (work if weight is None else work * per_class(weight, work)).sum(1) / scores.shape[1]
-    hidden: Any = LOWEST[dtype]
+    hidden: Any = -torch.inf
     if here is not None:  # elsewhere no column is left out
         hidden = at_own.masked_fill(here.unsqueeze(1), hidden)
-        own = own.masked_fill(~here, 0.0)
     work = work.scatter(1, at, hidden) if work is scores else work.scatter_(1, at, hidden)
-    if hit:
+    is_hit = None
+    if wanted.hit:
         top, first = work.max(1, keepdim=True)
         is_hit = ((at_own > top) | ((at_own == top) & (at < first))).squeeze(1)
     else:
         top = work.amax(1, keepdim=True)
-    if here is not None:  # where all columns of a rank are -inf
-        top = finite(top)
-    if hard:
-        rivals = top.squeeze(1)
+    top = finite(top)
+    own = at_own.squeeze(1)
+    if rows.own is not None:
+        own = rows.own
+    elif here is not None:
+        own = own.masked_fill(~here, 0.0)
+    mean = among = None
+    if wanted.hard and not wanted.mean:
+        log_sum = torch.zeros_like(own)
     else:
-        shift = top * -LOG2_E
-        torch.add(shift, work, alpha=LOG2_E, out=work)
-        surprise = finite(work.clamp_(max=0)) if entropy else None
-        # The top rival's 1 is in it: the bounds are for scores so large that their rounding errors overflow here.
-        total = work.exp2_().sum(1, keepdim=True).clamp_(1e-6, 1e30)
-        rivals = (total - 1).log1p_().sub_(shift, alpha=1 / LOG2_E).squeeze(1)
+        _exponents(work, top, work)
+        if wanted.mean:
+            mean = _mean_of_rivals(work, rows, at) - mean_share(rows, classes, dtype) * finite(own - top.squeeze(1))
+        surprise = finite(work) if wanted.entropy else None
+        # The top rival's 1 is in it, if there is one.
+        total = work.exp2_().sum(1).clamp_(min=torch.finfo(dtype).tiny)
+        log_sum = torch.zeros_like(own) if wanted.hard else total.log()
         if surprise is not None:
-            among = (torch.log1p(total - 1) - surprise.mul_(work).sum(1, keepdim=True) / (LOG2_E * total)).squeeze(1)
-            row_entropy = entropy_of_row(own - rivals, among) if here is None else among
-    found = (own, rivals, mean_score, is_hit, row_entropy)
-    if valid is None:
-        return found
-    return tuple(None if v is None else v.masked_fill(~valid, 0) for v in found)
+            among = log_sum - surprise.mul_(work).sum(1) / (LOG2_E * total)
+    return RowStats(own, top.squeeze(1), log_sum, mean, is_hit, among).masked(rows.valid)
 
 
-def entropy_of_row(lead: Tensor, among: Tensor) -> Tensor:
-    """H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)."""
-    return torch.sigmoid(-lead) * (among - finite(logsigmoid(-lead))) - torch.sigmoid(lead) * finite(logsigmoid(lead))
+def _mean_of_rivals(exponents: Tensor, rows: RowInputs, at: Tensor) -> Tensor:
+    """The mean of the rivals' scores relative to the top one."""
+    own = 0.0 if rows.here is None else exponents.gather(1, at).masked_fill(rows.here.unsqueeze(1), 0.0)
+    counted = exponents.scatter(1, at, own)
+    counted = counted if rows.weight is None else counted.mul_(per_class(rows.weight, counted))
+    return counted.sum(1) / (exponents.shape[1] * LOG2_E)
 
 
 def backward_block(
     scores: Tensor,
-    weight: Tensor | None,
+    rows: RowInputs,
+    stats: RowStats,
+    upstream: Upstream,
     hard: bool,
-    out: Tensor | None,
-    target: Tensor,
-    valid: Tensor | None,
-    own: Tensor,
-    rivals: Tensor,
-    entropy: Tensor | None,
-    g_target: Tensor | None,
-    g_rivals: Tensor | None,
-    g_mean: Tensor | None,
-    g_entropy: Tensor | None,
-    here: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The gradient of a block: written to ``out``, of the scores' dtype, or returned as a new tensor."""
-    dtype = own.dtype
-    at = target.unsqueeze(1)
+    dtype = stats.own.dtype
+    at = rows.target.unsqueeze(1)
     in_place = out is not None and out.dtype == dtype
-    if g_rivals is None:
+    if upstream.log_sum is None and upstream.among is None:
         grad = torch.zeros_like(scores, dtype=dtype)
+    elif hard:
+        grad = hard_shares(scores.to(dtype), stats.top.unsqueeze(1), at, rows.here)
+        grad.mul_(_column(upstream.log_sum))
     else:
-        r = rivals.unsqueeze(1)
-        if hard:
-            grad = hard_shares(scores.to(dtype), r, at, here)
-        else:
-            grad = _soft_shares(scores, r.clamp(min=DEEP[dtype]), out if in_place else None)
-        grad.mul_(g_rivals.unsqueeze(1))
-    to_own: Any = 0.0 if g_target is None else g_target.unsqueeze(1)
-    if here is not None:
-        to_own = torch.where(here.unsqueeze(1), to_own, grad.gather(1, at))
+        grad = _exponents(scores, stats.top.unsqueeze(1), out if in_place else None, stats.log_sum.unsqueeze(1))
+        surprise = None if stats.among is None or upstream.among is None else finite(grad)
+        grad.exp2_()
+        if surprise is not None:
+            surprise.div_(LOG2_E).add_(_column(stats.among)).mul_(grad).mul_(_column(upstream.among))
+        grad.mul_(0.0 if upstream.log_sum is None else _column(upstream.log_sum))
+        if surprise is not None:
+            grad.sub_(surprise)
+    if upstream.mean is not None:
+        share = _column(upstream.mean) / scores.shape[1]
+        grad.add_(share if rows.weight is None else share * per_class(rows.weight, grad))
+    to_own: Any = 0.0 if upstream.own is None else _column(upstream.own)
+    if rows.here is not None:
+        to_own = torch.where(rows.here.unsqueeze(1), to_own, grad.gather(1, at))
     grad.scatter_(1, at, to_own)
-    if g_mean is not None:
-        share = (g_mean / scores.shape[1]).unsqueeze(1)
-        grad.add_(share if weight is None else share * per_class(weight, grad))
-    if g_entropy is not None and entropy is not None:
-        log_p = finite(scores - torch.logaddexp(own, rivals).unsqueeze(1))
-        grad.sub_(log_p.exp().mul_(log_p.add_(entropy.unsqueeze(1))).mul_(g_entropy.unsqueeze(1)))
-    if valid is not None:
-        grad.masked_fill_(~valid.unsqueeze(1), 0.0)
+    if rows.valid is not None:
+        grad.masked_fill_(~rows.valid.unsqueeze(1), 0.0)
     if out is None:
         return grad if grad.dtype == scores.dtype else grad.to(scores.dtype)
     return out if in_place and grad is out else out.copy_(grad)
 
 
-def _soft_shares(scores: Tensor, rivals: Tensor, out: Tensor | None) -> Tensor:
-    """exp(scores - rivals), for the rivals; the target's place may hold anything."""
-    near = rivals.device.type == "cpu" and (not rivals.numel() or rivals.abs().amax().item() < _FAR)
-    if near:
-        return torch.add(rivals.mul_(-LOG2_E), scores, alpha=LOG2_E, out=out).exp2_()
-    return torch.sub(scores, rivals, out=out).clamp_(max=0).mul_(LOG2_E).exp2_()
+def _column(per_row: Tensor | None) -> Tensor:
+    assert per_row is not None
+    return per_row.unsqueeze(1)
+
+
+def _exponents(scores: Tensor, top: Tensor, out: Tensor | None, log_sum: Tensor | None = None) -> Tensor:
+    """(scores - top - log_sum) / log 2, where exp2 gives exp of the difference; the target's place may hold anything.
+
+    The difference comes first, so that an offset of the scores costs no digits.
+    """
+    if scores.numel() > _MANY and readable(top) and top.abs().amax().item() < _NEAR:
+        level = top if log_sum is None else top + log_sum
+        return torch.add(level.mul(-LOG2_E), scores, alpha=LOG2_E, out=out)
+    behind = torch.sub(scores, top, out=out)
+    if log_sum is None:
+        return behind.mul_(LOG2_E)
+    return torch.add(log_sum.mul(-LOG2_E), behind, alpha=LOG2_E, out=behind)
 
 
 Cut = tuple[slice, ...]
 
 
-def row_blocks(scores: Tensor) -> list[tuple[Cut, Cut]] | None:
+def row_blocks(scores: Tensor, block_bytes: int = BLOCK_BYTES) -> list[tuple[Cut, Cut]] | None:
     """Index pairs (into the scores, into the rows) that cut the work into blocks; None if one block holds it all."""
-    size = _BLOCK_BYTES // accumulation_dtype(scores).itemsize
+    size = block_bytes // accumulation_dtype(scores).itemsize
     if scores.numel() <= size:
         return None
     gap_rows, classes, columns = (*scores.shape, 1)[:3]
@@ -151,13 +147,9 @@ def row_blocks(scores: Tensor) -> list[tuple[Cut, Cut]] | None:
     return [((d, slice(None), a), (d, a)) for d in down for a in across]
 
 
-def finite(x: Tensor) -> Tensor:
-    return x.clamp(min=LOWEST[x.dtype])
-
-
-def hard_shares(z: Tensor, r: Tensor, at: Tensor, here: Tensor | None = None) -> Tensor:
+def hard_shares(z: Tensor, top: Tensor, at: Tensor, here: Tensor | None = None) -> Tensor:
     """The rivals that reach the maximum share it evenly."""
-    tie = (z == r).to(z.dtype)
+    tie = (z == top).to(z.dtype)
     tie.scatter_(1, at, 0.0 if here is None else tie.gather(1, at).masked_fill_(here.unsqueeze(1), 0.0))
     return tie / tie.sum(1, keepdim=True).clamp(min=1.0)
 

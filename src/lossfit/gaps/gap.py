@@ -1,15 +1,12 @@
 """The primitive: class scores to the target's score, its rivals' score, and what else one pass can tell.
 
-Every single-label loss of the library is a function of the gap ``target - rivals``. What touches all C classes is
-here and nowhere else, worked through in blocks of rows that fit the cache. Between forward and backward only the
-scores themselves and numbers per row are kept.
+Every single-label loss of the library is a function of the gap, the lead of the target over its rivals. What touches
+all C classes is here and nowhere else, worked through in blocks of rows that fit the cache. Each row is taken relative
+to its top rival, so a common offset of its scores costs no digits. Between forward and backward only the scores
+themselves and numbers per row are kept.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +16,13 @@ from lossfit import kernels
 from lossfit.core.autograd import call
 from lossfit.core.batch import Batch, read_batch
 from lossfit.core.checks import check_choice, check_per_class
-from lossfit.core.numerics import LOWEST, accumulation_dtype
+from lossfit.core.class_shards import Shard
+from lossfit.core.numerics import accumulation_dtype
 from lossfit.gaps.autograd_functions import Forward
-from lossfit.gaps.blocks import finite, per_class
+from lossfit.gaps.blocks import per_class
+from lossfit.gaps.row_stats import finite, to_gap
 from lossfit.gaps.sharded import Sharded
-from lossfit.gaps.types import KINDS, Gap, GapFields, Kind
+from lossfit.gaps.types import KINDS, Gap, Kind, RowInputs, RowStats, Wanted
 
 
 def gap(
@@ -48,22 +47,26 @@ def gap(
     - ``kind="hard"``: :math:`r = \max_{k \neq y} z_k`; rivals that tie share the gradient.
 
     The target is left out before the maximum is taken, so a row with the target far ahead keeps its rivals' digits.
+    ``log_odds`` and ``over_mean`` are made of differences of scores: they have all their digits at any common offset of
+    the scores, where ``target - rivals`` loses some.
 
     Args:
         input: scores (N, C), (N, C, d1, ...) or (C,), of any floating-point type.
         target: class indices in [0, C) or ``ignore_index``, of shape (N,), (N, d1, ...) or ().
         kind: "soft" or "hard".
-        mean: also return the mean score of the row, :math:`\frac1C \sum_k z_k`.
+        mean: also return the mean score of the row, :math:`\frac1C \sum_k z_k`, as ``mean``, and the mean lead of the
+            target, :math:`\frac1C \sum_k (z_y - z_k)`, as ``over_mean``.
         hit: also return whether the target has the largest score (the first one, if scores tie), as a bool.
         entropy: also return the entropy of softmax(z) in nats.
-        mean_weight: weights (C,) for ``mean``: :math:`\frac1C \sum_k w_k z_k`. They get no gradient.
+        mean_weight: weights (C,) for the two: :math:`\frac1C \sum_k w_k z_k` and
+            :math:`\frac1C \sum_k w_k (z_y - z_k)`. They get no gradient.
         ignore_index: rows with this target get 0 everywhere and no gradient.
         backend: "triton" for the kernels, "torch" for plain PyTorch; "auto" leaves it to
             :func:`lossfit.kernels.using`.
 
     Returns:
         A :class:`Gap`; float64 for float64 input, else float32. Where all rivals are -inf, or there is none, ``rivals``
-        is the lowest number of the type, halved (to rounding).
+        is the lowest number of the type.
 
     Raises:
         TypeError: ``input`` is not floating point, or ``target`` is not of an integer type.
@@ -83,10 +86,10 @@ def gap(
     batch = read_batch(input, target, ignore_index, probabilities=False)
     check_per_class("mean_weight", mean_weight, batch.classes)
     with kernels.using(kernels.current() if backend == "auto" else backend):
-        found = gap_rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
+        result = gap_rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
     if batch.unbatched:
-        found = Gap._make(None if v is None else v.squeeze(0) for v in found)
-    return found
+        result = Gap._make(None if v is None else v.squeeze(0) for v in result)
+    return result
 
 
 def gap_rows(
@@ -104,24 +107,27 @@ def gap_rows(
     if scores.ndim > 3:
         scores, target = scores.flatten(2), target.flatten(1)
         valid = None if valid is None else valid.flatten(1)
-    if mean_weight is not None:
-        mean_weight = batch.local(mean_weight)
-    find: Callable[..., Any] = _traced(scores) if torch.compiler.is_compiling() else _blocked
-    if batch.shard is not None:
-        find = partial(call, Sharded, batch.shard)
+    rows = RowInputs(target, valid, weight=mean_weight)
+    wanted = Wanted(kind == "hard", mean, hit, entropy and kind == "soft")
+    result = to_gap(_stats(scores, rows, wanted, batch.shard), rows, batch.classes)
     if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
-        found = find(scores, target, valid, mean_weight, True, mean, hit, False)
-        found = (*found[:4], find(scores, target, valid, None, False, False, False, True)[4])
-    else:
-        found = find(scores, target, valid, mean_weight, kind == "hard", mean, hit, entropy)
+        soft = to_gap(_stats(scores, rows, Wanted(entropy=True), batch.shard), rows, batch.classes)
+        result = result._replace(entropy=soft.entropy)
     if len(shape) > 2:
-        found = tuple(None if v is None else v.view(shape) for v in found)
-    return Gap(*found)
+        result = Gap._make(None if v is None else v.view(shape) for v in result)
+    return result
 
 
-def _blocked(*arguments: Any) -> GapFields:
-    found: GapFields = call(Forward, *arguments, None)
-    return found
+def _stats(scores: Tensor, rows: RowInputs, wanted: Wanted, shard: Shard | None) -> RowStats:
+    if shard is not None:
+        return RowStats(*call(Sharded, shard, scores, rows.target, rows.valid, rows.weight, *wanted))
+    if not torch.compiler.is_compiling():
+        return RowStats(*call(Forward, scores, *rows, *wanted))
+    if not kernels.chosen(scores):
+        return _traceable(scores, rows, wanted)
+    from lossfit.kernels import launch
+
+    return launch.forward(scores, rows, wanted)
 
 
 def all_log_odds(batch: Batch, kind: Kind) -> Tensor:
@@ -141,42 +147,27 @@ def all_log_odds(batch: Batch, kind: Kind) -> Tensor:
     return torch.where(is_top, lead, log_p - torch.log1p(-log_p.exp()))
 
 
-def _traced(scores: Tensor) -> Callable[..., GapFields]:
-    """What a compiler is shown: plain operations, or the kernels where they are asked for."""
-    if not kernels.chosen(scores):
-        return _traceable
-    from lossfit.kernels import launch
-
-    return launch.forward
-
-
-def _traceable(
-    scores: Tensor,
-    target: Tensor,
-    valid: Tensor | None,
-    weight: Tensor | None,
-    hard: bool,
-    mean: bool,
-    hit: bool,
-    entropy: bool,
-) -> GapFields:
+def _traceable(scores: Tensor, rows: RowInputs, wanted: Wanted) -> RowStats:
     """The same in plain operations, for ``torch.compile`` and ``torch.export`` to differentiate and fuse."""
     z = scores.to(accumulation_dtype(scores))
-    if valid is not None:
-        z = z.masked_fill(~valid.unsqueeze(1), 0.0)
-    at = target.unsqueeze(1)
-    own = z.gather(1, at).squeeze(1)
-    others = z.scatter(1, at, LOWEST[z.dtype])
-    rivals = others.amax(1) if hard else others.logsumexp(1)
-    mean_score = is_hit = row_entropy = None
-    if mean:
-        mean_score = (z if weight is None else z * per_class(weight, z)).sum(1) / z.shape[1]
-    if hit:
-        is_hit = z.argmax(1) == target
-    if entropy:
-        log_p = finite(z - torch.logaddexp(own, rivals).unsqueeze(1))
-        row_entropy = -(log_p.exp() * log_p).sum(1)
-    found = (own, rivals, mean_score, is_hit, row_entropy)
-    if valid is None:
-        return found
-    return tuple(None if v is None else v.masked_fill(~valid, 0) for v in found)
+    if rows.valid is not None:
+        z = z.masked_fill(~rows.valid.unsqueeze(1), 0.0)
+    at = rows.target.unsqueeze(1)
+    own, others = z.gather(1, at), z.scatter(1, at, -torch.inf)
+    top = finite(others.detach().amax(1, keepdim=True))
+    mean = is_hit = among = None
+    if wanted.mean:
+        behind = (z - finite(own.detach())).scatter(1, at, 0.0)
+        behind = behind if rows.weight is None else behind * per_class(rows.weight, behind)
+        mean = behind.sum(1) / z.shape[1]
+    if wanted.hit:
+        is_hit = z.argmax(1) == rows.target
+    if wanted.hard:
+        log_sum = (finite(others.amax(1, keepdim=True)) - top).squeeze(1)
+    else:
+        behind = others - top
+        total = behind.exp().sum(1).clamp(min=torch.finfo(z.dtype).tiny)
+        log_sum = total.log()
+        if wanted.entropy:
+            among = log_sum - (behind.exp() * finite(behind)).sum(1) / total
+    return RowStats(own.squeeze(1), top.squeeze(1), log_sum, mean, is_hit, among).masked(rows.valid)

@@ -1,4 +1,4 @@
-"""The gap where the classes are spread over ranks."""
+"""The statistics of rows where the classes are spread over ranks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.autograd import Function
 from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.class_shards import Shard
-from lossfit.core.numerics import LOWEST, accumulation_dtype
-from lossfit.gaps.autograd_functions import Backward, Forward
-from lossfit.gaps.blocks import entropy_of_row
-from lossfit.gaps.types import GapFields
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.gaps.autograd_functions import row_stats, scores_grad
+from lossfit.gaps.row_stats import finite
+from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
 
 
 class Sharded(Function):
-    """:class:`Forward` where the classes are spread over ranks: (shard, and its arguments) -> the fields of Gap.
+    """(shard, scores, target, valid, weight, *:class:`Wanted`) -> :class:`RowStats` over all classes.
 
-    Forward there are two collectives of numbers per row, three with ``hit``. Backward there is none, since what
-    comes after is the same on all ranks; for the hard gap one, which counts ties.
+    Forward there are two collectives of numbers per row, one more each with ``mean`` and ``hit``. Backward there is
+    none, since what comes after is the same on all ranks; for the hard gap one, which counts ties.
     """
 
     @staticmethod
@@ -32,64 +32,83 @@ class Sharded(Function):
         target: Tensor,
         valid: Tensor | None,
         weight: Tensor | None,
-        hard: bool,
-        mean: bool,
-        hit: bool,
-        entropy: bool,
-    ) -> GapFields:
-        dtype = accumulation_dtype(scores)
-        at, here = shard.locate(target)
-        if scores.shape[1]:
-            found = Forward.forward(scores, at, valid, weight, hard, mean, False, entropy, here)
-            own, rivals, mean_score, _, among = found
-            mean_score = None if mean_score is None else mean_score * (scores.shape[1] / shard.total)
-        else:
-            own = mean_score = among = scores.new_zeros(target.shape, dtype=dtype)
-            rivals = torch.full_like(own, LOWEST[dtype])
-        assert own is not None
-        assert rivals is not None
-        top = shard.max(rivals)
-        behind = rivals - top
-        parts = [own, rivals * 0 if hard else behind.exp()]  # so that what is no number stays none
-        parts += [mean_score] if mean and mean_score is not None else []
-        parts += [behind.exp() * (among - behind)] if entropy and among is not None else []
+        *options: bool,
+    ) -> tuple[Tensor | None, ...]:
+        wanted = Wanted(*options)
+        rows, stats = local_stats(scores, target, valid, weight, shard, wanted)
+        own, top, log_sum, mean, _, among = stats
+        whole = shard.max(top)
+        behind = finite(top - whole) + log_sum
+        parts = [own, top * 0 if wanted.hard else behind.exp()]  # so that what is no number stays none
+        parts += [] if mean is None else [mean]
+        parts += [] if among is None else [behind.exp() * (among - behind)]
         total = class_shards.reduce_(torch.stack(parts), shard.group)
-        own, rivals = total[0], top + (total[1] if hard else total[1].log())
-        mean_score, row_entropy = (total[2] if mean else None), None
-        if entropy:
-            row_entropy = entropy_of_row(own - rivals, total[-1] / total[1] + total[1].log())
-        is_hit = _beats_all(scores, shard, target, own) if hit else None
-        if valid is not None:
-            masked = (own, rivals, mean_score, is_hit, row_entropy)
-            own, rivals, mean_score, is_hit, row_entropy = (
-                None if v is None else v.masked_fill(~valid, 0) for v in masked
-            )
-        if is_hit is not None:
-            ctx.mark_non_differentiable(is_hit)
+        own, log_sum = total[0], total[1] if wanted.hard else total[1].log()
+        hit = _beats_all(scores, shard, target, own) if wanted.hit else None
+        mean = total[2] if mean is not None else None
+        among = None if among is None else total[-1] / total[1] + log_sum
+        stats = RowStats(own, whole, log_sum, mean, hit, among).masked(valid)
+        ctx.mark_non_differentiable(*(v for v in (stats.top, stats.hit) if v is not None))
         ctx.set_materialize_grads(False)
-        ctx.shard, ctx.hard, ctx.backend = shard, hard, kernels.current()
-        ctx.save_for_backward(scores, at, here, valid, weight, own, rivals, row_entropy)
-        return own, rivals, mean_score, is_hit, row_entropy
+        ctx.shard, ctx.hard, ctx.backend = shard, wanted.hard, kernels.current()
+        ctx.save_for_backward(scores, *rows, *stats)
+        return tuple(stats)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise NotImplementedError("There is no second derivative where classes are spread over ranks.")
-        scores, at, here, valid, weight, own, rivals, entropy = ctx.saved_tensors
+        scores, *tensors = ctx.saved_tensors
+        rows, stats = RowInputs(*tensors[:5]), RowStats(*tensors[5:])
+        own, _, log_sum, mean, _, among = grads
         shard: Shard = ctx.shard
-        g_target, g_rivals, g_mean, g_entropy = (*grads[:3], grads[4])
         none = (None,) * 7
-        if ctx.hard and g_rivals is not None:
-            ties = _ties(scores, rivals, at, here)
-            g_rivals = g_rivals * (ties / class_shards.reduce_(ties.clone(), shard.group).clamp(min=1))
+        if ctx.hard and log_sum is not None:
+            ties = _ties(scores, stats.top, rows)
+            log_sum = log_sum * (ties / class_shards.reduce_(ties.clone(), shard.group).clamp(min=1))
         if not scores.shape[1]:
             return None, torch.zeros_like(scores), *none
-        if g_mean is not None:
-            g_mean = g_mean * (scores.shape[1] / shard.total)
-        upstream = g_target, g_rivals, g_mean, g_entropy
-        back = kernels.keeping(ctx.backend, Backward.forward)
-        grad = back(scores, at, valid, weight, own, rivals, entropy, *upstream, ctx.hard, here)
-        return None, grad, *none
+        if mean is not None:
+            mean = mean * (scores.shape[1] / shard.total)
+        back = kernels.keeping(ctx.backend, scores_grad)
+        return None, back(scores, rows, stats, Upstream(own, log_sum, mean, among), ctx.hard), *none
+
+
+def local_stats(
+    scores: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    weight: Tensor | None,
+    shard: Shard,
+    wanted: Wanted,
+) -> tuple[RowInputs, RowStats]:
+    """Those of the columns of this rank; the mean is their part of that of all classes."""
+    dtype = accumulation_dtype(scores)
+    at, here = shard.locate(target)
+    weight = None if weight is None else shard.local(weight)
+    rows = RowInputs(at, valid, here, None, weight)
+    if wanted.mean:
+        own = scores.new_zeros(target.shape, dtype=dtype)
+        if scores.shape[1]:
+            own = scores.gather(1, at.unsqueeze(1)).squeeze(1).to(dtype).masked_fill(~here, 0.0)
+        rows = rows._replace(own=class_shards.reduce_(own, shard.group))
+    if not scores.shape[1]:
+        return rows, of_no_columns(scores, rows, wanted)
+    stats = row_stats(scores, rows, wanted._replace(hit=False))
+    mean = stats.mean
+    if mean is not None:
+        mean = mean * (scores.shape[1] / shard.total)
+    # Each rank adds its own.
+    return rows, stats._replace(own=stats.own.masked_fill(~here, 0.0), mean=mean)
+
+
+def of_no_columns(scores: Tensor, rows: RowInputs, wanted: Wanted) -> RowStats:
+    """Those of rows of a rank that has no column."""
+    none = scores.new_zeros(rows.target.shape, dtype=accumulation_dtype(scores))
+    info = torch.finfo(none.dtype)
+    log_sum = none if wanted.hard else torch.full_like(none, info.tiny).log()
+    optional = (none if wanted.mean else None, None, none if wanted.entropy else None)
+    return RowStats(none, torch.full_like(none, info.min), log_sum, *optional)
 
 
 def _beats_all(scores: Tensor, shard: Shard, target: Tensor, own: Tensor) -> Tensor:
@@ -102,10 +121,10 @@ def _beats_all(scores: Tensor, shard: Shard, target: Tensor, own: Tensor) -> Ten
     return shard.max(beaten) == 0
 
 
-def _ties(scores: Tensor, rivals: Tensor, at: Tensor, here: Tensor) -> Tensor:
+def _ties(scores: Tensor, top: Tensor, rows: RowInputs) -> Tensor:
     """How many rivals among these columns reach the maximum."""
     if not scores.shape[1]:
-        return torch.zeros_like(rivals)
-    tie = (scores.to(rivals.dtype) == rivals.unsqueeze(1)).to(rivals.dtype)
-    own = tie.gather(1, at.unsqueeze(1)).squeeze(1)
-    return tie.sum(1) - own.masked_fill(~here, 0.0)
+        return torch.zeros_like(top)
+    tie = (scores.to(top.dtype) == top.unsqueeze(1)).to(top.dtype)
+    own = tie.gather(1, rows.target.unsqueeze(1)).squeeze(1)
+    return tie.sum(1) - (own if rows.here is None else own.masked_fill(~rows.here, 0.0))

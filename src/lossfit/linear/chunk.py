@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -19,8 +17,6 @@ class Chunk:
     buffer: Tensor
     overwrites: bool
     """Whether nobody reads the scores again, so that their gradient may take their place."""
-    sparse: Any = None
-    """What multiplies with the gradient where it is stored in part."""
 
     def __init__(self, job: Job, at: slice, z: Tensor, numbers: dict[str, Tensor], hidden: list[Tensor]) -> None:
         self.job, self.at, self.z, self.hidden = job, at, z, hidden

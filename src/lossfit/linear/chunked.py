@@ -227,7 +227,7 @@ class _Pass:
             for name, value in by_number.items():
                 whole = self.named[name]
                 _add(self.totals, name, value, whole, None if value.shape == whole.shape else chunk.at)
-            self.products.pull(chunk.at, chunk.x, chunk.z, dz, chunk.sparse)
+            self.products.pull(chunk.at, chunk.x, chunk.z, dz)
         self.products.release(chunk.buffer)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit.gaps.types import Gap
+from lossfit.gaps.row_stats import to_gap
+from lossfit.gaps.types import RowInputs, RowStats, Upstream
 from lossfit.kernels import launch
-from lossfit.kernels.launch import Five, Scoring
+from lossfit.kernels.launch import Scoring, Six
 from lossfit.linear.budget import allot
 from lossfit.linear.job import Job
 from lossfit.linear.products import Layer, Products, product_dtype
-from lossfit.linear.triton_chunk import multiplied_in_part, scoring
+from lossfit.linear.triton_chunk import scoring
 
 
 def results(job: Job, layer: Layer) -> tuple[Tensor, ...]:
@@ -27,11 +28,12 @@ def results(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     dtype = product_dtype(layer.x, layer.weight)
     x, weight, bias = (None if v is None else v.to(dtype) for v in layer[:3])
     how = scoring(form, job.numbers, batch, layer.x)
-    wanted = form.kind == "hard", form.mean, form.hit, form.entropy
-    given = batch.target, batch.valid, form.mean_weight, how.divisor, how.shift
-    found = _forward(x, weight, bias, *given, how.cap, *wanted, job.plan.memory, job.plan.skip_blocks)
-    there = (True, True, *wanted[1:])
-    gap = Gap._make(v if want else None for v, want in zip(found, there, strict=True))
+    rows = RowInputs(batch.target, batch.valid, weight=form.mean_weight)
+    given = *rows[:2], rows.weight, how.divisor, how.shift
+    found = _forward(x, weight, bias, *given, how.cap, *form.wanted, job.plan.memory)
+    there = (True, True, True, *form.wanted[1:])
+    stats = RowStats(*(v if want else None for v, want in zip(found, there, strict=True)))  # type: ignore[arg-type]
+    gap = to_gap(stats, rows, len(layer.weight), how.divisor, how.shift)
     return form.results(gap, slice(None), job.numbers)
 
 
@@ -51,40 +53,39 @@ def _forward(
     hit: bool,
     entropy: bool,
     memory: int | None,
-    skip_blocks: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Fields that are not wanted come back empty."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Statistics that are not wanted come back empty."""
     products, chunks = _products(x, weight, bias, valid, memory, None)
+    rows, wanted = RowInputs(target, valid, weight=mean_weight), (hard, mean, hit, entropy)
     found = []
     for at in chunks:
         z = products.scores(products.rows(at))
-        y, some, by = _cut(at, target, valid, divisor)
-        found.append(launch._forward(z, y, some, None, mean_weight, hard, mean, hit, entropy, cap, by, shift))
+        by = None if divisor is None else divisor[at]
+        found.append(launch._forward(z, *rows.cut(at), *wanted, cap, by, shift))
         products.release(products.last)
-    first, second, third, fourth, fifth = (torch.cat(column) for column in zip(*found, strict=True))
-    return first, second, third, fourth, fifth
+    first, second, third, fourth, fifth, sixth = (torch.cat(column) for column in zip(*found, strict=True))
+    return first, second, third, fourth, fifth, sixth
 
 
 @_forward.register_fake
-def _(x: Tensor, *given: Any) -> Five:
-    *_, mean, hit, entropy, _, _ = given
-    return launch._rows_like(x, mean, hit, entropy)
+def _(x: Tensor, *given: Any) -> Six:
+    *_, mean, hit, entropy, _ = given
+    return launch._stats_like(x, mean, hit, entropy)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Five) -> None:
-    *tensors, ctx.cap, ctx.hard, ctx.mean, _, ctx.entropy, ctx.memory, ctx.skip_blocks = inputs
-    own, rivals, _, _, entropy = output
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Six) -> None:
+    *tensors, ctx.cap, ctx.hard, ctx.mean, _, ctx.entropy, ctx.memory = inputs
+    _, top, log_sum, _, _, among = output
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, own, rivals, entropy if ctx.entropy else None)
+    ctx.save_for_backward(*tensors, top, log_sum, among if ctx.entropy else None)
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    g_target, g_rivals, g_mean, _, g_entropy = grads
-    upstream = g_target, g_rivals, g_mean if ctx.mean else None, g_entropy if ctx.entropy else None
+    own, _, log_sum, mean, _, among = grads
+    upstream = own, log_sum, mean if ctx.mean else None, among if ctx.entropy else None
     needed = list(ctx.needs_input_grad[:3])
-    settings = ctx.cap, ctx.hard, ctx.memory, ctx.skip_blocks, needed
-    found = _backward(*ctx.saved_tensors, *upstream, *settings)
-    return (*(v if need else None for v, need in zip(found, needed, strict=True)), *(None,) * 12)
+    found = _backward(*ctx.saved_tensors, *upstream, ctx.cap, ctx.hard, ctx.memory, needed)
+    return (*(v if need else None for v, need in zip(found, needed, strict=True)), *(None,) * 11)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -100,33 +101,31 @@ def _backward(
     mean_weight: Tensor | None,
     divisor: Tensor | None,
     shift: Tensor | None,
-    own: Tensor,
-    rivals: Tensor,
-    entropy: Tensor | None,
-    g_target: Tensor | None,
-    g_rivals: Tensor | None,
+    top: Tensor,
+    log_sum: Tensor,
+    among: Tensor | None,
+    g_own: Tensor | None,
+    g_log_sum: Tensor | None,
     g_mean: Tensor | None,
-    g_entropy: Tensor | None,
+    g_among: Tensor | None,
     cap: float,
     hard: bool,
     memory: int | None,
-    skip_blocks: bool,
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias; those that are not needed come back empty."""
-    if all(g is None for g in (g_target, g_rivals, g_mean, g_entropy)):
+    if all(g is None for g in (g_own, g_log_sum, g_mean, g_among)):
         to_x, to_weight, to_bias = _like(x, weight, bias, needed)
         return to_x.zero_(), to_weight.zero_(), to_bias.zero_()
     products, chunks = _products(x, weight, bias, valid, memory, needed)
-    upstream = products.normalised([g_target, g_rivals, g_mean, g_entropy])
+    rows, stats = RowInputs(target, valid, weight=mean_weight), RowStats(top, top, log_sum, among=among)
+    upstream = Upstream(*products.normalised([g_own, g_log_sum, g_mean, g_among]))
     for at in chunks:
         features = products.rows(at)
         z = products.scores(features)
-        y, some, by, t, r, h, to_t, to_r, to_m, to_h = _cut(at, target, valid, divisor, own, rivals, entropy, *upstream)
-        sparse = multiplied_in_part(z) if skip_blocks else None
-        kept, how = None if sparse is None else sparse.kept, Scoring(cap, by, shift)
-        launch.backward(z, y, some, mean_weight, t, r, h, to_t, to_r, to_m, to_h, hard, None, z, how, kept)
-        products.pull(at, features, z, z, sparse)
+        how = Scoring(cap, None if divisor is None else divisor[at], shift)
+        launch.backward(z, rows.cut(at), stats.cut(at), upstream.cut(at), hard, z, how)
+        products.pull(at, features, z, z)
         products.release(products.last)
     found = products.finish(None)
     to_x, to_weight, to_bias = (
@@ -154,7 +153,3 @@ def _products(
     products = Products(Layer(x, weight, bias), x, weight, bias, None, valid, needed, budget.exact)
     tops = range(0, len(x), budget.height) or [0]
     return products, [slice(top, min(top + budget.height, len(x))) for top in tops]
-
-
-def _cut(at: slice, *per_row: Tensor | None) -> list[Any]:
-    return [None if v is None else v[at] for v in per_row]

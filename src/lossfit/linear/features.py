@@ -55,13 +55,11 @@ class Rows(NamedTuple):
             found = found.new_zeros(self.shape.numel()).index_put((self.kept,), found)
         return found.view(self.shape)
 
-    def plan(self, backend: Backend, memory: int | None = None, skip_blocks: bool = False) -> ChunkPlan:
+    def plan(self, backend: Backend, memory: int | None = None) -> ChunkPlan:
         """How the rows are worked on."""
         if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory < 1):
             raise ValueError(f"Expected `memory` to be a number of bytes of at least 1, or None, but got {memory!r}.")
         triton = takes_kernels(self.layer.x, backend)
-        if skip_blocks and backend != "auto" and not triton:
-            raise ValueError(f"Expected `skip_blocks` only with backend='triton', but got backend={backend!r}.")
         if backend in ("chunked", "triton") and transformed():
             raise ValueError(f"Expected `backend` 'auto' or 'dense' inside of torch.func, but got {backend!r}.")
         some = backend in ("chunked", "triton")
@@ -70,7 +68,7 @@ class Rows(NamedTuple):
             dtype = autocast_dtype(self.layer.x) or self.layer.x.dtype
             small = budget.fits_one_chunk(len(self.layer.x), wide, dtype, self.layer.x.device)
             some = not transformed() and (self.batch.shard is not None or not small or triton)
-        return ChunkPlan(some, triton, memory, skip_blocks)
+        return ChunkPlan(some, triton, memory)
 
 
 def read(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossfit.core.batch import Batch
 from lossfit.core.reduce import Weighing
-from lossfit.gaps.types import Gap, Kind
+from lossfit.gaps.types import Gap, Wanted
 
 Number = float | Tensor
 
@@ -21,13 +21,11 @@ class ChunkPlan(NamedTuple):
         chunked: some rows at a time, not all at once.
         triton: by the kernels.
         memory: what the chunks and the sum of the weight's gradient may take, in bytes; None for the usual.
-        skip_blocks: leave out products with blocks of negligible gradients.
     """
 
     chunked: bool
     triton: bool = False
     memory: int | None = None
-    skip_blocks: bool = False
 
 
 class GapProgram(NamedTuple):
@@ -35,16 +33,13 @@ class GapProgram(NamedTuple):
 
     Attributes:
         results: from the gap of a chunk, the chunk's place and the numbers to results per row, each (n,).
-        kind, mean, hit, entropy, mean_weight: what of the gap, as :func:`gap` takes it.
+        wanted, mean_weight: what of the gap, as :func:`gap` takes it.
         cap: c of the scores c tanh(z / c); 0 for none. They are divided by the number "temperature", if there is one.
         shift: what is added to the scores of each class then (C,).
     """
 
     results: Callable[[Gap, slice, dict[str, Number]], tuple[Tensor, ...]]
-    kind: Kind = "soft"
-    mean: bool = False
-    hit: bool = False
-    entropy: bool = False
+    wanted: Wanted = Wanted()
     mean_weight: Tensor | None = None
     cap: float = 0.0
     shift: Tensor | None = None

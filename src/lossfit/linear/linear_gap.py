@@ -6,10 +6,10 @@ from torch import Tensor
 
 from lossfit.core.checks import check_choice
 from lossfit.gaps import gap
-from lossfit.gaps.types import KINDS, Gap, Kind
+from lossfit.gaps.types import KINDS, Gap, Kind, Wanted
 from lossfit.linear import chunked
 from lossfit.linear.features import BACKENDS, Backend, read
-from lossfit.linear.job import GapProgram, Job
+from lossfit.linear.job import GapProgram, Job, Number
 
 
 def linear_gap(
@@ -26,7 +26,6 @@ def linear_gap(
     shift: int = 0,
     backend: Backend = "auto",
     memory: int | None = None,
-    skip_blocks: bool = False,
 ) -> Gap:
     r"""The :func:`gap` of scores :math:`z = x W^\top + b`, which are never there as a whole.
 
@@ -40,7 +39,7 @@ def linear_gap(
         bias: of the classes (C,).
         kind, mean, hit, entropy, ignore_index: see :func:`gap`.
         shift: the target of a position is that of so many positions later; 1 for causal language models.
-        backend, memory, skip_blocks: see :meth:`SingleLabelLoss.linear`.
+        backend, memory: see :meth:`SingleLabelLoss.linear`.
 
     Returns:
         A :class:`Gap` of numbers per row (...).
@@ -56,20 +55,20 @@ def linear_gap(
     check_choice("kind", kind, KINDS)
     check_choice("backend", backend, BACKENDS)
     rows = read(x, weight, target, bias, ignore_index, shift=shift, probabilities=False, backend=backend)
-    there = (True, True, mean, hit, entropy)
+    mine = (True, True, True, mean, mean, hit, entropy)
 
-    def results(z: Tensor, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
-        return of_gap(
-            gap.gap_rows(rows.batch.part(at)._replace(input=z), kind, mean=mean, hit=hit, entropy=entropy), at, _
-        )
+    def results(z: Tensor, at: slice, _: dict[str, Number]) -> tuple[Tensor, ...]:
+        part = rows.batch.part(at)._replace(input=z)
+        return of_gap(gap.gap_rows(part, kind, mean=mean, hit=hit, entropy=entropy), at, _)
 
-    def of_gap(found: Gap, at: slice, _: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
-        return tuple(v.clone() for v in found if v is not None)
+    def of_gap(fields: Gap, at: slice, _: dict[str, Number]) -> tuple[Tensor, ...]:
+        return tuple(v.clone() for v in fields if v is not None)
 
-    graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, there, strict=True) if wanted)
+    graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, mine, strict=True) if wanted)
     apart = rows.batch.shard is not None and (kind == "hard" or hit)
-    form = None if apart or (kind == "hard" and entropy) else GapProgram(of_gap, kind, mean, hit, entropy)
-    how = rows.plan(backend, memory, skip_blocks)
+    no_form = apart or (kind == "hard" and entropy)
+    form = None if no_form else GapProgram(of_gap, Wanted(kind == "hard", mean, hit, entropy))
+    how = rows.plan(backend, memory)
     job = Job(results, rows.batch, {}, graded=graded, closed=True, form=form, plan=how)
-    found = iter(chunked.run(job, rows.layer))
-    return Gap._make(rows.spread(next(found)) if wanted else None for wanted in there)
+    fields = iter(chunked.run(job, rows.layer))
+    return Gap._make(rows.spread(next(fields)) if wanted else None for wanted in mine)

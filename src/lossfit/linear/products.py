@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -10,9 +10,6 @@ from torch import Tensor, distributed
 from lossfit.core.autograd import readable
 from lossfit.core.class_shards import Shard
 from lossfit.core.cosines import autocast_dtype, inverse_norm
-
-if TYPE_CHECKING:
-    from lossfit.kernels.sparse import Sparse
 
 # Numbers at a time of the weight's gradient, where it is added up in another type than its products come in. Many more
 # at a time take longer and leave the C library with memory that it keeps (measured).
@@ -125,7 +122,7 @@ class Products:
     def release(self, buffer: Tensor) -> None:
         self.buffers.append(buffer)
 
-    def pull(self, at: slice, x: Tensor, z: Tensor, dz: Tensor, sparse: Sparse | None = None) -> None:
+    def pull(self, at: slice, x: Tensor, z: Tensor, dz: Tensor) -> None:
         """Add the gradients that those of some rows' scores make."""
         if self.layer.centers > 1:
             z = self.every.flatten(1)
@@ -133,18 +130,15 @@ class Products:
         if self.along is not None:
             self.along += (dz * (z if self.bias is None else z - self.bias)).sum(0)
         if self.to_bias is not None:
-            self.to_bias += dz.sum(0, dtype=self.accumulated) if sparse is None else sparse.sum(dz, self.accumulated)
+            self.to_bias += dz.sum(0, dtype=self.accumulated)
         if self.inverse is not None:
             dz = dz * self.inverse
         dz = dz.to(self.dtype)
         if self.to_x is not None:
-            if sparse is None:
-                torch.mm(dz, self.weight, out=self.to_x[at])
-            else:
-                sparse.to_x(dz, self.weight, self.to_x[at])
+            torch.mm(dz, self.weight, out=self.to_x[at])
             self._reduce(self.to_x[at])
         if self.needed[1]:
-            self._pull_weight(x, dz, sparse)
+            self._pull_weight(x, dz)
 
     def _reduce(self, part: Tensor) -> None:
         """Start to add up over the ranks what only they together know; the next products need not wait."""
@@ -157,13 +151,10 @@ class Products:
             work.wait()
         self.under_way.clear()
 
-    def _pull_weight(self, x: Tensor, dz: Tensor, sparse: Sparse | None) -> None:
-        first = self.to_weight is None
-        if first and (self.dtype != self.summed or sparse is not None):
+    def _pull_weight(self, x: Tensor, dz: Tensor) -> None:
+        if self.to_weight is None and self.dtype != self.summed:
             self.to_weight = self.weight.new_zeros(self.weight.shape, dtype=self.summed)
-        if sparse is not None and self.to_weight is not None:
-            sparse.to_weight(dz, x, self.to_weight)
-        elif self.to_weight is None:
+        if self.to_weight is None:
             self.to_weight = dz.t() @ x
         elif self.dtype == self.summed:
             self.to_weight.addmm_(dz.t(), x)

@@ -247,7 +247,7 @@ class DistillationLoss(OuterLoss):
         if batch.valid is not None:
             ignored = ~batch.valid.unsqueeze(1)
             student, teacher = student.masked_fill(ignored, 0.0), teacher.masked_fill(ignored, 0.0)
-        rows: Tensor = call(_Divergence, _divided(student, temperature), _divided(teacher, temperature))[0]
+        rows: Tensor = call(_Divergence, *(scores.adjust(z, temperature)[0] for z in (student, teacher)))[0]
         return temperature**2 * rows if self.scale_by_t2 else rows
 
     def extra_repr(self) -> str:
@@ -274,13 +274,6 @@ def _check_teacher(rows: Rows, student_x: Tensor, x: Tensor, weight: Tensor, bia
         raise ValueError(f"Expected `teacher_weight` of shape {expected}, but got {tuple(weight.shape)}.")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"Expected `teacher_bias` of shape {tuple(weight.shape[:1])}, but got {tuple(bias.shape)}.")
-
-
-def _divided(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    if not isinstance(temperature, Tensor):
-        return scores.adjust(logits, temperature)
-    excluded = logits == -torch.inf  # the gradient of the temperature would be 0 times inf
-    return scores.adjust(logits.masked_fill(excluded, 0.0), temperature).masked_fill(excluded, -torch.inf)
 
 
 class _Divergence(Function):

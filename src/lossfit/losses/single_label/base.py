@@ -143,7 +143,6 @@ class SingleLabelLoss(Loss):
         z_loss: float = 0.0,
         extras: tuple[()] = (),
         memory: int | None = None,
-        skip_blocks: bool = False,
     ) -> Tensor: ...
 
     @overload
@@ -162,7 +161,6 @@ class SingleLabelLoss(Loss):
         z_loss: float = 0.0,
         extras: Sequence[Extra],
         memory: int | None = None,
-        skip_blocks: bool = False,
     ) -> Result: ...
 
     def linear(
@@ -180,7 +178,6 @@ class SingleLabelLoss(Loss):
         z_loss: float = 0.0,
         extras: Sequence[Extra] = (),
         memory: int | None = None,
-        skip_blocks: bool = False,
     ) -> Tensor | Result:
         r"""The loss of the scores :math:`x W^\top + b`, which are never there as a whole.
 
@@ -210,9 +207,7 @@ class SingleLabelLoss(Loss):
             extras: of "log_prob", "hit", "entropy" and "lse" those to return too, from the same pass.
             memory: bytes for the scores of a chunk and, in half precision, the float32 sum of the weight's gradient.
                 Where that sum takes more than half of them, bfloat16 is rounded once a chunk instead. By default 64 MiB
-                of scores (16 MiB in half precision, beside the sum); on a GPU 896 MiB in all.
-            skip_blocks: with "triton", leave out of the backward products the blocks of 128 classes where a row's
-                gradient is negligible: in all no more of a row than the rounding of its type.
+                of scores (8 MiB in half precision, beside the sum); on a GPU 896 MiB in all.
 
         Returns:
             The loss; with ``extras`` a :class:`Result` of loss and extras.
@@ -230,7 +225,7 @@ class SingleLabelLoss(Loss):
         rows = features.read(x, weight, target, bias, self.ignore_index, shift=shift, backend=backend)
         if shift and isinstance(sample_weight, Tensor) and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
-        options = from_features.Options(backend, softcap, z_loss, extras, memory, skip_blocks)
+        options = from_features.Options(backend, softcap, z_loss, extras, memory)
         return from_features.evaluate(self, rows, options, sample_weight, denominator)
 
     def without_weightless(self, x: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -268,7 +263,8 @@ class SingleLabelLoss(Loss):
         temperature = settings["temperature"]
         if not isinstance(temperature, Tensor) and temperature == 1 and self.class_prior is None:
             return batch
-        return batch._replace(input=scores.adjust(batch.input, temperature, self.class_prior, batch.shard))
+        adjusted, origin = scores.adjust(batch.input, temperature, self.class_prior, batch.shard)
+        return batch._replace(input=adjusted, origin=origin)
 
     def each(self, batch: Batch, settings: Settings) -> Tensor:
         """The loss of every row (N, d1, ...); with soft or smoothed targets the class weights are in it."""
@@ -282,7 +278,7 @@ class SingleLabelLoss(Loss):
 
         They are softmax(input / temperature); ``class_prior`` is for training only.
         """
-        return scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:])).softmax(1)
+        return scores.adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:]))[0].softmax(1)
 
     def fields(self, batch: Batch, settings: Settings) -> Fields | None:
         """What of the gap of class indices :meth:`each` is made of; None where it looks at the scores themselves."""

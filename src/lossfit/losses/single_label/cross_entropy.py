@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lossfit.core.batch import Batch
 from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.numerics import accumulation_dtype
 from lossfit.gaps import gap
 from lossfit.gaps.blocks import per_class
 from lossfit.gaps.types import Fields, Gap
@@ -61,19 +62,20 @@ class CrossEntropyLoss(AnalyticLoss):
     def of_fields(self, found: Gap, batch: Batch, settings: Settings) -> Tensor:
         if not is_smooth(settings):
             return super().of_fields(found, batch, settings)
-        assert found.mean is not None
+        assert found.over_mean is not None
         loss, smoothing, class_weight = (
             self.link(found.log_odds),
             settings["label_smoothing"],
             self.class_weight(batch),
         )
         if class_weight is None or self.weight is None:
-            return loss + smoothing * (found.target - found.mean)
-        spread = self.weight.to(loss.dtype).mean() * (loss + found.target) - found.mean
+            return loss + smoothing * found.over_mean
+        spread = self.weight.to(loss.dtype).mean() * loss + found.over_mean
         return (1 - smoothing) * class_weight * loss + smoothing * spread
 
     def soft_rows(self, batch: Batch, settings: Settings) -> Tensor:
         """Every other class is as likely as the top class m times exp(z_c - z_m): no difference of large numbers."""
+        batch = batch._replace(input=batch.input.to(accumulation_dtype(batch.input)))  # its gradients add up here
         found = gap.gap_rows(batch._replace(target=batch.top()), "soft")
         share = batch.target.to(found.target.dtype)
         if self.weight is not None:

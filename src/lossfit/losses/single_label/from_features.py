@@ -17,7 +17,7 @@ from lossfit.core.class_weights import log_prior
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import as_row
 from lossfit.gaps import gap
-from lossfit.gaps.types import Gap
+from lossfit.gaps.types import Gap, Wanted
 from lossfit.linear import chunked
 from lossfit.linear.features import BACKENDS, Backend, Rows
 from lossfit.linear.job import GapProgram, Job, Number
@@ -55,7 +55,6 @@ class Options(NamedTuple):
     z_loss: float = 0.0
     extras: Sequence[Extra] = ()
     memory: int | None = None
-    skip_blocks: bool = False
 
     def check(self, probabilities: bool) -> None:
         check_choice("backend", self.backend, BACKENDS)
@@ -130,7 +129,7 @@ def evaluate(
         graded=(True, *(False for _ in options.extras)),
         closed=loss.closed and not learnt,
         form=None if learnt else _form(of_gap, loss, batch, numbers, options),
-        plan=rows.plan(options.backend, options.memory, options.skip_blocks),
+        plan=rows.plan(options.backend, options.memory),
     )
     value, *extras = chunked.run(job, rows.layer)
     if weighing.reduction == "none":
@@ -178,6 +177,8 @@ def _results(loss: SingleLabelLoss, batch: Batch, settings: Settings, options: O
     if batch.probabilities:  # the log-sum-exp and the entropy are the same whatever the target is
         hard = batch._replace(target=torch.zeros_like(batch.target[:, 0], dtype=torch.int64), probabilities=False)
     found = gap.gap_rows(hard, "soft", hit="hit" in options.extras, entropy="entropy" in options.extras)
+    if batch.origin is not None:
+        found = found._replace(target=found.target + batch.origin, rivals=found.rivals + batch.origin)
     return _completed(loss, loss.from_gap(found, batch, settings), found, batch, settings, options)
 
 
@@ -200,7 +201,8 @@ def _form(
         return None
     prior = loss.class_prior
     shift = None if prior is None else log_prior(prior).to(accumulation_dtype(batch.input))
-    return GapProgram(of_gap, *fields[:2], hit, entropy, fields.mean_weight, options.softcap or 0.0, shift)
+    wanted = Wanted(hard, fields.mean, hit, entropy)
+    return GapProgram(of_gap, wanted, fields.mean_weight, options.softcap or 0.0, shift)
 
 
 def _completed(

@@ -172,7 +172,7 @@ class HingeLoss(AnalyticLoss):
             scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
         if isinstance(margin, Tensor) and margin.ndim:
             margin = margin.unsqueeze(1)
-        scores = scores.clamp(min=torch.finfo(scores.dtype).min / 4)  # -inf minus -inf is no number
+        scores = scores.clamp(min=torch.finfo(scores.dtype).min)  # -inf minus -inf is no number
         terms = self.link(batch.shared(batch.own(scores)).unsqueeze(1) - scores, margin=margin)
         return batch.sum(terms.masked_fill(batch.is_own(), 0.0))
 

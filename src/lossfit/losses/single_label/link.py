@@ -18,8 +18,8 @@ from lossfit.core.checks import check_choice
 from lossfit.core.hyper import HyperValue
 from lossfit.core.reduce import Weighing
 from lossfit.gaps import gap
-from lossfit.gaps.autograd_functions import Backward, Forward
-from lossfit.gaps.types import KINDS, Fields, Gap, Kind
+from lossfit.gaps.autograd_functions import row_stats, scores_grad
+from lossfit.gaps.types import KINDS, Fields, Gap, Kind, RowInputs, RowStats, Upstream, Wanted
 from lossfit.losses.single_label.base import Common, Settings, SingleLabelLoss, is_smooth
 
 Number = float | Tensor
@@ -181,6 +181,14 @@ class _Plan(NamedTuple):
     body: Body
     weighing: Weighing
 
+    @property
+    def rows(self) -> RowInputs:
+        return RowInputs(self.batch.target, self.batch.valid)
+
+    @property
+    def hard(self) -> bool:
+        return self.kind == "hard"
+
     def staged(self, scores: Tensor, *numbers: Number) -> Tensor:
         d = gap.gap_rows(self.batch._replace(input=scores), self.kind).log_odds
         return self.weighing.reduce(call(_Link, self.body, d, *numbers)[0])
@@ -195,20 +203,18 @@ class _OneNode(Function):
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, scores: Tensor, *numbers: Number) -> Tensor:
-        batch, hard = plan.batch, plan.kind == "hard"
-        own, rivals = Forward.forward(scores, batch.target, batch.valid, None, hard, False, False, False, None)[:2]
-        assert own is not None
-        assert rivals is not None
-        found = _in_chunks(plan.body, own - rivals, numbers)
+        stats = row_stats(scores, plan.rows, Wanted(plan.hard))
+        d = (stats.own - stats.top).sub_(stats.log_sum)
+        found = _in_chunks(plan.body, d, numbers)
         ctx.plan, ctx.backend = plan, kernels.current()
         ctx.plain, tensors = _split(numbers)
-        ctx.save_for_backward(scores, own, rivals, found.pull, *tensors)
+        ctx.save_for_backward(scores, d, *stats[1:3], found.pull, *tensors)
         return plan.weighing.reduce(found.value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        scores, own, rivals, pull, *tensors = ctx.saved_tensors
+        scores, d, top, log_sum, pull, *tensors = ctx.saved_tensors
         numbers = _join(ctx.plain, tensors)
         needed = ctx.needs_input_grad[1:]
         if differentiated_again(grad):
@@ -222,14 +228,13 @@ class _OneNode(Function):
         upstream = plan.weighing.spread(grad, pull.numel())
         by_number: tuple[Tensor | None, ...] = (None,) * len(numbers)
         if any(needed[1:]):
-            by_number = _by_number(upstream, plan.body(own - rivals, *numbers), numbers, needed[1:])
+            by_number = _by_number(upstream, plan.body(d, *numbers), numbers, needed[1:])
         to_rivals = upstream * pull
-        batch, hard = plan.batch, plan.kind == "hard"
         to_scores = None
         if needed[0]:
-            per_row = (own, rivals, None, -to_rivals, to_rivals, None, None)
-            back = kernels.keeping(ctx.backend, Backward.forward)
-            to_scores = back(scores, batch.target, batch.valid, None, *per_row, hard, None)
+            back = kernels.keeping(ctx.backend, scores_grad)
+            stats = RowStats(top, top, log_sum)
+            to_scores = back(scores, plan.rows, stats, Upstream(-to_rivals, to_rivals), plan.hard)
         return (None, to_scores, *by_number)
 
 
