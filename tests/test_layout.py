@@ -44,8 +44,6 @@ FLOORS = (
 """The rooms, from the lowest floor up; a room imports from lower floors alone."""
 
 UPWARDS = {
-    ("kernels.launch", "gaps.blocks"): "constants and the dtype to add up in: they move to core.numerics",
-    ("kernels.launch", "gaps.types"): "the kinds of gap: they move to core",
     ("losses.metric.for_metric", "registry"): "a metric's loss is made by its name, when it is asked for",
 }
 """Imports that go up a floor, or stay on one, each with the reason."""

@@ -13,9 +13,8 @@ from helpers import INF, LOWEST, class_last, torch_gap
 
 pytest.importorskip("triton")
 from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, join
 from lossfit.gaps.blocks import backward_block, forward_block
-from lossfit.gaps.row_stats import join
-from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
 from lossfit.kernels import launch
 
 KINDS = ["soft", "hard"]

@@ -13,8 +13,8 @@ from lossfit.linear.job import GapProgram
 
 pytest.importorskip("triton")
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.gaps.row_stats import to_gap
-from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted
+from lossfit.gaps.fields import to_gap
 from lossfit.kernels import launch
 from lossfit.kernels.launch import Scoring
 from lossfit.linear import compiled

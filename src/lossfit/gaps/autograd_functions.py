@@ -12,9 +12,8 @@ from torch.autograd import Function
 from lossfit import kernels
 from lossfit.core.autograd import batched, call, fold, transformed
 from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, finite
 from lossfit.gaps.blocks import backward_block, forward_block, hard_shares, per_class, row_blocks
-from lossfit.gaps.row_stats import finite
-from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
 
 WEIGHT = 1 + RowInputs._fields.index("weight")
 

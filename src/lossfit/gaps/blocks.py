@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lossfit.core.autograd import readable
 from lossfit.core.numerics import LOG2_E, accumulation_dtype
-from lossfit.gaps.row_stats import finite, mean_share
-from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, finite
+from lossfit.gaps.fields import mean_share
 
 # Scores worked on at a time, in bytes. Larger blocks leave the cache, smaller ones pay more per call (measured).
 BLOCK_BYTES = 2 << 20

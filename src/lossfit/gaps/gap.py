@@ -18,11 +18,12 @@ from lossfit.core.batch import Batch, read_batch
 from lossfit.core.checks import check_choice, check_per_class
 from lossfit.core.class_shards import Shard
 from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.row_stats import RowInputs, RowStats, Wanted, finite
 from lossfit.gaps.autograd_functions import Forward
 from lossfit.gaps.blocks import per_class
-from lossfit.gaps.row_stats import finite, to_gap
+from lossfit.gaps.fields import to_gap
 from lossfit.gaps.sharded import Sharded
-from lossfit.gaps.types import KINDS, Gap, Kind, RowInputs, RowStats, Wanted
+from lossfit.gaps.types import KINDS, Gap, Kind
 
 
 def gap(

@@ -12,9 +12,8 @@ from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.class_shards import Shard
 from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, finite
 from lossfit.gaps.autograd_functions import row_stats, scores_grad
-from lossfit.gaps.row_stats import finite
-from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
 
 
 class Sharded(Function):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lossfit import kernels
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.gaps.row_stats import join
-from lossfit.gaps.types import RowInputs, RowStats, Upstream, Wanted
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, join
 from lossfit.kernels import gap
 
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]

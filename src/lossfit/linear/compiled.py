@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossfit.gaps.row_stats import to_gap
-from lossfit.gaps.types import RowInputs, RowStats, Upstream
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream
+from lossfit.gaps.fields import to_gap
 from lossfit.kernels import launch
 from lossfit.kernels.launch import Scoring, Six
 from lossfit.linear.budget import allot

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lossfit.core.batch import Batch
 from lossfit.core.reduce import Weighing
-from lossfit.gaps.types import Gap, Wanted
+from lossfit.core.row_stats import Wanted
+from lossfit.gaps.types import Gap
 
 Number = float | Tensor
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from lossfit.core.checks import check_choice
+from lossfit.core.row_stats import Wanted
 from lossfit.gaps import gap
-from lossfit.gaps.types import KINDS, Gap, Kind, Wanted
+from lossfit.gaps.types import KINDS, Gap, Kind
 from lossfit.linear import chunked
 from lossfit.linear.features import BACKENDS, Backend, read
 from lossfit.linear.job import GapProgram, Job, Number

@@ -13,9 +13,9 @@ from lossfit.core import class_shards
 from lossfit.core.batch import Batch
 from lossfit.core.class_shards import Shard
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.gaps.row_stats import join, to_gap
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, join
+from lossfit.gaps.fields import to_gap
 from lossfit.gaps.sharded import of_no_columns
-from lossfit.gaps.types import RowInputs, RowStats, Upstream
 from lossfit.kernels import launch
 from lossfit.kernels.launch import Scoring
 from lossfit.linear.chunk import Chunk

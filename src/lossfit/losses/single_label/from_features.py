@@ -16,8 +16,9 @@ from lossfit.core.checks import check_choice, check_number
 from lossfit.core.class_weights import log_prior
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import as_row
+from lossfit.core.row_stats import Wanted
 from lossfit.gaps import gap
-from lossfit.gaps.types import Gap, Wanted
+from lossfit.gaps.types import Gap
 from lossfit.linear import chunked
 from lossfit.linear.features import BACKENDS, Backend, Rows
 from lossfit.linear.job import GapProgram, Job, Number

@@ -17,9 +17,10 @@ from lossfit.core.batch import Batch
 from lossfit.core.checks import check_choice
 from lossfit.core.hyper import HyperValue
 from lossfit.core.reduce import Weighing
+from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted
 from lossfit.gaps import gap
 from lossfit.gaps.autograd_functions import row_stats, scores_grad
-from lossfit.gaps.types import KINDS, Fields, Gap, Kind, RowInputs, RowStats, Upstream, Wanted
+from lossfit.gaps.types import KINDS, Fields, Gap, Kind
 from lossfit.losses.single_label.base import Common, Settings, SingleLabelLoss, is_smooth
 
 Number = float | Tensor

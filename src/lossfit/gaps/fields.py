@@ -1,4 +1,4 @@
-"""From the statistics of rows to their gap, and from statistics of some columns to those of all: numbers per row."""
+"""From the statistics of rows to their gap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from lossfit.gaps.types import Gap, RowInputs, RowStats
+from lossfit.core.row_stats import RowInputs, RowStats, finite
+from lossfit.gaps.types import Gap
 
 
 def to_gap(
@@ -57,30 +58,3 @@ def entropy_of_row(log_odds: Tensor, among: Tensor) -> Tensor:
     """H = p (-log p) + (1 - p) (-log(1 - p) + the entropy among the rivals)."""
     miss = torch.sigmoid(-log_odds) * (among - finite(logsigmoid(-log_odds)))
     return miss - torch.sigmoid(log_odds) * finite(logsigmoid(log_odds))
-
-
-def join(parts: RowStats, hard: bool = False, divisor: Tensor | None = None) -> RowStats:
-    """The statistics of rows, from those of parts of their columns, stacked along the first dimension.
-
-    ``own`` and ``mean`` add up, as they do where one part has the target and the mean is over all columns.
-    """
-    own, top, log_sum, mean, hit, among = parts
-    whole = top.amax(0)
-    behind = top - whole
-    behind = finite(behind if divisor is None else behind / divisor) + log_sum
-    own, mean = own.sum(0), None if mean is None else mean.sum(0)
-    hit = None if hit is None else hit.all(0)
-    if hard:  # the best part as it is, so that its top rivals are found again
-        best = behind.argmax(0, keepdim=True)
-        top, log_sum = (v.gather(0, best).squeeze(0) for v in (top, log_sum))
-        return RowStats(own, top, log_sum, mean, hit)
-    joined = behind.logsumexp(0)
-    if among is not None:
-        share = (behind - joined).exp()
-        among = (share * (among - finite(behind - joined))).sum(0)
-    return RowStats(own, whole, joined, mean, hit, among)
-
-
-def finite(x: Tensor) -> Tensor:
-    """Without -inf, so that 0 times it is 0."""
-    return x.clamp(min=torch.finfo(x.dtype).min)
