@@ -46,8 +46,7 @@ def to_gap(
 def mean_share(rows: RowInputs, classes: int, dtype: torch.dtype) -> float | Tensor:
     """The share of the rivals in the mean, sum_{k != y} w_k / C over the columns of the weights."""
     if rows.weight is None:
-        share = (classes - 1) / classes
-        return share if rows.here is None else torch.where(rows.here, share, 1.0)
+        return (classes - 1) / classes if rows.here is None else 1 - rows.here.to(dtype) / classes
     weight = rows.weight.to(dtype)
     own = weight[rows.target]
     own = own if rows.here is None else own.where(rows.here, 0.0)
