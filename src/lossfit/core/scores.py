@@ -32,15 +32,18 @@ def adjust(
         # Masked logits would give the temperature a gradient of 0 times inf.
         masked = scores.isinf()
         scores = torch.where(masked, scores, scores.masked_fill(masked, 0.0) / divisor)
-    else:
+    elif isinstance(divisor, Tensor):
         scores = scores / divisor
+    elif divisor != 1:
+        scores = scores / divisor if transformed() else scores.div_(divisor)  # a new tensor takes as long as the work
     origin = (top / divisor).squeeze(1)
     if class_prior is None:
         return scores, origin
     prior = log_prior(class_prior).to(scores.dtype)
     if shard is not None:
         prior = shard.local(prior)
-    return scores + prior.view(1, -1, *(1,) * (scores.ndim - 2)), origin
+    prior = prior.view(1, -1, *(1,) * (scores.ndim - 2))
+    return scores + prior if transformed() else scores.add_(prior), origin
 
 
 def _top(scores: Tensor, shard: Shard | None) -> Tensor:

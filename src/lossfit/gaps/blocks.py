@@ -64,10 +64,13 @@ def forward_block(scores: Tensor, rows: RowInputs, wanted: Wanted, buffer: Tenso
 
 def _mean_of_rivals(exponents: Tensor, rows: RowInputs, at: Tensor) -> Tensor:
     """The mean of the rivals' scores relative to the top one."""
-    own = 0.0 if rows.here is None else exponents.gather(1, at).masked_fill(rows.here.unsqueeze(1), 0.0)
-    counted = exponents.scatter(1, at, own)
-    counted = counted if rows.weight is None else counted.mul_(per_class(rows.weight, counted))
-    return counted.sum(1) / (exponents.shape[1] * LOG2_E)
+    own = exponents.gather(1, at)
+    rivals = 0.0 if rows.here is None else own.masked_fill(rows.here.unsqueeze(1), 0.0)
+    exponents.scatter_(1, at, rivals)  # for now: a copy would take longer than the sum
+    counted = exponents if rows.weight is None else exponents * per_class(rows.weight, exponents)
+    total = counted.sum(1)
+    exponents.scatter_(1, at, own)
+    return total.div_(exponents.shape[1] * LOG2_E)
 
 
 def backward_block(
