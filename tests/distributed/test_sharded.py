@@ -233,7 +233,7 @@ def run_rank(rank: int, world: int, folder: Path) -> None:
         **linear(mesh, classes, torch.float64, "chunked", fast=world != 3),
         **(linear(mesh, classes, torch.float64, "dense", fast=True) if world == 2 else {}),
         **(linear(mesh, classes, torch.float32, "chunked", fast=True) if world == 2 else {}),
-        **(linear(mesh, classes, torch.float64, "triton", fast=True) if world != 3 and KERNELS else {}),
+        **(linear(mesh, classes, torch.float64, "triton", fast=True) if world == 4 and KERNELS else {}),
         **masked(mesh, classes),
         **logits(mesh, classes),
         **heads(mesh, classes),

@@ -67,7 +67,7 @@ def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
     assert {count for _, count in seen} == {4}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: pl.DataFrame, workers: int) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
