@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,14 @@ def save(losses: Mapping[str, SingleLabelLoss], path: Path, against: Axis = "p")
 
 def write(chart: alt.TopLevelMixin, path: Path) -> None:
     """A chart as .png, .svg, or .html that opens offline, in the library's style on white."""
-    kind = path.suffix.lower().removeprefix(".")
+    path.write_bytes(contents(chart, path.suffix))
+
+
+def contents(chart: alt.TopLevelMixin, suffix: str) -> bytes:
+    """What :func:`write` writes for a suffix, ".png", ".svg" or ".html"."""
+    kind = suffix.lower().removeprefix(".")
     how: dict[str, Any] = {"inline": True} if kind == "html" else {"scale_factor": 2.0} if kind == "png" else {}
-    chart.configure(**{**STYLE, "background": "white"}).save(str(path), format=kind, **how)
+    found = io.BytesIO() if kind == "png" else io.StringIO()
+    chart.configure(**{**STYLE, "background": "white"}).save(found, format=kind, **how)
+    value = found.getvalue()
+    return value if isinstance(value, bytes) else value.encode("utf-8")

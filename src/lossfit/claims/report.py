@@ -11,6 +11,7 @@ from typing import Any
 
 from lossfit import page, plot
 from lossfit.claims import ARTICLES, Claim, Finding, Verdict
+from lossfit.compare import files
 from lossfit.compare.running.engine import versions
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "holds with a correction", "refuted")
@@ -33,7 +34,7 @@ def write(results: list[tuple[Claim, Finding, float]], out: Path) -> dict[str, A
     """Write claims.html, claims.md with its pictures, and claims.json to a folder; the contents of the last
     are returned.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     records = [
         {
             "name": claim.name,
@@ -56,11 +57,13 @@ def write(results: list[tuple[Claim, Finding, float]], out: Path) -> dict[str, A
         "versions": versions(),
     }
     charts = {claim.name: finding.chart for claim, finding, _ in results if finding.chart is not None}
-    (out / "claims.json").write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / "claims.html").write_text(_page(contents, charts), encoding="utf-8")
-    for name, chart in charts.items():
-        plot.write(chart.properties(width=460, height=260), out / f"{name}.svg")
-    (out / "claims.md").write_text(_markdown(contents, set(charts)), encoding="utf-8")
+    pictures = {
+        out / f"{name}.svg": plot.contents(chart.properties(width=460, height=260), ".svg")
+        for name, chart in charts.items()
+    }
+    texts = {"claims.html": _page(contents, charts), "claims.md": _markdown(contents, set(charts))}
+    texts["claims.json"] = json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
+    files.write({**pictures, **{out / name: text for name, text in texts.items()}})
     return contents
 
 

@@ -8,15 +8,15 @@ from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand
 from typer.main import get_command
 
 import lossfit
+from lossfit.commands import terminal
 from lossfit.commands.importing import importing
 from lossfit.commands.interrupt import stopping
-from lossfit.compare.errors import InputError
+from lossfit.compare.errors import InputError, is_exhausted
 
 _PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 app = typer.Typer(
@@ -87,15 +87,28 @@ def _plainly(command: Callable[..., None]) -> Callable[..., None]:
             with stopping():
                 command(*args, **kwargs)
         except KeyboardInterrupt:
-            Console(stderr=True).print("\nStopped.")
+            terminal.console(errors=True).say("\nStopped.")
             raise typer.Exit(130) from None
-        except (InputError, OSError, ValueError, TypeError) as error:
-            if not isinstance(error, InputError | OSError) and not str(error).startswith("Expected "):
+        except Exception as error:
+            line = _line(error)
+            if line is None:
                 raise
-            Console(stderr=True).print(Text(f"lossfit: {error}", style="red"), soft_wrap=True)
+            terminal.console(errors=True).print(Text(f"lossfit: {line}", style="red"), soft_wrap=True)
             raise typer.Exit(2) from error
 
     return told
+
+
+def _line(error: Exception) -> str | None:
+    """What to say of an error that the user can mend, in a line; None of others."""
+    told = str(error).replace("\n", " ")
+    if is_exhausted(error):
+        return f"There is not enough memory. {told}".strip()
+    if isinstance(error, InputError | OSError) or (
+        isinstance(error, ValueError | TypeError) and told.startswith("Expected ")
+    ):
+        return told
+    return None
 
 
 class _OnDemand(TyperCommand):

@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 import lossfit
 from lossfit import registry
-from lossfit.commands import timing
+from lossfit.commands import terminal, timing
 from lossfit.commands.specs import single_label
 from lossfit.compare import device as devices
+from lossfit.compare import files
 from lossfit.compare.errors import InputError, first_line
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -63,12 +63,12 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     wanted = {spec: single_label(spec) for spec in dict.fromkeys(losses or _without_settings())}
-    console = Console()
+    console = terminal.console()
     shape = f"({rows}, {classes})" + (f" from {features} features" if features else "")
-    console.print(Text(f"Scores {shape}, {dtype}, on {_hardware(where)}\n"), soft_wrap=True)
+    console.say(f"Scores {shape}, {dtype}, on {_hardware(where)}\n")
     try:
         found = timing.steps(wanted, rows, classes, features, getattr(torch, dtype), where)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=terminal.console(errors=True), transient=True) as progress:
             task = progress.add_task("Timing", total=len(found) * (rounds + 1))
             costs = timing.measure(found, rounds, where, lambda: progress.advance(task))
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
@@ -80,8 +80,8 @@ def bench(
         of = {"rows": rows, "classes": classes, "features": features, "dtype": dtype, "rounds": rounds}
         numbers = {name: one._asdict() for name, one in costs.items()}
         result = {"hardware": _hardware(where), "versions": _versions(), **of, "losses": numbers}
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        typer.echo(f"\nWrote {out}")
+        files.write({out: json.dumps(result, indent=1) + "\n"})
+        console.say(f"\nWrote {out}")
 
 
 def _without_settings() -> list[str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import polars as pl
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,9 @@ from rich.text import Text
 import lossfit
 from lossfit import plot
 from lossfit.calibration import TemperatureScaling
+from lossfit.commands import terminal
+from lossfit.commands.terminal import Terminal
+from lossfit.compare import files, written_tables
 from lossfit.compare.calibrate import predictions, recalibrate
 from lossfit.compare.calibrate.predictions import Predictions
 from lossfit.compare.calibrate.recalibrate import AS_IS, METRICS, TITLES, Estimate, Outcome
@@ -52,6 +54,14 @@ def calibrate(
     resamples: Annotated[int, typer.Option(help="Resamples of the test rows for the intervals.")] = 1000,
     picture: Annotated[str, typer.Option(help=f"The picture's format: {', '.join(_PICTURES)}.")] = "png",
     seed: Annotated[int, typer.Option(help="Fixes the parts and the resamples.")] = 0,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Write cells of the .csv as they are. If not given, an apostrophe is put before those that a "
+            "spreadsheet would run as a formula.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results; lossfit-calibrate-SOURCE if not given.")
     ] = None,
@@ -65,12 +75,13 @@ def calibrate(
 
     Writes calibration.json, calibrated.csv and a reliability diagram.
     """
-    console = Console()
+    console = terminal.console()
     check_choice("--picture", picture, _PICTURES)
     if test_share is not None and folds is not None:
         raise InputError("Pass --test-share or --folds, not both.")
     out = out or Path(f"lossfit-calibrate-{source.stem}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    names = {"calibrated.csv", f"reliability.{picture}"}  # written before calibration.json, which ends it
+    if out.exists() and (not out.is_dir() or files.names_in(out) - names):
         raise InputError(f"The output {str(out)!r} exists; name another folder by --out.")
     read = predictions.read(source, target, logits, scale)  # type: ignore[arg-type]
     settings = {"test_share": 0.5 if test_share is None else test_share, "folds": folds, "seed": seed}
@@ -86,10 +97,13 @@ def calibrate(
             **settings,  # type: ignore[arg-type]
         )
     summary = _summary(source, read, outcome, {**settings, "resamples": resamples}, out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "calibration.json").write_text(json.dumps(summary, indent=2, allow_nan=False), encoding="utf-8")
-    _table_of_probabilities(read, outcome, folds).write_csv(out / "calibrated.csv")
-    plot.write(chart(read, outcome), out / f"reliability.{picture}")
+    written: dict[str, str | bytes] = {
+        "calibrated.csv": written_tables.contents(_table_of_probabilities(read, outcome, folds), ".csv", raw=raw),
+        f"reliability.{picture}": plot.contents(chart(read, outcome), f".{picture}"),
+        "calibration.json": json.dumps(summary, indent=2, allow_nan=False),
+    }
+    files.make_folder(out)
+    files.write({out / name: contents for name, contents in written.items()})
     _print(console, read, outcome, summary, out)
 
 
@@ -185,7 +199,8 @@ def _code(read: Predictions, outcome: Outcome, out: Path) -> list[str]:
         return []
     scores = "logits" if read.floor is None else f"probabilities.clamp(min={read.floor:.3g}).log()"
     scaling = outcome.fitted[method]
-    use = f"probabilities = calibrate({scores}).softmax(1)  # columns {read.columns[0]} to {read.columns[-1]}"
+    first, last = _plain(read.columns[0]), _plain(read.columns[-1])
+    use = f"probabilities = calibrate({scores}).softmax(1)  # columns {first} to {last}"
     if isinstance(scaling, TemperatureScaling):
         return [
             "import lossfit",
@@ -202,18 +217,22 @@ def _code(read: Predictions, outcome: Outcome, out: Path) -> list[str]:
     ]
 
 
-def _print(console: Console, read: Predictions, outcome: Outcome, summary: dict[str, Any], out: Path) -> None:
-    def say(text: str = "") -> None:
-        console.print(Text(text), soft_wrap=True)
+def _plain(name: str) -> str:
+    """A column's name that stays in its comment, whatever it is."""
+    return name if name.isprintable() else ascii(name)
 
+
+def _print(console: Terminal, read: Predictions, outcome: Outcome, summary: dict[str, Any], out: Path) -> None:
     n, tested = summary["rows"], summary["test_rows"]
     how = f"{n - tested:,} to fit by, {tested:,} to test" if tested < n else f"{summary['settings']['folds']} folds"
-    say(f"{n:,} rows ({how}), {len(read.classes)} classes, read as {summary['scores']}.")
+    console.say(f"{n:,} rows ({how}), {len(read.classes)} classes, read as {summary['scores']}.")
     for note in read.notes:
-        say(note)
+        console.say(note)
     if "matrix" not in outcome.methods:
-        say(f"Matrix scaling is left out for more than {recalibrate.MOST_CLASSES} classes; --ridge brings it in.")
-    say()
+        console.say(
+            f"Matrix scaling is left out for more than {recalibrate.MOST_CLASSES} classes; --ridge brings it in."
+        )
+    console.say()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("On test rows", no_wrap=True)
     for method in outcome.methods:
@@ -225,21 +244,23 @@ def _print(console: Console, read: Predictions, outcome: Outcome, summary: dict[
             cells.append(Text(told, style="" if method == AS_IS else _style(outcome.change[method][metric], metric)))
         table.add_row(title, *cells)
     console.print(table)
-    say()
+    console.say()
     if outcome.recommended == AS_IS:
-        say("No scaling lowers the log loss measurably: leave the predictions as they are.")
+        console.say("No scaling lowers the log loss measurably: leave the predictions as they are.")
     else:
         change = outcome.change[outcome.recommended]["log_loss"]
-        say(
+        console.say(
             f"{TITLES[outcome.recommended]} lowers the log loss by {-change.value:.3f} "
             f"({-change.high:.3f} to {-change.low:.3f})."
         )
-    say(f"True probabilities would show a calibration error of {100 * outcome.noise:.1f}% on these rows, by chance.")
-    say(f"Written: {', '.join(str(p) for p in sorted(out.iterdir()))}")
+    console.say(
+        f"True probabilities would show a calibration error of {100 * outcome.noise:.1f}% on these rows, by chance."
+    )
+    console.say(f"Written: {', '.join(str(p) for p in sorted(out.iterdir()))}")
     if summary["code"]:
-        say()
+        console.say()
     for line in summary["code"]:
-        say(f"    {line}")
+        console.say(f"    {line}")
 
 
 def _told(e: Estimate, metric: str) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from lossfit import claims as catalogue
 from lossfit.claims import report
+from lossfit.commands import terminal
+from lossfit.compare import files
 from lossfit.compare.errors import InputError
 
 _STYLES = {"holds": "green", "holds with a correction": "yellow", "refuted": "red"}
@@ -30,11 +31,11 @@ def claims(
 
     Writes claims.html (open it), claims.md with pictures, and claims.json.
     """
-    console = Console()
+    console = terminal.console()
     wanted = [catalogue.get(name) for name in dict.fromkeys(names or catalogue.MODULES)]
     if out.exists() and not out.is_dir():
         raise InputError(f"The output {str(out)!r} is a file; name a folder by --out.")
-    if out.exists() and any(out.iterdir()) and not (out / "claims.json").is_file():
+    if out.exists() and files.names_in(out) and not (out / "claims.json").is_file():
         raise InputError(f"The folder {str(out)!r} exists and holds something else; name another by --out.")
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -48,4 +49,4 @@ def claims(
         table.add_row(Text(record["statement"]), Text(record["verdict"], style=_STYLES[record["verdict"]]))
     console.print(table)
     told = ", ".join(f"{verdict}: {count}" for verdict, count in contents["counts"].items())
-    console.print(Text(f"\n{told}. {contents['seconds']:.0f} s. Page: {out / 'claims.html'}"), soft_wrap=True)
+    console.say(f"\n{told}. {contents['seconds']:.0f} s. Page: {out / 'claims.html'}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lossfit.commands.terminal import Terminal
 from lossfit.compare.data.columns import Column
 from lossfit.compare.data.dataset import Dataset
 
@@ -16,7 +16,7 @@ _FEW = 20
 _MOST = 30
 
 
-def print_columns(console: Console, data: Dataset) -> None:
+def print_columns(console: Terminal, data: Dataset) -> None:
     """A row for each column, or for each run of many columns of one type; nothing for bundled sets."""
     if not data.columns:
         return

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from lossfit.commands import terminal
 from lossfit.commands.columns import print_columns
 from lossfit.commands.noise import print_noise, write_noise
+from lossfit.commands.terminal import Terminal
+from lossfit.compare import files
 from lossfit.compare.data import dataset as sources
 from lossfit.compare.errors import InputError, NotWrittenError
+from lossfit.compare.export import final
 from lossfit.compare.features import make
 from lossfit.compare.plan import MAX_ROWS, Plan
 from lossfit.compare.report import render, wording
-from lossfit.compare.running import engine, store
+from lossfit.compare.running import engine
 from lossfit.compare.running import label_noise as noise_levels
 from lossfit.compare.scoring import tasks
 from lossfit.compare.verdict.summary import summarise, verdict
@@ -175,7 +178,7 @@ def compare(
 
     Writes report.html (open it), summary.json, and results.parquet with one row for each training.
     """
-    console = Console()
+    console = terminal.console()
     targets = tuple(target or ())
     levels = noise_levels.levels(label_noise)
     kind = tasks.MULTI_LABEL if len(targets) > 1 else tasks.SINGLE_LABEL
@@ -219,20 +222,20 @@ def compare(
                     show=(lambda data: print_columns(console, data)) if i == 0 else lambda _: None,
                     engine=where,
                     ray_address=ray_address,
-                    say=lambda text: console.print(Text(text), soft_wrap=True),
+                    say=console.say,
                 )
                 summaries.append(_written(outcome, folder))
         if len(levels) > 1:
             over_noise = write_noise(summaries, [folder.name for _, folder in runs], out)
     except KeyboardInterrupt:
-        console.print(Text(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on."))
+        console.say(f"\nStopped. What is finished is kept in {out}; the same command with --resume goes on.")
         raise typer.Exit(130) from None
     except NotWrittenError as error:
         raise InputError(f"{error} What is finished is kept; the same command with --resume goes on.") from error
     if len(levels) > 1:
         print_noise(console, over_noise, out)
     else:
-        _print(console, summaries[0], out)
+        _print(console, plan, summaries[0], out)
 
 
 def _part_of(progress: engine.Progress, part: int, parts: int) -> engine.Progress:
@@ -244,14 +247,12 @@ def _written(outcome: engine.Outcome, out: Path) -> dict[str, Any]:
     """The summary, which is written with its report."""
     summary = summarise(outcome)
     contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
-    store.replace(out / "summary.json", lambda path: path.write_text(contents, encoding="utf-8"))
-    page = render(outcome, summary)
-    store.replace(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    files.write({out / "report.html": render(outcome, summary), out / "summary.json": contents})
     return summary
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[engine.Progress]:
+def _progress(console: Terminal) -> Iterator[engine.Progress]:
     """A bar with the loss at work and the time left, on a terminal; nothing elsewhere."""
     columns = (
         TextColumn("{task.description:<28}"),
@@ -280,7 +281,18 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
+def _export(plan: Plan, summary: dict[str, Any], out: Path) -> str:
+    """The command that trains the model to use, with all that a file may not choose by itself."""
+    words = ["lossfit", "export", str(out)]
+    for option, path in (("--source", plan.source), ("--test", plan.test)):
+        words += [option, path] if path is not None and not final.is_offered(path) else []
+    kind = summary["architecture"]["kind"]
+    words += ["--model", kind] if ":" in kind else []
+    words += ["--embedding", plan.embedding] if plan.embedding not in (None, make.PACKAGED) else []
+    return terminal.command(*words)
+
+
+def _print(console: Terminal, plan: Plan, summary: dict[str, Any], out: Path) -> None:
     metric = summary["metric"]
     card = tasks.CARDS[metric]
     console.print(
@@ -308,15 +320,13 @@ def _print(console: Console, summary: dict[str, Any], out: Path) -> None:
     console.print(table)
     console.print()
     for note in summary["data"]["notes"] if summary["source"] not in sources.BUNDLED else ():
-        console.print(Text(note), soft_wrap=True)
+        console.say(note)
     for sentence in wording.answer(summary):
-        console.print(Text(sentence), soft_wrap=True)
-    console.print(
+        console.say(sentence)
+    console.say(
         f"\n{summary['trainings']:,} trainings ({summary['search']['pruned']:,} of them pruned) in "
         f"{summary['seconds']:.0f} s. Report: {out / 'report.html'}\n"
-        f"A model for new rows: lossfit export {out}\n",
-        soft_wrap=True,
-        markup=False,
+        f"A model for new rows: {_export(plan, summary, out)}\n"
     )
     for line in summary["recommended"]["code"]:
-        console.print(Text(f"    {line}" if line else ""), soft_wrap=True)
+        console.say(f"    {line}" if line else "")

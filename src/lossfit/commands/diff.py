@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lossfit.commands import terminal
+from lossfit.compare import files
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import diff as report
 
@@ -26,5 +28,5 @@ def diff(
     """
     if out.is_dir():
         raise InputError(f"The output {str(out)!r} is a folder; name a file by --out.")
-    out.write_text(report.render(report.read(first), report.read(second)), encoding="utf-8")
-    typer.echo(f"Wrote {out}")
+    files.write({out: report.render(report.read(first), report.read(second))})
+    terminal.console().say(f"Wrote {out}")

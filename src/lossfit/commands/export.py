@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
+from lossfit.commands import terminal
+from lossfit.compare import files
 from lossfit.compare.export import final
 from lossfit.compare.export.model import FOLDER, JSON, WEIGHTS
 from lossfit.compare.report import wording
@@ -24,6 +24,16 @@ def export(
     test: Annotated[
         str | None, typer.Option(help="Where its rows to test on are now, if they were moved.", metavar="FILE")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the comparison trained a network of your own: its package.module:factory. A folder does not "
+            "choose by itself what code runs.",
+        ),
+    ] = None,
+    embedding: Annotated[
+        str | None, typer.Option(help="Where it read texts by an embedding model of your choice: that model.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the model; DIR/model if not given.")] = None,
 ) -> None:
     """Train the loss that a comparison recommends on all its rows, and write the model.
@@ -36,8 +46,8 @@ def export(
     Writes model.safetensors and model.json, for `lossfit predict`. Four of five rows are trained on, one of five
     chooses the checkpoint; rows that were given to test on are left out.
     """
-    console = Console()
-    out = out or folder / FOLDER
+    console = terminal.console()
+    out = out or files.child(folder, FOLDER)
     with Progress(
         TextColumn("Training"),
         BarColumn(),
@@ -47,20 +57,23 @@ def export(
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=1.0)
-        model = final.export(
-            folder, loss=loss, source=source, test=test, progress=lambda share: bar.update(task, completed=share)
+        trained = final.export(
+            folder,
+            loss=loss,
+            source=source,
+            test=test,
+            architecture=model,
+            embedding=embedding,
+            progress=lambda share: bar.update(task, completed=share),
         )
-    model.save(out)
-    told = wording.with_setting(model.loss, model.params)
-    trained = model.trained
-    console.print(
-        Text(
-            f"{told}: trained on {trained['rows']:,} rows; {trained['rows_to_choose_on']:,} others chose the weights "
-            f"after step {trained['steps']:,}."
-        ),
-        soft_wrap=True,
+    trained.save(out)
+    about = trained.trained
+    console.say(
+        f"{wording.with_setting(trained.loss, trained.params)}: trained on {about['rows']:,} rows; "
+        f"{about['rows_to_choose_on']:,} others chose the weights after step {about['steps']:,}."
     )
     size = sum((out / name).stat().st_size for name in (JSON, WEIGHTS))
-    console.print(Text(f"Wrote {out / WEIGHTS} and {JSON}, {size / 1024:,.0f} KiB. Use them by:"), soft_wrap=True)
+    console.say(f"Wrote {out / WEIGHTS} and {JSON}, {size / 1024:,.0f} KiB. Use them by:")
     use = folder if out == folder / FOLDER else out
-    console.print(Text(f"\n    lossfit predict {use} new.csv"), soft_wrap=True)
+    named = [*(["--model", model] if model else []), *(["--embedding", embedding] if embedding else [])]
+    console.say(f"\n    {terminal.command('lossfit', 'predict', use, 'new.csv', *named)}")

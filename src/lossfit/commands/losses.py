@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from lossfit import plot as plots
 from lossfit import registry
+from lossfit.commands import terminal
 from lossfit.commands.specs import single_label
 from lossfit.compare.errors import InputError
 from lossfit.losses.base import FAMILIES, Loss
@@ -26,7 +26,7 @@ def list_losses(
     lossfit list
     lossfit list focal
     """
-    console = Console()
+    console = terminal.console()
     if name is not None:
         cls = registry.get(name)
         console.print(Text(f"lossfit.{cls.__name__}{_signature(cls)}\n", style="bold"), soft_wrap=True)
@@ -65,4 +65,4 @@ def plot(
     if out.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"Expected --out to end in .png or .svg, but got {str(out)!r}.")
     plots.save({spec: single_label(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
-    typer.echo(f"Wrote {out}")
+    terminal.console().say(f"Wrote {out}")

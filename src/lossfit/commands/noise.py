@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lossfit.commands.terminal import Terminal
+from lossfit.compare import files
 from lossfit.compare.report import noise, wording
 
 
@@ -29,12 +30,12 @@ def write_noise(summaries: list[dict[str, Any]], folders: list[str], out: Path) 
             for summary, folder in zip(summaries, folders, strict=True)
         ],
     }
-    (out / "noise.json").write_text(json.dumps(contents, indent=2), encoding="utf-8")
-    (out / "report.html").write_text(noise.render(summaries, folders), encoding="utf-8")
+    page = noise.render(summaries, folders)
+    files.write({out / "report.html": page, out / "noise.json": json.dumps(contents, indent=2)})
     return contents
 
 
-def print_noise(console: Console, contents: dict[str, Any], out: Path) -> None:
+def print_noise(console: Terminal, contents: dict[str, Any], out: Path) -> None:
     """The answer at each level, and where the page is."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Wrong labels", justify="right", no_wrap=True)

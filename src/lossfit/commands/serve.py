@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lossfit.commands import terminal
 from lossfit.compare.report import server as server
 
 
@@ -22,11 +23,12 @@ def serve(
 
     Only this machine can see it. Ctrl-C ends it.
     """
+    console = terminal.console()
     running = server.make(folder, port)
     try:
-        typer.echo(f"Serving {folder} on http://{server.HOST}:{running.server_port}/ - Ctrl-C ends it.")
+        console.say(f"Serving {folder} on http://{server.HOST}:{running.server_port}/ - Ctrl-C ends it.")
         running.serve_forever()
     except KeyboardInterrupt:
-        typer.echo("\nStopped.")
+        console.say("\nStopped.")
     finally:
         running.server_close()

@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["load_model"]
 
 
-def load_model(folder: str | Path) -> Model:
+def load_model(folder: str | Path, *, architecture: str | None = None, embedding: str | None = None) -> Model:
     """A model that `lossfit export` wrote, from its folder or the folder of its comparison.
 
     Its ``predict`` takes a file, a folder of images, a table or an array: see
-    :class:`~lossfit.compare.export.model.Model`. Nothing in the files is run: weights are numbers in the safetensors
-    format, the rest is JSON.
+    :class:`~lossfit.compare.export.model.Model`. Nothing in the files is run or chooses what is run: weights are
+    numbers in the safetensors format, the rest is JSON.
+
+    Args:
+        folder: where it is.
+        architecture: ``package.module:factory``, needed for a network of your own.
+        embedding: the model of sentence-transformers that reads texts, needed if it is not lossfit's own.
 
     Raises:
-        InputError: there is no model, or its files are cut off, edited, or of another version.
+        InputError: there is no model, its files are cut off, edited, or of another version, or it needs code that is
+            not named.
 
     Example:
         >>> model = lossfit.compare.load_model("lossfit-yeast")  # doctest: +SKIP
@@ -33,4 +39,4 @@ def load_model(folder: str | Path) -> Model:
     """
     from lossfit.compare.export import model
 
-    return model.load(folder)
+    return model.load(folder, architecture=architecture, embedding=embedding)

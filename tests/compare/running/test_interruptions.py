@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,6 @@ import polars as pl
 import pytest
 
 from command import refused, run
-from lossfit.compare.errors import NotWrittenError
-from lossfit.compare.running import store
 
 COMMAND = [
     sys.executable,
@@ -62,16 +61,18 @@ def test_damaged_files_are_found_and_made_again(here: Path) -> None:
     parts[1].write_bytes(parts[2].read_bytes())
     kept = parts[2].stat().st_mtime_ns
     Path("out/parts/seconds").write_text("")
-    Path("out/parts/.focal-0000.parquet.123").write_text("half")
+    Path("out/parts/.focal-0000.parquet.4000000.partial").write_text("half")
     found = run("compare", *OPTIONS, "--workers", 1, "--resume")
     assert found.exit_code == 0, found.output
     names = ", ".join(repr(part.name) for part in parts[:2])
-    assert f"Trained again, since the files were damaged: {names}." in found.stdout
+    told = f"Set aside in out/parts/set-aside, since they are damaged or of another comparison: {names}."
+    assert told in found.stdout
+    assert sorted(p.name for p in Path("out/parts/set-aside").iterdir()) == [part.name for part in parts[:2]]
     assert parts[2].stat().st_mtime_ns == kept
     assert numbers().equals(whole)
     assert not leftovers()
     again = run("compare", *OPTIONS, "--workers", 1, "--resume")
-    assert "damaged" not in again.stdout
+    assert "Set aside" not in again.stdout
     Path("out/plan.json").write_text("{")
     assert "'out/plan.json' cannot be read as JSON" in refused("compare", *OPTIONS, "--resume")
 
@@ -103,16 +104,35 @@ def test_a_full_disk_is_told_in_a_line_and_loses_nothing(here: Path) -> None:
     assert json.loads(Path("out/summary.json").read_text())["trainings"] == 12
 
 
-def test_an_error_of_the_disk_names_the_file_and_spares_the_old_one(tmp_path: Path) -> None:
-    def full(path: Path) -> None:
-        path.write_text("half")
-        raise OSError(28, os.strerror(28))
+def test_a_part_of_other_data_is_trained_again(here: Path) -> None:
+    """The same losses and splits, and another file of the same name."""
+    assert run("compare", *OPTIONS, "--workers", 1).exit_code == 0
+    other = Path("other")
+    other.mkdir()
+    pl.read_csv("t.csv").with_columns(pl.col("x") + 1).write_csv("other/t.csv")
+    found = run("compare", "other/t.csv", *OPTIONS[1:-6], "--out", "o2", *OPTIONS[-6:], "--workers", 1)
+    assert found.exit_code == 0, found.output
+    whole = numbers()
+    names = sorted(path.name for path in Path("out/parts").glob("*.parquet"))
+    for name in names[:2]:
+        shutil.copy(f"o2/parts/{name}", f"out/parts/{name}")
+    Path("out/parts/strange-0000.parquet").write_bytes(Path("o2/parts", names[0]).read_bytes())
+    found = run("compare", *OPTIONS, "--workers", 1, "--resume")
+    assert found.exit_code == 0, found.output
+    for name in (*names[:2], "strange-0000.parquet"):
+        assert repr(name) in found.stdout
+    assert numbers().equals(whole)
 
-    (tmp_path / "a.json").write_text("old")
-    with pytest.raises(NotWrittenError, match=r"a.json' cannot be written: No space left on device\."):
-        store.replace(tmp_path / "a.json", full)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-    assert (tmp_path / "a.json").read_text() == "old"
+
+def test_parts_behind_a_link_are_not_touched(here: Path) -> None:
+    assert run("compare", *OPTIONS, "--workers", 1).exit_code == 0
+    Path("out/parts").rename("elsewhere")
+    Path("elsewhere/.mine").write_text("")
+    Path("elsewhere/mine.parquet").write_text("")
+    Path("out/parts").symlink_to(here / "elsewhere")
+    before = sorted(path.name for path in Path("elsewhere").iterdir())
+    assert "'out/parts' is a link" in refused("compare", *OPTIONS, "--workers", 1, "--resume")
+    assert sorted(path.name for path in Path("elsewhere").iterdir()) == before
 
 
 @pytest.mark.slow

@@ -181,5 +181,7 @@ def test_a_part_with_few_counts_keeps_them(tmp_path: Path) -> None:
     from lossfit.compare.running import store
 
     records = [{"split": 0, "params": {}, "class_hits": None} for _ in range(150)]
-    store.write_part(tmp_path / "a.parquet", [*records, {"split": 0, "params": {}, "class_hits": [1, 2]}], 0, 0.1)
+    store.write_part(
+        tmp_path / "a.parquet", "0" * 64, [*records, {"split": 0, "params": {}, "class_hits": [1, 2]}], 0, 0.1
+    )
     assert pl.read_parquet(tmp_path / "a.parquet")["class_hits"][-1].to_list() == [1, 2]

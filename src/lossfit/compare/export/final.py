@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-import lossfit
 from lossfit.compare import device
 from lossfit.compare.candidates import candidates
 from lossfit.compare.data import splits
 from lossfit.compare.data.dataset import BUNDLED, Dataset
-from lossfit.compare.errors import InputError, first_line
+from lossfit.compare.errors import InputError, listed
 from lossfit.compare.export.model import Model
 from lossfit.compare.export.reading import Reading
 from lossfit.compare.features import make
@@ -26,6 +24,7 @@ from lossfit.compare.running import engine
 from lossfit.compare.scoring import posthoc
 from lossfit.compare.training import models, train
 from lossfit.compare.training.task import Recipe, SplitRows, Task
+from lossfit.compare.verdict.finished import read_plan, read_summary
 from lossfit.core.checks import check_choice
 
 
@@ -35,6 +34,8 @@ def export(
     loss: str | None = None,
     source: str | None = None,
     test: str | None = None,
+    architecture: str | None = None,
+    embedding: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Model:
     """Train the loss that the comparison in ``folder`` recommends, or another of it, with its setting there.
@@ -49,18 +50,53 @@ def export(
         loss: the candidate to train, if not the recommended one.
         source: where the data is now, if not where it was.
         test: where the given rows to test on are now, if not where they were.
+        architecture: ``package.module:factory``, needed where the comparison trained a network of your own: its folder
+            does not choose what code runs.
+        embedding: the embedding model, needed where the comparison read texts by another than lossfit's own.
         progress: called now and then with the share of the work done.
 
     Raises:
         InputError: the folder holds no finished comparison, the loss did not take part, the data is not there or has
             changed, or training did not end in finite numbers.
     """
-    plan, fingerprint = read_plan(folder)
-    summary = _summary(folder)
-    entry, network = _entry(summary, loss), summary["architecture"]["kind"]
-    data = _data(plan, fingerprint, source, test)
+    plan, found = read_plan(folder)
+    replace(plan, model="auto").check()
+    summary = read_summary(folder)
+    entry = _entry(summary, loss)
+    network = _network(summary["architecture"]["kind"], architecture)
+    plan = replace(plan, embedding=_embedding(plan, embedding))
+    data = _data(plan, found["data"], source, test)
+    candidate = candidates.candidates(plan.kind.family).get(entry["loss"])
+    if candidate is None or candidate.search.keys() != entry["params"].keys():
+        raise InputError(
+            f"The summary in {str(folder)!r} has a loss that this lossfit does not know: {entry['loss']!r} with "
+            f"{listed(entry['params']) or 'no settings'}."
+        )
     setting = {**entry["training"], **entry["params"]}
-    return fit(plan, data, candidates.candidate(entry["loss"]), setting, network, progress)
+    return fit(plan, data, candidate, setting, network, progress)
+
+
+def _network(kind: str, named: str | None) -> str:
+    """The network to train: one of the user's own only if the user names it."""
+    if ":" not in kind:
+        if named is not None:
+            raise InputError(f"The comparison trained no network of your own but {kind!r}; leave out --model.")
+        return kind
+    if named is None:
+        raise InputError(
+            f"The comparison trained a network of someone's own, {kind!r}. A file does not choose what code runs: if "
+            f"you trust it, name it by --model {shlex.quote(kind)}."
+        )
+    return named
+
+
+def _embedding(plan: Plan, named: str | None) -> str | None:
+    if plan.embedding in (None, make.PACKAGED) or named is not None:
+        return named or plan.embedding
+    raise InputError(
+        f"The comparison read texts by the embedding model {plan.embedding!r}, which may bring code of its own. If you "
+        f"trust it, name it by --embedding {shlex.quote(str(plan.embedding))}."
+    )
 
 
 def fit(
@@ -130,28 +166,6 @@ def _tuned(task: Task, found: train.Trained) -> dict[str, Any]:
     return {}
 
 
-def read_plan(folder: Path) -> tuple[Plan, str]:
-    """The plan of a comparison, and the fingerprint of its data."""
-    if not (folder / "plan.json").is_file():
-        raise InputError(f"The folder {str(folder)!r} holds no comparison; `lossfit compare` writes one.")
-    found = _json(folder / "plan.json")
-    names = {field.name for field in dataclasses.fields(Plan)}
-    unknown = [name for name in found if name not in names | {"data", "lossfit"}]
-    if unknown or "source" not in found or "data" not in found:
-        raise InputError(
-            f"The comparison in {str(folder)!r} was written by lossfit {found.get('lossfit')}, whose plan this lossfit "
-            f"{lossfit.__version__} does not know."
-        )
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in names}
-    return Plan(**given), found["data"]
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    if not (folder / "summary.json").is_file():
-        raise InputError(f"The comparison in {str(folder)!r} is not finished; --resume goes on with it.")
-    return _json(folder / "summary.json")
-
-
 def _entry(summary: dict[str, Any], loss: str | None) -> dict[str, Any]:
     entries = {entry["loss"]: entry for entry in summary["losses"]}
     check_choice("--loss", loss or summary["recommended"]["loss"], entries)
@@ -159,8 +173,19 @@ def _entry(summary: dict[str, Any], loss: str | None) -> dict[str, Any]:
     return chosen
 
 
+def is_offered(source: str) -> bool:
+    """Whether a file may name this source: bundled data, or what is below the current folder."""
+    return source in BUNDLED or not (Path(source).is_absolute() or ".." in Path(source).parts)
+
+
 def _data(plan: Plan, fingerprint: str, source: str | None, test: str | None) -> Dataset:
-    """The rows of the comparison, read again."""
+    """The rows of the comparison, read again: from where the user says, or below the current folder."""
+    for option, there, named in (("--source", plan.source, source), ("--test", plan.test, test)):
+        if there is not None and named is None and not is_offered(there):
+            raise InputError(
+                f"The comparison was made with {there!r}, outside of the current folder. A file does not choose what "
+                f"is read: name it by {option} {shlex.quote(there)}."
+            )
     now = replace(plan, source=source or plan.source, test=test or plan.test)
     for option, there in (("--source", now.source), ("--test", now.test)):
         if there is not None and there not in BUNDLED and not Path(there).exists():
@@ -175,11 +200,3 @@ def _data(plan: Plan, fingerprint: str, source: str | None, test: str | None) ->
             "Run the comparison again, or name the file that it was made with by --source."
         )
     return data
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}") from error
-    return found

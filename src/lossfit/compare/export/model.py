@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+import math
+import shlex
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from torch import Tensor, nn
 
 from lossfit import registry
+from lossfit.compare import files
 from lossfit.compare.candidates import candidates
 from lossfit.compare.data import targets
 from lossfit.compare.errors import InputError, first_line, listed
 from lossfit.compare.export.reading import Found, Reading
+from lossfit.compare.features import make
 from lossfit.compare.features.preparation import Preparation
-from lossfit.compare.running import store
 from lossfit.compare.scoring.tasks import KINDS, Kind
 from lossfit.compare.training.models import Architecture
 from lossfit.losses.single_label.base import SingleLabelLoss
@@ -33,6 +36,8 @@ VERSION = 1
 JSON, WEIGHTS = "model.json", "model.safetensors"
 FOLDER = "model"
 """Of a model in the folder of its comparison."""
+LARGEST = 64 << 30
+"""Bytes of the weights."""
 _ROWS = 10_000
 _NETWORK = "network."
 
@@ -215,7 +220,7 @@ class Model:
         Raises:
             InputError: the folder holds something else.
         """
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / WEIGHTS).is_file())):
+        if out.exists() and not (out.is_dir() and _is_free(out)):
             raise InputError(f"The output {str(out)!r} exists and holds something else; name another folder by --out.")
         settings, arrays = self.preparation.stored()
         for name, tensor in self.network.state_dict().items():
@@ -241,17 +246,21 @@ class Model:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
         text = json.dumps(contents, indent=1, allow_nan=False, ensure_ascii=False)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / JSON).unlink(missing_ok=True)
-        store.replace(out / WEIGHTS, lambda path: path.write_bytes(weights))
-        store.replace(out / JSON, lambda path: path.write_text(text, encoding="utf-8"))
+        files.make_folder(out)
+        files.write({out / WEIGHTS: weights, out / JSON: text})
 
 
-def load(folder: str | Path) -> Model:
+def _is_free(out: Path) -> bool:
+    """Whether a folder is empty, or holds a model and what else may have been put beside it."""
+    names = files.names_in(out)
+    return not names or WEIGHTS in names
+
+
+def load(folder: str | Path, *, architecture: str | None = None, embedding: str | None = None) -> Model:
     """See :func:`lossfit.compare.load_model`."""
     path = Path(folder)
     if not (path / JSON).is_file() and (path / FOLDER / JSON).is_file():
-        path = path / FOLDER
+        path = files.child(path, FOLDER)
     if not path.is_dir():
         raise InputError(f"There is no folder {str(path)!r}.")
     if not (path / JSON).is_file():
@@ -260,7 +269,10 @@ def load(folder: str | Path) -> Model:
                 f"The folder {str(path)!r} holds a comparison, and no model yet; write it by: lossfit export {path}"
             )
         raise InputError(f"The folder {str(path)!r} holds no {JSON}; `lossfit export` writes one.")
-    contents = _json(path / JSON)
+    try:
+        contents = files.read_json(path / JSON)
+    except InputError as error:
+        raise InputError(f"{error} Export the model again.") from error
     if contents.get("format") != FORMAT:
         raise InputError(f"The file {str(path / JSON)!r} does not describe a model of lossfit.")
     if contents.get("version") != VERSION:
@@ -269,7 +281,7 @@ def load(folder: str | Path) -> Model:
             f"{VERSION}. Export it again."
         )
     try:
-        weights = (path / WEIGHTS).read_bytes()
+        weights = files.read(path / WEIGHTS, LARGEST)
     except FileNotFoundError as error:
         raise InputError(f"The folder {str(path)!r} lacks {WEIGHTS}; export the model again.") from error
     if hashlib.sha256(weights).hexdigest() != contents.get("weights_sha256"):
@@ -277,31 +289,62 @@ def load(folder: str | Path) -> Model:
             f"The file {str(path / WEIGHTS)!r} is not the one that {JSON} was written with: it is cut off, edited or "
             "of another model. Export it again."
         )
+    described = _named(contents, path, architecture, embedding)
+    with _explained(path):
+        arrays = load_arrays(weights)
+        found = _checked(described, arrays)
+    network = _empty(found["architecture"])
+    with _explained(path):
+        _fill(network, arrays)
+        model = Model(**found, network=network)
+        if not model.adjusted(torch.zeros(1, len(model.classes))).isfinite().all():
+            raise ValueError("its scores are not finite.")
+    return model
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever a changed file leads to, as a sentence that names the folder."""
     try:
-        return _restored(contents, load_arrays(weights))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        told = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+        yield
+    except Exception as error:
+        told = f"{error} is missing." if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"The model in {str(path)!r} cannot be rebuilt: {told} Export it again.") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}. Export the model again."
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(f"Expected an object in the file {str(path)!r}, but got {type(found).__name__}.")
+def _named(contents: dict[str, Any], path: Path, architecture: str | None, embedding: str | None) -> dict[str, Any]:
+    """The contents with the code that the caller names: a file chooses none."""
+    found = dict(contents)
+    network, reading = contents.get("architecture"), contents.get("reading")
+    if isinstance(network, dict):
+        kind = network.get("kind")
+        if isinstance(kind, str) and ":" in kind and architecture is None:
+            raise InputError(
+                f"The model in {str(path)!r} is a network of someone's own, {kind!r}. A file does not choose what code "
+                f"runs: if you trust it, name it by --model {shlex.quote(kind)}, in Python by architecture={kind!r}."
+            )
+        if architecture is not None and not (isinstance(kind, str) and ":" in kind):
+            raise InputError(f"The model in {str(path)!r} is no network of your own but {kind!r}; leave out --model.")
+        found["architecture"] = {**network, "kind": kind if architecture is None else architecture}
+    if isinstance(reading, dict) and reading.get("reader") == "sentence":
+        model = reading.get("embedding")
+        if model != make.PACKAGED and embedding is None:
+            raise InputError(
+                f"The model in {str(path)!r} reads texts by the embedding model {model!r}, which may bring code of its "
+                f"own. If you trust it, name it by --embedding, in Python by embedding={model!r}."
+            )
+        found["reading"] = {**reading, "embedding": model if embedding is None else embedding}
     return found
 
 
-def _restored(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
+def _checked(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of a model but for its network, each of the type and in the range that it must have."""
+    for name, (kind, told) in _KINDS.items():
+        if not kind(contents[name]):
+            raise ValueError(f"Expected {told} as {name!r}, but got {_short(contents[name])}.")
     classes, offset = contents["classes"], contents["offset"]
-    if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"Expected two classes or more, but got {classes!r}.")
-    if offset is not None and (len(offset) != len(classes) or not all(isinstance(v, float) for v in offset)):
-        raise ValueError(f"Expected an offset for each of {len(classes)} classes, but got {offset!r}.")
+    if offset is not None and len(offset) != len(classes):
+        raise ValueError(f"Expected an offset for each of {len(classes)} classes, but got {len(offset)}.")
     if contents["family"] not in KINDS or contents["metric"] not in KINDS[contents["family"]].metrics:
         raise ValueError(f"There is no metric {contents['metric']!r} of {contents['family']!r}.")
     if contents["loss"] not in candidates.candidates(contents["family"]):
@@ -315,18 +358,62 @@ def _restored(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
             f"Expected a network of {preparation.width} features and {len(classes)} classes, but got one of "
             f"{architecture.features} and {architecture.classes}."
         )
-    network = architecture.module()
+    own = {name: contents[name] for name in _KINDS}
+    return {**own, "preparation": preparation, "reading": reading, "architecture": architecture}
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "loss": (lambda v: isinstance(v, str), "a name"),
+    "params": (lambda v: isinstance(v, dict) and all(map(_is_number, v.values())), "numbers by name"),
+    "family": (lambda v: isinstance(v, str), "a name"),
+    "metric": (lambda v: isinstance(v, str), "a name"),
+    "classes": (lambda v: _are_names(v) and len(v) == len(set(v)) > 1, "two classes or more, all different,"),
+    "target": (_are_names, "names of columns"),
+    "votes": (_are_names, "names of columns"),
+    "weight": (lambda v: v is None or isinstance(v, str), "the name of a column or null"),
+    "offset": (lambda v: v is None or (isinstance(v, list) and all(map(_is_number, v))), "numbers or null"),
+    "temperature": (lambda v: v is None or (_is_number(v) and v > 0), "a positive number or null"),
+    "trained": (lambda v: isinstance(v, dict), "an object"),
+}
+
+
+def _short(value: object) -> str:
+    told = repr(value)
+    return told if len(told) <= 60 else f"{told[:57]}..."
+
+
+def _empty(architecture: Architecture) -> nn.Module:
+    """The network, to be filled; one of the library's own takes no memory yet, however large the file says it is."""
+    if ":" in architecture.kind:
+        return architecture.module()
+    with torch.device("meta"):
+        return architecture.module()
+
+
+def _fill(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Put the weights in place, which must be those of the network, of its types and finite."""
     own = {k.removeprefix(_NETWORK): torch.from_numpy(a) for k, a in arrays.items() if k.startswith(_NETWORK)}
-    network.load_state_dict(own)
-    names = ("loss", "params", "family", "metric", "target", "votes", "weight", "offset", "temperature", "trained")
-    return Model(
-        **{name: contents[name] for name in names},
-        classes=classes,
-        reading=reading,
-        preparation=preparation,
-        architecture=architecture,
-        network=network,
-    )
+    expected = network.state_dict()
+    if own.keys() != expected.keys():
+        raise ValueError(f"Expected the weights {listed(expected)}, but got {listed(own)}.")
+    for name, value in own.items():
+        there = expected[name]
+        if (value.shape, value.dtype) != (there.shape, there.dtype):
+            raise ValueError(
+                f"Expected {there.dtype} of shape {tuple(there.shape)} as {name!r}, but got {value.dtype} of shape "
+                f"{tuple(value.shape)}."
+            )
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"Expected finite numbers in {name!r}.")
+    network.load_state_dict(own, assign=True)
 
 
 def _check_widths(reading: Reading, preparation: Preparation) -> None:

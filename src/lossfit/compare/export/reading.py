@@ -17,6 +17,8 @@ from lossfit.compare.errors import InputError, listed
 from lossfit.compare.features import make
 from lossfit.compare.features.preparation import Categories, Preparation, Rows
 
+LARGEST_SIDE = 1 << 13
+"""Of images, in pixels."""
 MISSING = "missing"
 """The category of a missing string, where missing values are filled in."""
 
@@ -87,12 +89,22 @@ class Reading:
             KeyError, TypeError, ValueError: it is none.
         """
         made = cls(**{name: found[name] for name in cls.__dataclass_fields__})
-        if not all(isinstance(name, str) for name in made.names):
-            raise TypeError("the names of columns are strings.")
-        if made.reader not in make.TEXT_FEATURES[1:]:
+        for name in ("numeric", "categorical", "text"):
+            columns = getattr(made, name)
+            if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
+                raise TypeError(f"the names of columns are strings, but {name} is {columns!r}.")
+        if len(set(made.names)) < len(made.names):
+            raise ValueError("a column has two roles.")
+        if made.reader not in make.TEXT_FEATURES[1:] or not isinstance(made.embedding, str):
             raise TypeError(f"texts are not read by {made.reader!r}.")
-        if made.images is not None and (len(made.images) != 3 or not all(isinstance(n, int) for n in made.images)):
-            raise TypeError("images have height, width and channels.")
+        if made.images is not None and not (
+            isinstance(made.images, list) and len(made.images) == 3 and all(map(_is_size, made.images))
+        ):
+            raise TypeError(f"images have height, width and channels of 1 to {LARGEST_SIDE}.")
+        if not isinstance(made.impute, bool) or not isinstance(made.single, bool):
+            raise TypeError("impute and single are true or false.")
+        if not isinstance(made.dtypes, dict) or not all(isinstance(v, str) for v in made.dtypes.values()):
+            raise TypeError("the types of columns are strings.")
         return made
 
     @property
@@ -183,9 +195,7 @@ class Reading:
     def _pictures(self, path: Path) -> Raw:
         if self.images is None:
             raise InputError(f"{_told(path)} holds images, but the model reads columns: {listed(self.names)}.")
-        inside = (
-            [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in folders.SUFFIXES)
-        )
+        inside = [path] if path.is_file() else folders.inside(path)
         if not inside:
             raise InputError(f"The folder {str(path)!r} holds no image ({', '.join(folders.SUFFIXES)}).")
         height, width, channels = self.images
@@ -223,6 +233,10 @@ class Reading:
         if column.dtype not in columns.STRINGS and column.null_count() < len(column):
             raise InputError(f"Expected the column {column.name!r} to hold text, but it is {column.dtype}.")
         return column.cast(pl.String).fill_null("")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST_SIDE
 
 
 def _is_string(dtype: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from lossfit import page
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import charts, wording
 from lossfit.compare.scoring.tasks import CARDS, KINDS
-from lossfit.compare.verdict import rule, stats
+from lossfit.compare.verdict import finished, rule, stats
 from lossfit.compare.verdict.summary import chosen, verdict
 
 FILES = ("plan.json", "summary.json", "results.parquet")
@@ -58,14 +57,10 @@ def read(folder: Path, name: str | None = None) -> Run:
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
         raise InputError(f"Expected {str(folder)!r} to hold a finished comparison, but there is no {missing[0]}.")
-    try:
-        plan, summary = (json.loads((folder / file).read_text(encoding="utf-8")) for file in FILES[:2])
-        results = pl.read_parquet(folder / FILES[2])
-        if "pruned" not in results.columns:
-            results = results.with_columns(pruned=pl.lit(False))
-        return Run(name or str(folder), plan, summary, chosen(results, summary["metric"]))
-    except (KeyError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"The comparison in {str(folder)!r} cannot be read: {error!r}.") from error
+    _, plan = finished.read_plan(folder)
+    summary = finished.read_summary(folder)
+    results = finished.read_results(folder, summary)
+    return Run(name or str(folder), plan, summary, chosen(results, summary["metric"]))
 
 
 def paired(first: Run, second: Run) -> str:

@@ -3,35 +3,54 @@
 It is bound to 127.0.0.1 and answers only requests that name it so in their Host header: a page elsewhere that has its
 own name resolve to 127.0.0.1 (DNS rebinding) reads nothing. An address is looked up among the reports that were found,
 never joined to a path.
+
+Reports may be anyone's. One is shown in a frame of another origin than this server's, which runs its scripts and
+nothing else: it reads no other page, sends no form, opens no window, and cannot lead this or its own frame elsewhere.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
+import stat
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote_from_bytes, urlsplit
+from urllib.parse import parse_qs, quote_from_bytes, urlencode, urlsplit
 
 from lossfit import page
+from lossfit.compare import files
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import diff, wording
+from lossfit.compare.verdict import finished
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
-# Vega compiles its expressions, which come from this package alone. Nothing is fetched from anywhere.
+LARGEST_REPORT = 64 * files.MIB
+MOST_FOLDERS = 100_000
+"""Folders that are looked through for reports."""
+_SECONDS = 30
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "X-DNS-Prefetch-Control": "off",
     "Cache-Control": "no-store",
 }
+_OWN = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+# Vega compiles its expressions. The frame's own policy does not say where it may go: the page around it does.
+_FRAMED = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
+)
 
 
 @dataclass(frozen=True)
@@ -63,27 +82,38 @@ def find(root: Path) -> dict[str, Found]:
     Links are not followed. What cannot be read is left out.
     """
     found = {}
-    for folder, below, files in os.walk(root):
-        below[:] = sorted(name for name in below if name != "parts" and not name.startswith("."))
+    for looked, (folder, below, names) in enumerate(os.walk(root)):
+        if looked == MOST_FOLDERS:
+            break
+        below[:] = sorted(name for name in below if name not in ("parts", "model") and not name.startswith("."))
         path = Path(folder)
-        if "report.html" not in files or (path / "report.html").is_symlink():
+        if "report.html" not in names or not _is_file(path / "report.html"):
             continue
-        one = _found(root, path, "noise.json" in files)
+        one = _found(root, path, "noise.json" in names)
         if one is not None:
             found[one.address] = one
     return found
 
 
+def _is_file(path: Path) -> bool:
+    """Whether it is a file, not a link, a pipe or a device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def _found(root: Path, folder: Path, several: bool) -> Found | None:
     try:
-        contents = json.loads((folder / ("noise.json" if several else "summary.json")).read_text(encoding="utf-8"))
         if several:
+            contents = files.read_json(folder / "noise.json", finished.LARGEST_SUMMARY)
             answer = " ".join(f"{100 * level['label_noise']:g}%: {level['answer']}" for level in contents["levels"])
         else:
+            contents = finished.read_summary(folder)
             answer = wording.answer(contents)[0]
         source, metric = str(contents["source"]), wording.phrase(contents["metric"])
         changed = datetime.fromtimestamp((folder / "report.html").stat().st_mtime)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration):
+    except Exception:  # one bad file must not take the others down
         return None
     below = os.fsencode(folder.relative_to(root))
     return Found(
@@ -98,13 +128,19 @@ def _found(root: Path, folder: Path, several: bool) -> Found | None:
     )
 
 
-def overview(root: Path, found: dict[str, Found]) -> str:
-    """The page that lists the reports."""
-    return page.render("runs.html.j2", {}, root=str(root), runs=list(found.values()))
+def overview(root: Path, found: dict[str, Found], nonce: str) -> str:
+    """The page that lists the reports; ``nonce`` marks the scripts that are its own."""
+    return page.render("runs.html.j2", {}, root=str(root), runs=list(found.values()), nonce=nonce)
+
+
+def framed(title: str, address: str) -> str:
+    """The page around a report, or around what differs between two."""
+    return page.render("frame.html.j2", {}, title=title, address=address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    timeout = _SECONDS
     server_version = "lossfit"
     sys_version = ""
 
@@ -116,43 +152,64 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         host, port = self.headers.get("Host", ""), self.server.server_port
-        if host not in [f"{name}:{port}" for name in _NAMES]:
-            self._send(HTTPStatus.MISDIRECTED_REQUEST, "This server answers only under its own address.", "text/plain")
+        if host not in [f"{name}:{port}" for name in _NAMES] and not (port == 80 and host in _NAMES):
+            self._send(HTTPStatus.MISDIRECTED_REQUEST, "This server answers only under its own address.")
             return
         try:
-            text = self._page()
+            found = self._page()
         except InputError as error:
-            self._send(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), "text/plain")
+            self._send(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         except Exception as error:
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, f"This page could not be made: {error!r}", "text/plain")
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, f"This page could not be made: {error!r}")
         else:
-            if text is None:
-                self._send(HTTPStatus.NOT_FOUND, "There is no such page.", "text/plain")
+            if found is None:
+                self._send(HTTPStatus.NOT_FOUND, "There is no such page.")
             else:
-                self._send(HTTPStatus.OK, text, "text/html")
+                text, policy = found
+                self._send(HTTPStatus.OK, text, "text/html", policy)
 
-    def _page(self) -> str | None:
-        address = urlsplit(self.path)
+    def _page(self) -> tuple[str, str] | None:
+        """A page and its policy; None if there is none."""
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            return None
         found = find(self.server.root)
         if address.path == "/":
-            return overview(self.server.root, found)
-        if address.path == "/diff":
-            wanted = parse_qs(address.query, keep_blank_values=True)
-            first, second = (found.get(wanted.get(side, ["/"])[0]) for side in ("first", "second"))
-            if first is None or second is None:
-                return None
-            return diff.render(diff.read(first.folder, first.name), diff.read(second.folder, second.name))
-        if address.path.startswith("/runs/") and address.path.endswith("/report.html"):
-            one = found.get(address.path.removeprefix("/runs/").removesuffix("report.html"))
-            return None if one is None else (one.folder / "report.html").read_text(encoding="utf-8")
-        return None
+            nonce = secrets.token_urlsafe(16)
+            return overview(self.server.root, found, nonce), f"{_OWN}; script-src 'nonce-{nonce}'"
+        area, _, rest = address.path.removeprefix("/").partition("/")
+        # A frame's contents are shown in their frame alone.
+        area = "runs" if area == "view" and self.headers.get("Sec-Fetch-Dest") == "document" else area
+        if rest.endswith("diff"):
+            return self._diff(area, address.query, found) if rest == "diff" else None
+        one = found.get(rest.removesuffix("report.html")) if rest.endswith("report.html") else None
+        if one is None or area not in ("runs", "view"):
+            return None
+        if area == "runs":
+            return framed(one.name, f"/view/{one.address}report.html"), _OWN
+        contents = files.read(one.folder / "report.html", LARGEST_REPORT)
+        return contents.decode("utf-8", "replace"), _FRAMED
 
-    def _send(self, status: HTTPStatus, text: str, kind: str) -> None:
+    def _diff(self, area: str, query: str, found: dict[str, Found]) -> tuple[str, str] | None:
+        try:
+            wanted = parse_qs(query, keep_blank_values=True, max_num_fields=10)
+        except ValueError:
+            return None
+        first, second = (found.get(wanted.get(side, ["/"])[0]) for side in ("first", "second"))
+        if first is None or second is None or area not in ("runs", "view"):
+            return None
+        if area == "runs":
+            asked = urlencode({"first": first.address, "second": second.address})
+            return framed(f"{first.name}, {second.name}", f"/view/diff?{asked}"), _OWN
+        return diff.render(diff.read(first.folder, first.name), diff.read(second.folder, second.name)), _FRAMED
+
+    def _send(self, status: HTTPStatus, text: str, kind: str = "text/plain", policy: str = _OWN) -> None:
         body = text.encode("utf-8", "replace")
         self.send_response(status)
-        for name, value in {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8"}.items():
+        headers = {"Content-Security-Policy": policy, "Content-Type": f"{kind}; charset=utf-8"}
+        for name, value in {**_HEADERS, **headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -167,6 +224,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, root: Path, port: int) -> None:
         self.root = root
         super().__init__((HOST, port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left is no error."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def make(root: Path, port: int) -> ThreadingHTTPServer:

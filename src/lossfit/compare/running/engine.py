@@ -25,6 +25,8 @@ from lossfit.compare.training import models
 from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
 from lossfit.core.checks import check_choice
 
+_NOTED = 5.0
+"""Seconds between two notes of how long it took."""
 ENGINES = ("local", "ray")
 """Where trainings run: in processes of this machine, or on a Ray cluster."""
 
@@ -95,17 +97,18 @@ def run(
     kind, told = models.resolve(plan.model, data.image, limits.steps_for(len(drawn[0].train)))
     data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
     show(data)
-    start, before = time.perf_counter(), _seconds(out)
+    run = store.make_folder(out, plan, data.fingerprint)
+    start, before = time.perf_counter(), store.read_seconds(out)
     matrices = make.make(data, drawn, read)
-    store.make_folder(out, plan, data.fingerprint)
     model, where = _model(kind, data, matrices), device.choose(plan.device)
     alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
     tasks = list(_tasks(plan, limits, _task_numbers(plan, data, matrices) if alike else limits.numbers))
-    there = {store.part(out, c.name, chunk.start).name for c, chunk in tasks} & store.parts(out)
-    todo = [t for t in tasks if not store.is_whole(store.part(out, t[0].name, t[1].start), t[0].name, t[1])]
-    damaged = there - store.parts(out)
-    if damaged:
-        say(f"Trained again, since the files were damaged: {listed(sorted(damaged))}.")
+    parts = {store.part(out, c.name, chunk.start): (c, chunk) for c, chunk in tasks}
+    whole, aside = store.set_aside(out, run, parts)
+    todo = [task for path, task in parts.items() if path not in whole]
+    if aside:
+        where_to = out / store.PARTS / store.ASIDE
+        say(f"Set aside in {where_to}, since they are damaged or of another comparison: {listed(aside)}.")
     total = len(tasks)
 
     def job(candidate: candidates.Candidate, chunk: range) -> Job:
@@ -130,21 +133,27 @@ def run(
         return Job(Task(recipe, rows), store.part(out, candidate.name, chunk.start), chunk.start)
 
     def keep(job: Job, measured: Measured) -> None:
-        store.write_part(job.part, measured.records, job.first_split, measured.seconds)
+        store.write_part(job.part, run, measured.records, job.first_split, measured.seconds)
+
+    noted = start
 
     def report(done: float, name: str) -> None:
+        nonlocal noted
         share = (total - len(todo) + done) / total
         progress(name, share, len(plan.trained) * plan.splits * plan.trials)
-        _note_seconds(out, before + time.perf_counter() - start)
+        if time.perf_counter() > noted + _NOTED:
+            noted = time.perf_counter()
+            store.write_seconds(out, before + noted - start)
 
     jobs = (job(*t) for t in todo)
     if engine == "ray":
         cluster.run_jobs(jobs, len(todo), workers, keep, report, ray_address)
     else:
         pool.run_jobs(jobs, len(todo), workers or 1, keep, report)
-    _note_seconds(out, before + time.perf_counter() - start)
-    results = store.gather(out, [c.name for c in plan.candidates])
-    return Outcome(plan, data, results, _seconds(out), model, where, limits)
+    seconds = before + time.perf_counter() - start
+    store.write_seconds(out, seconds)
+    results = store.gather(out, run, parts, [c.name for c in plan.candidates])
+    return Outcome(plan, data, results, seconds, model, where, limits)
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:
@@ -206,19 +215,6 @@ def _tasks(plan: Plan, limits: Limits, size: int) -> Iterator[tuple[candidates.C
     for candidate in plan.trained:
         for first in range(0, plan.splits, length):
             yield candidate, range(first, min(first + length, plan.splits))
-
-
-def _seconds(out: Path) -> float:
-    """What the comparison took so far, over all its interruptions."""
-    path = out / "parts" / "seconds"
-    try:
-        return float(path.read_text())
-    except (OSError, ValueError):  # not there yet, or damaged; no result depends on it
-        return 0.0
-
-
-def _note_seconds(out: Path, seconds: float) -> None:
-    store.replace(out / "parts" / "seconds", lambda p: p.write_text(f"{seconds:.1f}"))
 
 
 def versions() -> dict[str, str]:

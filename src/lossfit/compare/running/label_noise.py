@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lossfit.compare import files
 from lossfit.compare.errors import InputError
 from lossfit.compare.plan import Plan
 
@@ -35,7 +36,7 @@ def levels(text: str) -> list[float]:
 
 def folder(out: Path, level: float) -> Path:
     """Where the comparison at a level is kept."""
-    return out / f"{PREFIX}{level:g}"
+    return files.child(out, f"{PREFIX}{level:g}")
 
 
 def plans(plan: Plan, out: Path, wanted: list[float], *, resume: bool) -> list[tuple[Plan, Path]]:
@@ -46,8 +47,10 @@ def plans(plan: Plan, out: Path, wanted: list[float], *, resume: bool) -> list[t
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"The output {str(out)!r} is a file; name a folder by --out.")
-    if out.exists() and any(out.iterdir()):
-        if (out / "plan.json").exists() or not any(out.glob(f"{PREFIX}*/plan.json")):
+    names = files.names_in(out) if out.exists() else set()
+    if names:
+        begun = any(out.glob(f"{PREFIX}*/plan.json")) or all(name.startswith(PREFIX) for name in names)
+        if "plan.json" in names or not begun:
             raise InputError(f"The folder {str(out)!r} exists and holds something else; name another by --out.")
         if not resume:
             raise InputError(

@@ -1,11 +1,17 @@
-"""The folder of a comparison: its plan, a file for each finished task, and the results."""
+"""The folder of a comparison: its plan, a file for each finished task, and the results.
+
+A file of numbers is sealed: it names the comparison and itself and has a digest of all its bytes, so that one that is
+damaged, or of other data or another plan, is never taken for this comparison's.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +19,19 @@ from typing import Any
 import polars as pl
 
 import lossfit
-from lossfit.compare.errors import InputError, NotWrittenError, first_line
+from lossfit.compare import files
+from lossfit.compare.data.sources import tables
+from lossfit.compare.errors import InputError
 from lossfit.compare.plan import Plan
+
+PARTS = "parts"
+ASIDE = "set-aside"
+"""Inside of the parts: those that could not be taken."""
+RESULTS = "results.parquet"
+LARGEST = 4 << 30
+"""Bytes of a file of numbers."""
+_UNSEALED = "0" * 64
+_SEAL = re.compile(rb"lossfit ([0-9a-f]{64}) ([\w+.-]+) ([0-9a-f]{64})")
 
 
 def check_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
@@ -23,18 +40,22 @@ def check_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
     Raises:
         InputError: it exists and ``resume`` is not asked for, or it holds something else.
     """
-    path = out / "plan.json"
     if out.exists() and not out.is_dir():
         raise InputError(f"The output {str(out)!r} is a file; name a folder by --out.")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or not files.names_in(out):
         return
+    path = out / "plan.json"
     if not path.is_file():
         raise InputError(f"The folder {str(out)!r} exists and holds something else; name another by --out.")
     if not resume:
         raise InputError(
             f"The folder {str(out)!r} exists. Pass --resume to go on with it, or name another folder by --out."
         )
-    asked, there = _identity(plan, fingerprint), _plan(path)
+    asked = _identity(plan, fingerprint)
+    try:
+        there = files.read_json(path)
+    except InputError as error:
+        raise InputError(f"{error} Name another folder by --out.") from error
     different = [k for k in asked if asked[k] != there.get(k)]
     if different == ["data"]:
         raise InputError(
@@ -46,22 +67,20 @@ def check_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
         raise InputError(f"The folder {str(out)!r} holds another comparison: {listed}. Name another by --out.")
 
 
-def _plan(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}. Name another folder by --out."
-        ) from error
-    return found if isinstance(found, dict) else {}
+def make_folder(out: Path, plan: Plan, fingerprint: str) -> str:
+    """Make the folder, or clear it of what a killed process left half written; the comparison's own fingerprint.
 
-
-def make_folder(out: Path, plan: Plan, fingerprint: str) -> None:
-    (out / "parts").mkdir(parents=True, exist_ok=True)
-    for partial in (out / "parts").glob(".*"):  # of a process that was killed while it wrote
-        partial.unlink(missing_ok=True)
-    identity = json.dumps(_identity(plan, fingerprint), indent=2)
-    replace(out / "plan.json", lambda path: path.write_text(identity, encoding="utf-8"))
+    Raises:
+        InputError: a folder in it is a link.
+    """
+    identity = _identity(plan, fingerprint)
+    files.make_folder(out)
+    files.names_in(out)
+    files.write({out / "plan.json": json.dumps(identity, indent=2)})
+    parts = files.child(out, PARTS)
+    files.make_folder(parts)
+    files.names_in(parts)
+    return _run(identity)
 
 
 def _identity(plan: Plan, fingerprint: str) -> dict[str, Any]:
@@ -72,67 +91,108 @@ def _identity(plan: Plan, fingerprint: str) -> dict[str, Any]:
     return found
 
 
+def _run(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 def part(out: Path, loss: str, first_split: int) -> Path:
     """The file of a task."""
-    return out / "parts" / f"{loss}-{first_split:04d}.parquet"
+    return out / PARTS / f"{loss}-{first_split:04d}.parquet"
 
 
-def write_part(path: Path, records: list[dict[str, Any]], first_split: int, seconds: float) -> None:
-    """The records of a task, as a file that is there as a whole or not at all."""
+def write_part(path: Path, run: str, records: list[dict[str, Any]], first_split: int, seconds: float) -> None:
+    """The records of a task."""
     rows = [
         {**r, "split": first_split + r["split"], "params": json.dumps(r["params"]), "seconds": seconds} for r in records
     ]
     # What only some records have, such as the counts by class, must not be missed.
-    write_table(path, pl.DataFrame(rows, infer_schema_length=None))
+    write_sealed(path, run, pl.DataFrame(rows, infer_schema_length=None))
 
 
-def parts(out: Path) -> set[str]:
-    """The files of finished tasks."""
-    return {path.name for path in (out / "parts").glob("*.parquet")}
+def set_aside(out: Path, run: str, expected: Collection[Path]) -> tuple[set[Path], list[str]]:
+    """The expected parts that are there, and the names of all others, which are moved out of the way."""
+    folder = files.child(out, PARTS)
+    whole, strange = set(), []
+    for path in sorted(folder.glob("*.parquet")):
+        if path in expected and _is_whole(path, run):
+            whole.add(path)
+            continue
+        aside = files.child(folder, ASIDE)
+        files.make_folder(aside)
+        path.replace(aside / path.name)
+        strange.append(path.name)
+    return whole, strange
 
 
-def is_whole(path: Path, loss: str, splits: range) -> bool:
-    """Whether a task's file is there and can be read; one that cannot is removed, so that it is made again."""
-    if not path.is_file():
-        return False
+def _is_whole(path: Path, run: str) -> bool:
     try:
-        found = pl.read_parquet(path)
-        whole = loss in found["loss"] and set(found["split"]) == set(splits)
-    except (pl.exceptions.PolarsError, OSError):
-        whole = False
-    if not whole:
-        path.unlink()
-    return whole
+        read_sealed(path, run)
+    except InputError:
+        return False
+    return True
 
 
-def gather(out: Path, order: list[str]) -> pl.DataFrame:
-    """All parts as one table, in the order of the losses; it becomes results.parquet."""
-    results = pl.concat(
-        (pl.read_parquet(path) for path in sorted((out / "parts").glob("*.parquet"))), how="diagonal_relaxed"
-    )
+def gather(out: Path, run: str, parts: Collection[Path], order: list[str]) -> pl.DataFrame:
+    """The parts as one table, in the order of the losses; it becomes results.parquet."""
+    results = pl.concat((read_sealed(path, run) for path in sorted(parts)), how="diagonal_relaxed")
     ranks = {name: i for i, name in enumerate(order)}
     results = results.sort(pl.col("loss").replace_strict(ranks), "split", "trial")
-    write_table(out / "results.parquet", results)
+    write_sealed(out / RESULTS, run, results)
     return results
 
 
-def write_table(path: Path, table: pl.DataFrame) -> None:
-    """As .parquet, or as .csv if the name says so."""
-    # By way of memory, since what Polars says of a full disk may be anything.
+def write_sealed(path: Path, run: str, table: pl.DataFrame) -> None:
+    """A .parquet file in whose metadata is the digest of all its other bytes."""
     found = io.BytesIO()
-    table.write_csv(found) if path.suffix.lower() == ".csv" else table.write_parquet(found)
-    replace(path, lambda partial: partial.write_bytes(found.getvalue()))
+    seal = f"lossfit {run} {path.name} "
+    table.write_parquet(found, metadata={"seal": seal + _UNSEALED})
+    contents = found.getvalue()
+    whole = seal + hashlib.sha256(contents).hexdigest()
+    files.write({path: contents.replace((seal + _UNSEALED).encode(), whole.encode())})
 
 
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name and then rename it, so that no half of it is ever seen."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def read_sealed(path: Path, run: str) -> pl.DataFrame:
+    """The table in a file that :func:`write_sealed` wrote for this comparison.
+
+    Raises:
+        InputError: it is damaged, of another comparison, or of another name.
+    """
     try:
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise NotWrittenError(f"The file {str(path)!r} cannot be written: {error.strerror or error}.") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        contents = files.read(path, LARGEST)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {str(path)!r}.") from error
+    seal = check_seal(contents, path)
+    if seal is None:
+        raise InputError(f"The file {str(path)!r} is damaged, or was not written by this version of lossfit.")
+    if seal != (run, path.name):
+        raise InputError(f"The file {str(path)!r} is of another comparison, or had another name.")
+    return tables.parse_parquet(contents, path)
+
+
+def check_seal(contents: bytes, path: Path) -> tuple[str, str] | None:
+    """The comparison that a file is of, and its name, by its seal; None if it has none.
+
+    Raises:
+        InputError: its bytes are not those that were sealed.
+    """
+    seals = _SEAL.findall(contents)
+    if len(seals) != 1:
+        return None
+    run, name, digest = (value.decode() for value in seals[0])
+    unsealed = contents.replace(digest.encode(), _UNSEALED.encode())
+    if hashlib.sha256(unsealed).hexdigest() != digest:
+        raise InputError(f"The file {str(path)!r} is damaged: its bytes are not those that were written.")
+    return run, name
+
+
+def read_seconds(out: Path) -> float:
+    """What the comparison took so far, over all its interruptions."""
+    try:
+        found = float(files.read(out / PARTS / "seconds", 64))
+    except (FileNotFoundError, ValueError):  # not there yet, or damaged; no result depends on it
+        return 0.0
+    return found if math.isfinite(found) else 0.0
+
+
+def write_seconds(out: Path, seconds: float) -> None:
+    files.write({out / PARTS / "seconds": f"{seconds:.1f}"})

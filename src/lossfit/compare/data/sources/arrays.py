@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from lossfit.compare import memory_limits
 from lossfit.compare.data.sources.raw_table import Raw, digest, with_test
 from lossfit.compare.errors import InputError, first_line, listed
 
@@ -30,10 +32,11 @@ def read(path: Path, *, labelled: bool = True) -> Raw:
         with np.load(path, allow_pickle=False) as file:
             names = list(file.files)
             _check_names(path, names, labelled)
+            _check_fits(path)
             arrays = {name: _array(path, file, name) for name in names}
     except InputError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except Exception as error:  # of zipfile, zlib, NumPy's reader of headers, and more
         raise InputError(f"The file {str(path)!r} cannot be read as .npz: {first_line(error)}") from error
     fingerprint = digest(path.read_bytes())
     found = _raw(path, arrays, ("X", "y"), fingerprint)
@@ -41,6 +44,22 @@ def read(path: Path, *, labelled: bool = True) -> Raw:
         return found
     test = _raw(path, arrays, ("X_test", "y_test"), fingerprint)
     return with_test(found, test, ("X", "X_test"))
+
+
+def _check_fits(path: Path) -> None:
+    """Raise InputError if the arrays are more than the memory has, by what the archive says of them."""
+    sizes = []
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                if file.read(6) != np.lib.format.MAGIC_PREFIX:
+                    continue  # told by name later
+                file.seek(0)
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            sizes.append(dtype.itemsize * math.prod(shape))
+    memory_limits.check_fits(f"The file {str(path)!r}", sum(sizes))
 
 
 def unlabelled(x: np.ndarray) -> Raw:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from lossfit.compare import files
 from lossfit.compare.data.sources import images
 from lossfit.compare.data.sources.raw_table import VALIDATION, Raw, digest
 from lossfit.compare.errors import InputError
@@ -25,13 +26,13 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
     folders = _folders(path)
     parts = {folder.name for folder in folders}
     if parted := "train" in parts and parts <= PARTS:
-        files = [(file, name, part.name == "test") for part in folders for file, name in _files(part, _folders(part))]
+        found = [(file, name, part.name == "test") for part in folders for file, name in _files(part, _folders(part))]
     else:
-        files = [(file, name, False) for file, name in _files(path, folders)]
-    paths = [file for file, _, _ in files]
+        found = [(file, name, False) for file, name in _files(path, folders)]
+    paths = [file for file, _, _ in found]
     pixels, note = images.read([str(p) for p in paths], paths.__getitem__, size)
-    test = np.array([of_test for _, _, of_test in files])
-    names = [name for _, name, _ in files]
+    test = np.array([of_test for _, _, of_test in found])
+    names = [name for _, name, _ in found]
     notes = [note]
     if parted and parts - {"train", "test"}:
         notes.append(VALIDATION)
@@ -46,7 +47,8 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    folders = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    return sorted(files.child(path, p.name) for p in folders)
 
 
 def _files(path: Path, folders: list[Path]) -> list[tuple[Path, str]]:
@@ -58,8 +60,21 @@ def _files(path: Path, folders: list[Path]) -> list[tuple[Path, str]]:
         )
     found = []
     for folder in folders:
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not files:
+        pictures = inside(folder)
+        if not pictures:
             raise InputError(f"The folder {str(folder)!r} of a class holds no image ({', '.join(SUFFIXES)}).")
-        found += [(file, folder.name) for file in files]
+        found += [(file, folder.name) for file in pictures]
+    return found
+
+
+def inside(folder: Path) -> list[Path]:
+    """The images in a folder and those below it.
+
+    Raises:
+        InputError: one is a link that leads out of the folder.
+    """
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    for path in found:
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"The image {str(path)!r} is a link that leads out of the folder; put the file there.")
     return found

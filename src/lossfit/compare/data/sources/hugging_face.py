@@ -12,11 +12,16 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from lossfit.compare import files, memory_limits
 from lossfit.compare.data.sources import images
 from lossfit.compare.data.sources.raw_table import VALIDATION, Raw, digest
+from lossfit.compare.data.sources.tables import library_errors
 from lossfit.compare.errors import InputError, first_line, listed
 
+LARGEST = 1 << 40
+"""Bytes of a data file."""
 STATE, INFO, PARTS = "state.json", "dataset_info.json", "dataset_dict.json"
+_SPLITS = ("train", "validation", "test")
 
 
 def is_saved(path: Path) -> bool:
@@ -35,12 +40,13 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
     if not (path / PARTS).is_file():
         return _raw(path, [_read_one(path)], None, size)
     names = _json(path / PARTS).get("splits")
-    if not isinstance(names, list) or "train" not in names or not set(names) <= {"train", "validation", "test"}:
+    if not isinstance(names, list) or "train" not in names or not all(n in _SPLITS for n in names):
         raise InputError(
             f"Expected {str(path)!r} to hold the splits train, and validation and test if there are any, but got "
             f"{names!r}. Name the folder of one of them."
         )
-    parts = [_read_one(path / name) for name in names]
+    names = list(dict.fromkeys(names))
+    parts = [_read_one(files.child(path, name)) for name in names]
     if any(part.rows.schema != parts[0].rows.schema or part.features != parts[0].features for part in parts):
         raise InputError(f"The splits in {str(path)!r} have different features.")
     test = np.concatenate([np.full(len(part.rows), name == "test") for name, part in zip(names, parts, strict=True)])
@@ -60,32 +66,44 @@ def _read_one(path: Path) -> _Part:
     state, info = _json(path / STATE), _json(path / INFO)
     if state.get("_indices_data_files"):
         raise InputError(f"The dataset in {str(path)!r} is a selection of rows; save it after flatten_indices().")
-    names = [str(entry.get("filename")) for entry in state.get("_data_files") or () if isinstance(entry, dict)]
+    entries = state.get("_data_files")
+    names = [str(e.get("filename")) for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
     if not names or any(Path(name).name != name for name in names):
         raise InputError(f"The file {str(path / STATE)!r} names no data files.")
     tables, digests = [], []
     for name in names:
-        try:
-            with pa.memory_map(str(path / name)) as file:
-                tables.append(pa.ipc.open_stream(file).read_all())
-            digests.append(digest((path / name).read_bytes()))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                f"The file {str(path / name)!r} cannot be read as Arrow's stream: {first_line(error)}"
-            ) from error
+        contents = files.read(path / name, LARGEST)
+        tables.append(_table(contents, path / name))
+        digests.append(digest(contents))
+    if any(table.schema != tables[0].schema for table in tables):
+        raise InputError(f"The data files in {str(path)!r} have different columns.")
     features = info.get("features")
     fingerprint = digest(*(d.encode() for d in digests), json.dumps(features).encode())
     return _Part(pa.concat_tables(tables), features if isinstance(features, dict) else {}, fingerprint)
 
 
+def _table(contents: bytes, path: Path) -> Any:
+    """The rows in Arrow's stream, batch by batch as far as the memory goes."""
+    batches, size = [], 0
+    free = memory_limits.available()
+    try:
+        with pa.ipc.open_stream(contents) as stream:
+            for batch in stream:
+                batch.validate(full=True)
+                batches.append(batch)
+                size += batch.nbytes
+                if size > free:
+                    memory_limits.check_fits(f"The file {str(path)!r}", size)
+            return pa.Table.from_batches(batches, stream.schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"The file {str(path)!r} cannot be read as Arrow's stream: {first_line(error)}") from error
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The file {str(path)!r} cannot be read as JSON: {first_line(error)}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"Expected an object in the file {str(path)!r}, but got {type(found).__name__}.")
-    return found
+        return files.read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {str(path)!r}.") from error
 
 
 def _raw(path: Path, parts: list[_Part], test: np.ndarray | None, size: tuple[int, int] | None) -> Raw:
@@ -101,11 +119,17 @@ def _raw(path: Path, parts: list[_Part], test: np.ndarray | None, size: tuple[in
     if pictures:
         pixels, note = _images(table[pictures[0]], pictures[0], size)
         notes.append(note)
-    frame = pl.from_arrow(table.drop_columns(pictures))
-    assert isinstance(frame, pl.DataFrame)
+    frame = _frame(table.drop_columns(pictures), path)
     frame = frame.with_columns(_named(frame[name], features[name].get("names")) for name in classes)
     fingerprint = digest(*(part.digest.encode() for part in parts))
     return Raw(frame, fingerprint, pixels, classes[0] if len(classes) == 1 else None, test, notes=notes)
+
+
+def _frame(table: Any, path: Path) -> pl.DataFrame:
+    with library_errors(f"The dataset in {str(path)!r} cannot be read"):
+        found = pl.from_arrow(table)
+    assert isinstance(found, pl.DataFrame)
+    return found
 
 
 def _named(column: pl.Series, names: Any) -> pl.Series:

@@ -37,6 +37,8 @@ def read(
     sizes, grey = set(), channels != 3
     for i, name in enumerate(names):
         with _open(pillow, opened(i), name) as image:
+            if not image.width or not image.height:
+                raise InputError(f"The image {name!r} has no pixels.")
             sizes.add((image.height, image.width))
             grey &= channels == 1 or image.mode in ("1", "L", "I;16", "I")
     only = next(iter(sizes)) if len(sizes) == 1 else (LARGEST + 1, 0)
@@ -59,7 +61,7 @@ def _pixels(pillow: Any, image: Any, name: str, size: tuple[int, int], grey: boo
         image = image.convert("L" if grey else "RGB")
         if (image.height, image.width) != size:
             image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # each of Pillow's formats has its own
         raise InputError(f"The image {name!r} cannot be read: {first_line(error)}") from error
     return np.asarray(image, dtype=np.uint8).reshape(*size, -1)
 
@@ -69,7 +71,7 @@ def _open(pillow: Any, file: Opened, name: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             return pillow.open(file)
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
+    except Exception as error:
         raise InputError(f"The image {name!r} cannot be read: {first_line(error)}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -122,9 +123,41 @@ class Architecture:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Architecture:
-        """The inverse of :meth:`to_json`."""
-        image = found["image"]
-        return cls(**{**found, "image": None if image is None else (image[0], image[1], image[2])})
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError, ValueError: it is none.
+        """
+        kind, image = found["kind"], found["image"]
+        if not isinstance(kind, str) or not (kind in ("linear", "mlp", "cnn") or ":" in kind):
+            raise ValueError(
+                f"Expected a network of kind linear, mlp, cnn or package.module:factory, but got {kind!r}."
+            )
+        if image is not None and not (isinstance(image, list) and len(image) == 3 and all(map(_is_count, image))):
+            raise ValueError(f"Expected channels, height and width of images, but got {image!r}.")
+        made = cls(
+            kind,
+            _count(found, "features"),
+            _count(found, "classes"),
+            _count(found, "hidden", 0),
+            None if image is None else (image[0], image[1], image[2]),
+        )
+        if kind == "mlp" and not made.hidden:
+            raise ValueError("Expected units in the hidden layer, but got 0.")
+        if kind == "cnn" and (image is None or made.features < math.prod(image)):
+            raise ValueError("Expected the size of the images, and a feature for each of their pixels.")
+        return made
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return type(value) is int and least <= value < 1 << 31
+
+
+def _count(found: dict[str, Any], name: str, least: int = 1) -> int:
+    if not _is_count(found[name], least):
+        raise ValueError(f"Expected {name!r} to be a number of at least {least}, but got {found[name]!r}.")
+    value: int = found[name]
+    return value
 
 
 class OfImages(nn.Module):
