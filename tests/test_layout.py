@@ -26,7 +26,7 @@ FLOORS = (
     ("plot_margins", "page"),
     ("lossfit",),
     ("compare.errors",),
-    ("compare.device",),
+    ("compare.device", "compare.files", "compare.memory_limits", "compare.written_tables"),
     ("compare.data",),
     ("compare.features",),
     ("compare.scoring",),

@@ -126,11 +126,16 @@ def chart(
     return found
 
 
-def save(losses: Mapping[str, SingleLabelLoss], path: Path, against: Axis = "p") -> None:
-    """Value and sensitivity side by side, as .png or .svg."""
+def pair(losses: Mapping[str, SingleLabelLoss], against: Axis = "p") -> alt.TopLevelMixin:
+    """Value and sensitivity side by side."""
     import altair as alt
 
-    write(alt.hconcat(chart(losses, "loss", against), chart(losses, "sensitivity", against)), path)
+    return alt.hconcat(chart(losses, "loss", against), chart(losses, "sensitivity", against))
+
+
+def save(losses: Mapping[str, SingleLabelLoss], path: Path, against: Axis = "p") -> None:
+    """Value and sensitivity side by side, as .png or .svg."""
+    write(pair(losses, against), path)
 
 
 def write(chart: alt.TopLevelMixin, path: Path) -> None:

@@ -13,6 +13,7 @@ from lossfit import plot as plots
 from lossfit import registry
 from lossfit.commands import terminal
 from lossfit.commands.specs import single_label
+from lossfit.compare import files
 from lossfit.compare.errors import InputError
 from lossfit.losses.base import FAMILIES, Loss
 
@@ -64,5 +65,6 @@ def plot(
     """
     if out.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"Expected --out to end in .png or .svg, but got {str(out)!r}.")
-    plots.save({spec: single_label(spec) for spec in dict.fromkeys(losses)}, out, against)  # type: ignore[arg-type]
+    named = {spec: single_label(spec) for spec in dict.fromkeys(losses)}
+    files.write({out: plots.contents(plots.pair(named, against), out.suffix)})  # type: ignore[arg-type]
     terminal.console().say(f"Wrote {out}")

@@ -173,7 +173,29 @@ class TestDiff:
         for name in ("plan.json", "summary.json"):
             (tmp_path / name).write_text("{}")
         pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "results.parquet")
-        with pytest.raises(InputError, match=r"The comparison in .* cannot be read"):
+        with pytest.raises(InputError, match=r"The comparison in .* was written by lossfit None, whose plan"):
+            diff.read(tmp_path)
+        other = root / "below" / "other"
+        for name, spoil, told in (
+            ("summary.json", {"splits": "3"}, "is no summary of this lossfit .*: summary.splits is '3', not integer"),
+            ("summary.json", {"metric": "micro_f1"}, "summary.metric is no metric of single_label"),
+            ("summary.json", {"version": 2}, "summary.version is 2"),
+            ("summary.json", {"losses": []}, "summary.losses has 0 entries"),
+            ("plan.json", {"seed": "0"}, "plan.json' cannot be read: seed is '0'"),
+        ):
+            for file in diff.FILES:
+                shutil.copy(other / file, tmp_path / file)
+            contents = json.loads((tmp_path / name).read_text())
+            (tmp_path / name).write_text(json.dumps({**contents, **spoil}))
+            with pytest.raises(InputError, match=told):
+                diff.read(tmp_path)
+        shutil.copy(other / "summary.json", tmp_path / "summary.json")
+        shutil.copy(other / "plan.json", tmp_path / "plan.json")
+        pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "results.parquet")
+        with pytest.raises(InputError, match=r"results.parquet' holds no results: its column 'split' lacks"):
+            diff.read(tmp_path)
+        (tmp_path / "results.parquet").write_bytes((other / "results.parquet").read_bytes()[:-9])
+        with pytest.raises(InputError, match=r"results.parquet' (is damaged|cannot be read)"):
             diff.read(tmp_path)
         found = run("diff", root / "below" / "other", root / "below" / "other", "--out", tmp_path)
         assert found.exit_code == 2

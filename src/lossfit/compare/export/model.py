@@ -347,8 +347,12 @@ def _checked(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[st
         raise ValueError(f"Expected an offset for each of {len(classes)} classes, but got {len(offset)}.")
     if contents["family"] not in KINDS or contents["metric"] not in KINDS[contents["family"]].metrics:
         raise ValueError(f"There is no metric {contents['metric']!r} of {contents['family']!r}.")
-    if contents["loss"] not in candidates.candidates(contents["family"]):
+    candidate = candidates.candidates(contents["family"]).get(contents["loss"])
+    if candidate is None:
         raise ValueError(f"There is no loss {contents['loss']!r}.")
+    if contents["params"].keys() != candidate.search.keys():
+        raise ValueError(f"Expected the settings {listed(candidate.search)} of {candidate.name}.")
+    candidates.make_loss(candidate, **{k: v for k, v in contents["params"].items() if not k.endswith("_power")})
     preparation = Preparation.restore(contents["preparation"], arrays)
     reading = Reading.from_json(contents["reading"])
     _check_widths(reading, preparation)

@@ -12,21 +12,29 @@ import importlib.util
 import logging
 import os
 import secrets
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import lossfit
 from lossfit.compare.errors import InputError, first_line
+from lossfit.compare.running import watch
 from lossfit.compare.running.job import Job, Measured
 from lossfit.compare.training.task import Recipe, SplitRows, Task
 
+_NAMED = "LOSSFIT_RAY_SESSION"
+_HAS_PROC = sys.platform == "linux"
 TRIES = 5
 """How often a task is begun whose worker is lost."""
 _CONNECT, _TICK, _NOTE = 10.0, 0.5, 1.0
@@ -107,19 +115,38 @@ def _connected(address: str | None, workers: int | None) -> Iterator[Any]:
         yield ray
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _session() if address is None else nullcontext("") as folder:
+        try:
+            if address is None:
+                ray.init("local", num_cpus=workers, include_dashboard=False, _temp_dir=folder, **quiet)
+            else:  # one attempt to connect, which takes Ray 40 s; by default Ray makes twenty
+                os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+                ray.init(address, **quiet)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            where = "Ray could not be started here" if address is None else f"--ray-address {address}: no cluster"
+            raise InputError(f"{where} ({first_line(error)}).") from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _session() -> Iterator[str]:
+    """A folder for a Ray of this run alone, which is gone with all its processes when the run ends or is killed."""
+    # The paths of sockets in it may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="lossfit-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
+    command = [sys.executable, "-I", str(Path(watch.__file__)), folder]
+    watching = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) if _HAS_PROC else None
+    os.environ[_NAMED] = folder  # so that its processes are known
     try:
-        if address is None:
-            ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
-        else:  # one attempt to connect, which takes Ray 40 s; by default Ray makes twenty
-            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
-            ray.init(address, **quiet)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = "Ray could not be started here" if address is None else f"--ray-address {address}: no cluster"
-        raise InputError(f"{where} ({first_line(error)}).") from error
-    try:
-        yield ray
+        yield folder
     finally:
-        ray.shutdown()
+        del os.environ[_NAMED]
+        if watching is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            watching.communicate()
 
 
 class _Run:

@@ -62,6 +62,7 @@ def check_folder(out: Path, plan: Plan, fingerprint: str, resume: bool) -> None:
             f"The data has changed since the comparison in {str(out)!r} was begun, so it cannot be gone on with. Name "
             "another folder by --out, or bring the data back."
         )
+    files.child(out, PARTS)
     if different:
         listed = ", ".join(f"{k} is {there.get(k)!r}, not {asked[k]!r}" for k in different)
         raise InputError(f"The folder {str(out)!r} holds another comparison: {listed}. Name another by --out.")
