@@ -67,8 +67,9 @@ def test_commands_to_paste() -> None:
 def test_lines_to_paste_stay_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     evil = "a\nimport os; os.abort()\n#"
-    p = [0.1 + 0.8 * ((i * 7) % 10 / 10) for i in range(60)]
-    pl.DataFrame({evil: p, "b": [1 - v for v in p], "y": [i % 2 for i in range(60)]}).write_csv("p.csv")
+    # So sure that the temperature is worth having.
+    p = [0.999 if (i % 2 == 0) == (i * 3 % 10 < 7) else 0.001 for i in range(200)]
+    pl.DataFrame({evil: p, "b": [1 - v for v in p], "y": [i % 2 for i in range(200)]}).write_csv("p.csv")
     found = run("calibrate", "p.csv", "--target", "y", "--resamples", 100, "--picture", "svg")
     assert found.exit_code == 0, found.output
     code = json.loads(Path("lossfit-calibrate-p/calibration.json").read_text())["code"]

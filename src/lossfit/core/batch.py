@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.class_shards import Place, Shard
+from lossfit.core.roll_call import RollCall
 
 
 class Batch(NamedTuple):
@@ -96,14 +98,23 @@ class Batch(NamedTuple):
         return -self.shard.max(-first)
 
 
-def read_batch(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: bool = True) -> Batch:
+def read_batch(
+    input: Tensor,
+    target: Tensor,
+    ignore_index: int,
+    *,
+    probabilities: bool = True,
+    agreed: Callable[[], dict[str, Any]] = dict,
+) -> Batch:
     """Check scores and targets against each other, and find the ignored rows.
 
     The range of the targets is checked at once on a CPU. On other devices, and under ``torch.compile``, an
     asynchronous assertion does it, so that the host need not wait.
+
+    Where classes are spread over ranks, these must have the same targets, and the same of what ``agreed`` names.
     """
     if class_shards.is_sharded(input):
-        return _read_sharded(input, target, ignore_index, probabilities=probabilities)
+        return _read_sharded(input, target, ignore_index, agreed, probabilities=probabilities)
     soft, unbatched = _check_shapes(input, target, probabilities)
     if unbatched:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -113,19 +124,27 @@ def read_batch(input: Tensor, target: Tensor, ignore_index: int, *, probabilitie
     return Batch(input, safe, valid, False, unbatched)
 
 
-def _read_sharded(input: Tensor, target: Tensor, ignore_index: int, *, probabilities: bool) -> Batch:
+def _read_sharded(
+    input: Tensor, target: Tensor, ignore_index: int, agreed: Callable[[], dict[str, Any]], *, probabilities: bool
+) -> Batch:
     """Scores (N, C, ...) whose classes are spread over the ranks. Targets are the same on all of them."""
-    if input.ndim < 2:
-        raise ValueError(
-            f"Expected a sharded `input` of shape (N, C) or (N, C, d1, ...), but got {tuple(input.shape)}."
-        )
-    soft, _ = _check_shapes(input, target, probabilities)
-    if class_shards.is_sharded(target):
-        target, _ = class_shards.split("target", target, 1)
-    here, shard = class_shards.split("input", input, 1)
+    group = class_shards.group_of(input)
+    with RollCall(group, input.device, "the classes") as call:
+        if input.ndim < 2:
+            raise ValueError(
+                f"Expected a sharded `input` of shape (N, C) or (N, C, d1, ...), but got {tuple(input.shape)}."
+            )
+        soft, _ = _check_shapes(input, target, probabilities)
+        here = class_shards.local("input", input, 1)
+        spread = class_shards.is_sharded(target)
+        own = class_shards.local("target", target, 1) if spread else target
+        call.same(input=f"{input.dtype} {tuple(input.shape)}")
+        call.same(target=f"a DTensor of {target.dtype}" if spread else target)
+        call.same(**agreed())
+        call.note(here.shape[1], input.shape[1])
+    shard = class_shards.from_counts("input", group, call.noted)
     if soft:
-        return Batch(here, _columns(target, shard), None, True, shard=shard)
-    class_shards.check_same_rows(target, shard.group)
+        return Batch(here, _columns(own, shard), None, True, shard=shard)
     safe, valid = _check_range(target, input.shape[1], ignore_index)
     return Batch(here, safe, valid, shard=shard)
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd import Function
 
-from lossfit.core.autograd import readable
-
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
@@ -144,11 +142,20 @@ def refuse(**tensors: object) -> None:
             raise ValueError(f"Expected `{name}` as a tensor on one process, but got a DTensor.")
 
 
-def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
-    """The part of a DTensor that is here, and its shard of the classes along ``dim``.
+def group_of(value: Tensor) -> ProcessGroup:
+    """The ranks that a DTensor is spread over."""
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(value, DTensor)
+    group: ProcessGroup = value.device_mesh.get_group(0)
+    return group
+
+
+def local(name: str, value: Tensor, dim: int) -> Tensor:
+    """The part of a DTensor that is here.
 
     Raises:
-        ValueError: it is not sharded over the classes, or its shards do not cover them.
+        ValueError: it is not sharded over the classes, along ``dim``.
     """
     from torch.distributed.tensor import DTensor, Replicate
     from torch.distributed.tensor import Shard as Along
@@ -163,16 +170,23 @@ def split(name: str, value: Tensor, dim: int) -> tuple[Tensor, Shard]:
             f"got {list(placements)} on a mesh of {mesh.ndim}. Of a larger mesh, take the part for the classes: "
             f"mesh['name']."
         )
-    here = value.to_local()
-    group = mesh.get_group(0)
-    counts, totals = gathered(group, here.shape[dim], value.shape[dim], device=here.device).T.tolist()
+    return value.to_local()
+
+
+def from_counts(name: str, group: ProcessGroup, noted: list[list[int]]) -> Shard:
+    """The shard of this rank, by the classes that each rank has and those that it takes for all.
+
+    Raises:
+        ValueError: the shards do not cover the classes.
+    """
+    counts, totals = map(list, zip(*noted, strict=True))
     if any(total != sum(counts) for total in totals):
         raise ValueError(
-            f"Expected the shards of `{name}` to cover its {value.shape[dim]} classes on all ranks, but they have "
+            f"Expected the shards of `{name}` to cover its {totals[0]} classes on all ranks, but they have "
             f"{counts} of {totals}. DTensor.from_local needs shape= and stride= where shards are uneven."
         )
-    start = sum(counts[: distributed.get_rank(group)])
-    return here, Shard(group, start, here.shape[dim], value.shape[dim], max(counts))
+    rank = distributed.get_rank(group)
+    return Shard(group, sum(counts[:rank]), counts[rank], totals[0], max(counts))
 
 
 def spread_over(mesh: DeviceMesh, classes: int) -> Shard:
@@ -181,26 +195,3 @@ def spread_over(mesh: DeviceMesh, classes: int) -> Shard:
     each = -(-classes // world)
     start, stop = min(rank * each, classes), min((rank + 1) * each, classes)
     return Shard(mesh.get_group(0), start, stop - start, classes, each)
-
-
-def gathered(group: ProcessGroup | None, *numbers: int, device: torch.device) -> Tensor:
-    """Integers of all ranks, (world, n)."""
-    own = torch.tensor(numbers, dtype=torch.int64, device=device)
-    all_of_them = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(all_of_them, own, group=group)
-    return torch.stack(all_of_them)
-
-
-def check_same_rows(target: Tensor, group: ProcessGroup | None) -> None:
-    """Raise unless all ranks have the same targets; on a CPU, where to look costs nothing."""
-    if group is None or not readable(target):
-        return
-    flat = target.detach().reshape(-1).double()
-    places = torch.arange(1, flat.numel() + 1, dtype=torch.float64).sqrt_()
-    print_of = int((flat * places).sum().view(torch.int64)) if flat.numel() else 0
-    found = gathered(group, flat.numel(), print_of, device=target.device)
-    if bool((found != found[0]).any()):
-        raise ValueError(
-            f"Expected the same `target` on all ranks that share the classes, but they differ (numbers of rows: "
-            f"{found[:, 0].tolist()}). Gather the rows of the ranks first, as CosineHead(gather=True) does."
-        )

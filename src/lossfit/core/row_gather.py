@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Union
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from lossfit.core.roll_call import RollCall
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -54,24 +57,31 @@ class Ranks:
         return one_each.gather(value.reshape(1, 1))[0].sum()
 
 
-def meet(gather: Gather, rows: int, device: torch.device) -> Ranks:
-    """Ask all ranks for their number of rows.
+def meet(gather: Gather, device: torch.device, rows: Callable[[], int], shared: Callable[[], dict[str, Any]]) -> Ranks:
+    """Ask all ranks for their number of rows, and whether they bring what goes together.
+
+    Args:
+        gather: whose rows are gathered.
+        device: where they are.
+        rows: checks what this rank has, and counts its rows.
+        shared: what must be the same on all ranks, by name.
 
     Raises:
-        ValueError: ranks shall be gathered, and there is no process group.
+        ValueError: ranks shall be gathered, and there is no process group; or they differ.
+        TypeError, ValueError, IndexError: on all ranks, what ``rows`` raises on one.
     """
     if gather is False:
-        return Ranks((rows,))
+        return Ranks((rows(),))
     if not (distributed.is_available() and distributed.is_initialized()):
         raise ValueError(
             "Expected an initialised torch.distributed for `gather`, but there is none. "
             "Call torch.distributed.init_process_group first, or pass gather=False."
         )
     group = None if gather is True else gather
-    own = torch.tensor([rows], device=device)
-    sizes = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(sizes, own, group=group)
-    return Ranks(tuple(torch.cat(sizes).tolist()), distributed.get_rank(group), group)
+    with RollCall(group, device, "their rows") as call:
+        call.note(rows())
+        call.same(**shared())
+    return Ranks(tuple(size for (size,) in call.noted), distributed.get_rank(group), group)
 
 
 def check_gather(gather: object) -> None:

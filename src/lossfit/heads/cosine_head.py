@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,7 @@ from lossfit.linear import features
 from lossfit.linear.features import Backend, Rows
 from lossfit.linear.job import Number
 from lossfit.losses.sampled import sample_rivals
-from lossfit.losses.single_label.base import SingleLabelLoss
+from lossfit.losses.single_label.base import SingleLabelLoss, without_places
 from lossfit.losses.single_label.from_features import Margined
 from lossfit.losses.single_label.link import LinkLoss
 
@@ -241,7 +242,7 @@ class CosineHead(Head):
                 raise ValueError(
                     "Expected `loss` with reduction 'mean' or 'sum' where rows are gathered, but got 'none'."
                 )
-            x, target, sample_weight = self._gathered(self._rows(x), target, sample_weight)
+            x, target, sample_weight = self._gathered(x, target, sample_weight)
         return super().loss(x, target, loss, sample_weight=sample_weight, denominator=denominator, backend=backend)
 
     loss.__doc__ = Head.loss.__doc__
@@ -250,30 +251,49 @@ class CosineHead(Head):
         self, x: Tensor, target: Tensor, sample_weight: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The rows of all ranks, and for the features the sum of the gradients, which are the same on all of them."""
-        if not isinstance(target, Tensor) or target.is_floating_point() or target.shape != x.shape[:1]:
-            shown = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
-            raise ValueError(f"Expected `target` of class indices of shape ({len(x)},), but got {shown}.")
-        met = row_gather.meet(self._shard.group, len(x), x.device)  # type: ignore[arg-type]
+
+        def rows() -> int:
+            self._rows(x)
+            for name, value, kind in (("target", target, "class indices"), ("sample_weight", sample_weight, "numbers")):
+                if value is None and name == "sample_weight":
+                    continue
+                fits = isinstance(value, Tensor) and value.shape == x.shape[:1]
+                if not fits or (isinstance(value, Tensor) and name == "target" and value.is_floating_point()):
+                    shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                    raise ValueError(f"Expected `{name}` of {kind} of shape ({len(x)},), but got {shown}.")
+            return len(x)
+
+        def shared() -> dict[str, Any]:
+            weight = "none" if sample_weight is None else str(sample_weight.dtype)
+            return {"x": f"{x.dtype} of width {x.shape[1]}", "sample_weight": weight}
+
+        device = self._local().device
+        met = row_gather.meet(self._shard.group, device, rows, shared)  # type: ignore[arg-type]
         (every,) = met.gather(x, alike=True)
         (labels,) = met.gather(target.long().unsqueeze(1))
         if sample_weight is not None:
             sample_weight = met.gather(sample_weight.unsqueeze(1), alike=True)[0].squeeze(1)
         return every, labels.squeeze(1), sample_weight
 
+    @property
+    def _is_spread(self) -> bool:
+        return self.mesh is not None
+
     def _is_dense(self, x: Tensor, backend: Backend) -> bool:
         if self.mesh is not None or (self.sample_rate < 1 and self.training):
             return False
         return super()._is_dense(x, backend)
 
-    def _fused(self, x: Tensor, target: Tensor, loss: SingleLabelLoss) -> tuple[Rows, Margined | None]:
+    def _fused(
+        self, x: Tensor, target: Tensor, loss: SingleLabelLoss, agreed: Callable[[], dict[str, Any]]
+    ) -> tuple[Rows, Margined | None]:
         weight, shard = self._local(), None if self.mesh is None else self._shard
         soft, bias = self.margin is None, None
         if self.sample_rate < 1 and self.training:
             weight, bias, shard = self._sampled(target, loss)
             soft = False
-        kind = common_dtype(x, weight)
         rows = features.read(
-            x.to(weight.dtype),
+            x.to(weight.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x,
             weight,
             target,
             None,
@@ -281,7 +301,9 @@ class CosineHead(Head):
             probabilities=soft,
             shard=shard,
             centers=self.sub_centers,
+            agreed=lambda: {**agreed(), "scale": self.scale, "margin": without_places(repr(self.margin))},
         )
+        kind = common_dtype(x, weight)
         x = rows.take(x).to(kind)
         scale, size = self.scale, norm(x)
         by: Number = size if isinstance(scale, str) else scale

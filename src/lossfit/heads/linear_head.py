@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,25 +76,33 @@ class Head(Keywords, nn.Module):
         if not isinstance(loss, SingleLabelLoss):
             raise TypeError(f"Expected `loss` to be a single-label loss of lossfit, but got {type(loss).__name__}.")
         check_choice("backend", backend, BACKENDS)
-        x = self._features(x)
+        if not self._is_spread:  # else all ranks are asked first
+            x = self._features(x)
         if self._is_dense(x, backend):
             scores = self.scores(x, target, ignore_index=loss.ignore_index)
             value: Tensor = loss(scores, target, sample_weight=sample_weight, denominator=denominator)
             return value
         x, target = loss.without_weightless(x, target, sample_weight)
-        rows, margin = self._fused(x, target, loss)
+        rows, margin = self._fused(x, target, loss, partial(loss.agreed, sample_weight, denominator, backend=backend))
         found = from_features.evaluate(loss, rows, from_features.Options(backend), sample_weight, denominator, margin)
         assert isinstance(found, Tensor)
         return found
 
+    @property
+    def _is_spread(self) -> bool:
+        """Whether the classes are spread over ranks."""
+        return class_shards.is_sharded(self.get_parameter("weight"))
+
     def _is_dense(self, x: Tensor, backend: Backend) -> bool:
         weight = self.get_parameter("weight")
-        if class_shards.is_sharded(weight) or x.ndim != 2:
+        if self._is_spread or x.ndim != 2:
             return False
         small = budget.fits_one_chunk(len(x), len(weight), common_dtype(x, weight), x.device)
         return backend == "dense" or (backend == "auto" and (small or transformed()))
 
-    def _fused(self, x: Tensor, target: Tensor, loss: SingleLabelLoss) -> tuple[Rows, Margined | None]:
+    def _fused(
+        self, x: Tensor, target: Tensor, loss: SingleLabelLoss, agreed: Callable[[], dict[str, Any]]
+    ) -> tuple[Rows, Margined | None]:
         """The rows of the last layer, and the margin on the targets' scores."""
         raise NotImplementedError
 
@@ -212,10 +222,12 @@ class LinearHead(Head):
         z = z.scatter(1, at, (size * margin(cosine, target).to(kind)).unsqueeze(1))
         return z if self.bias is None else z + self.bias
 
-    def _fused(self, x: Tensor, target: Tensor, loss: SingleLabelLoss) -> tuple[Rows, Margined | None]:
+    def _fused(
+        self, x: Tensor, target: Tensor, loss: SingleLabelLoss, agreed: Callable[[], dict[str, Any]]
+    ) -> tuple[Rows, Margined | None]:
         kind, soft = torch.promote_types(x.dtype, self.weight.dtype), self.margin is None
         weight, bias = self.weight.to(kind), None if self.bias is None else self.bias.to(kind)
-        rows = features.read(x.to(kind), weight, target, bias, loss.ignore_index, probabilities=soft)
+        rows = features.read(x.to(kind), weight, target, bias, loss.ignore_index, probabilities=soft, agreed=agreed)
         if self.margin is None:
             return rows, None
         if rows.batch.shard is not None:

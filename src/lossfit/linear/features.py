@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from lossfit.core.batch import Batch, read_batch
 from lossfit.core.checks import check_choice
 from lossfit.core.class_shards import Shard
 from lossfit.core.cosines import autocast_dtype
+from lossfit.core.roll_call import RollCall
 from lossfit.linear import budget
 from lossfit.linear.job import ChunkPlan
 from lossfit.linear.products import Layer
@@ -83,24 +85,23 @@ def read(
     shard: Shard | None = None,
     centers: int = 1,
     backend: Backend = "chunked",
+    agreed: Callable[[], dict[str, Any]] = dict,
 ) -> Rows:
     """Check features, weights and targets against each other, and leave out the rows that do not count.
 
     To leave them out the host must know how many there are, which on a GPU it waits for, once. For the kernels it does
-    not: they are given all rows.
+    not: they are given all rows. Where classes are spread over ranks, these must have the same features and targets,
+    and the same of what ``agreed`` names.
     """
-    _check_types(x, weight, target, bias)
-    if backend == "triton" and not torch.compiler.is_compiling():
-        kernels.require(x)
-    if class_shards.is_sharded(target):
-        raise ValueError("Expected `target` as a tensor that is the same on all ranks, but got a DTensor.")
-    if shard is None:
-        _check_weight(weight)
-    if class_shards.is_sharded(weight):
-        x, weight, bias, shard = _local(x, weight, bias)
-    class_shards.refuse(x=x, bias=bias)
+    if class_shards.is_sharded(weight) or (shard is not None and shard.group is not None):
+        x, weight, bias, shard = _together(x, weight, target, bias, shard, centers, shift, backend, agreed)
+    else:
+        _check(x, weight, target, bias, shift, backend)
+        class_shards.refuse(x=x, bias=bias)
+        if shard is None:
+            _check_weight(weight)
+        _check_fit(x, weight, bias, len(weight) // centers)
     classes = len(weight) // centers if shard is None else shard.total
-    _check_fit(x, weight, bias, len(weight) // centers)
     x, target = _shifted(x, target, shift)
     shape = x.shape[:-1]
     soft = target.is_floating_point() and probabilities
@@ -108,8 +109,6 @@ def read(
     like = x.detach()[..., :1].expand(*shape, classes)
     like = like.movedim(-1, 1) if len(shape) else like
     _check_target(target, shape, classes, soft)
-    if shard is not None:  # before what one rank alone may raise, for which the others would wait
-        class_shards.check_same_rows(target.select(-1, 0) if soft else target, shard.group)
     whole = read_batch(like, rows_target, ignore_index, probabilities=probabilities)
     flat, valid = x.reshape(-1, x.shape[-1]), None if whole.valid is None else whole.valid.reshape(-1)
     targets = whole.target.reshape(-1)
@@ -204,9 +203,12 @@ def _check_target(target: Tensor, shape: torch.Size, classes: int, soft: bool) -
         )
 
 
-def _shifted(x: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+def _check_shift(shift: int) -> None:
     if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
         raise ValueError(f"Expected `shift` to be a whole number of at least 0, but got {shift!r}.")
+
+
+def _shifted(x: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
     if shift == 0:
         return x, target
     if x.ndim < 2 or target.shape != x.shape[:-1]:
@@ -217,14 +219,53 @@ def _shifted(x: Tensor, target: Tensor, shift: int) -> tuple[Tensor, Tensor]:
     return x[..., : max(x.shape[-2] - shift, 0), :], target[..., shift:]
 
 
-def _local(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, Shard]:
-    """What is here of features that all ranks have and of weights that are spread over them."""
-    local, shard = class_shards.split("weight", weight, 0)
-    if class_shards.is_sharded(x):
-        raise ValueError("Expected `x` as a tensor with all rows, the same on all ranks, but got a DTensor.")
-    if bias is not None:
-        if tuple(bias.shape) != (shard.total,):
-            raise ValueError(f"Expected `bias` of shape ({shard.total},), but got {tuple(bias.shape)}.")
-        bias = class_shards.split("bias", bias, 0)[0] if class_shards.is_sharded(bias) else shard.shared(bias)
-        bias = bias if len(bias) == shard.count else shard.local(bias)
-    return x, local, bias, shard
+def _check(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, shift: int, backend: Backend) -> None:
+    """What one rank can tell by itself."""
+    _check_types(x, weight, target, bias)
+    if backend == "triton" and not torch.compiler.is_compiling():
+        kernels.require(x)
+    if class_shards.is_sharded(target):
+        raise ValueError("Expected `target` as a tensor that is the same on all ranks, but got a DTensor.")
+    _check_shift(shift)
+
+
+def _together(
+    x: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    shard: Shard | None,
+    centers: int,
+    shift: int,
+    backend: Backend,
+    agreed: Callable[[], dict[str, Any]],
+) -> tuple[Tensor, Tensor, Tensor | None, Shard]:
+    """What is here of features that all ranks have and of weights that are spread over them, and the shard."""
+    group = class_shards.group_of(weight) if shard is None or shard.group is None else shard.group
+    given_bias = bias
+    with RollCall(group, weight.device, "the classes") as call:
+        _check(x, weight, target, bias, shift, backend)
+        here = weight
+        if class_shards.is_sharded(weight):
+            here = class_shards.local("weight", weight, 0)
+        if class_shards.is_sharded(x):
+            raise ValueError("Expected `x` as a tensor with all rows, the same on all ranks, but got a DTensor.")
+        if class_shards.is_sharded(bias):
+            assert bias is not None
+            bias = class_shards.local("bias", bias, 0)
+        if shard is None and given_bias is not None and tuple(given_bias.shape) != (len(weight),):
+            raise ValueError(f"Expected `bias` of shape ({len(weight)},), but got {tuple(given_bias.shape)}.")
+        _check_fit(x, here, None, 0)
+        call.alike(x=x)
+        call.same(target=target, weight=f"{here.dtype} of width {here.shape[1]}")
+        if shard is None:
+            call.same(bias=f"a DTensor of {bias.dtype}" if bias is not given_bias and bias is not None else bias)
+        call.same(shift=shift, **agreed())
+        call.note(len(here), len(weight))
+    if shard is not None:
+        return x, here, bias, shard
+    shard = class_shards.from_counts("weight", group, call.noted)
+    if bias is not None and bias is given_bias:
+        bias = shard.local(shard.shared(bias))
+    _check_fit(x, here, bias, len(here) // centers)
+    return x, here, bias, shard

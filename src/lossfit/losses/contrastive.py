@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.core.row_gather import Gather, Ranks
 from lossfit.losses.nested import OuterLoss, adopt_for_rivals
-from lossfit.losses.single_label.base import SingleLabelLoss
+from lossfit.losses.single_label.base import SingleLabelLoss, without_places
 
 Similarity = Literal["cosine", "dot"]
 SIMILARITIES = ("cosine", "dot")
@@ -76,8 +77,33 @@ class ContrastiveLoss(OuterLoss):
         parts += [] if self.gather is False else ["gather=True"]
         return ", ".join(parts)
 
-    def _meet(self, features: Tensor) -> Ranks:
-        found = row_gather.meet(self.gather, len(features), features.device)
+    def _meet(
+        self,
+        input: Tensor,
+        sample_weight: Tensor | None,
+        denominator: float | Tensor | None,
+        check: Callable[[], None],
+    ) -> Ranks:
+        """How many rows each rank has; what one rank alone has wrong is raised on all of them."""
+
+        def rows() -> int:
+            check()
+            self._hyper("temperature", input.shape[:1])
+            weigh(input.shape[:1], torch.float32, "sum", sample_weight=sample_weight)
+            return len(input)
+
+        def shared() -> dict[str, Any]:
+            temperature = self.temperature
+            per_row = isinstance(temperature, Tensor) and temperature.ndim > 0
+            return {
+                "input": f"{input.dtype} of width {input.shape[1]}",
+                "temperature": "one of each row" if per_row else temperature,
+                "denominator": "none" if denominator is None else "one",
+                "loss": without_places(f"{type(self).__name__}({self.extra_repr()}), {self.loss}"),
+            }
+
+        device = input.device if isinstance(input, Tensor) else torch.device("cpu")
+        found = row_gather.meet(self.gather, device, rows, shared)
         if found.total == 1:
             raise ValueError(
                 "Expected `input` of at least 2 rows, since the rivals of a row are the others, but got 1."
@@ -172,8 +198,7 @@ class InfoNCELoss(ContrastiveLoss):
             sample_weight: a weight for each row (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        _check_views(input, other)
-        met = self._meet(input)
+        met = self._meet(input, sample_weight, denominator, lambda: _check_views(input, other))
         first, second = self._features(input, other)
         temperature = self._hyper("temperature", first.shape[:1])
         target = met.start + torch.arange(len(first), device=first.device)
@@ -240,8 +265,7 @@ class NTXentLoss(ContrastiveLoss):
             sample_weight: a weight for each pair (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        _check_views(input, other)
-        met = self._meet(input)
+        met = self._meet(input, sample_weight, denominator, lambda: _check_views(input, other))
         first, second = self._features(input, other)
         temperature = self._hyper("temperature", first.shape[:1])
         if met.total == 0:
@@ -302,9 +326,7 @@ class SupConLoss(ContrastiveLoss):
             sample_weight: a weight for each row (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        _check_features("input", input)
-        _check_labels(target, input)
-        met = self._meet(input)
+        met = self._meet(input, sample_weight, denominator, lambda: _check_labels(target, input))
         (features,) = self._features(input)
         temperature = self._hyper("temperature", features.shape[:1])
         if met.total == 0:
@@ -340,6 +362,7 @@ def _check_views(input: Tensor, other: Tensor) -> None:
 
 
 def _check_labels(target: Tensor, input: Tensor) -> None:
+    _check_features("input", input)
     if not isinstance(target, Tensor):
         raise TypeError(f"Expected `target` to be a torch.Tensor, but got {type(target).__name__}.")
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import ClassVar, TypedDict, overload
+from functools import partial
+from typing import Any, ClassVar, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -116,7 +118,8 @@ class SingleLabelLoss(Loss):
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        batch = read_batch(input, target, self.ignore_index)
+        agreed = partial(self.agreed, sample_weight, denominator)
+        batch = read_batch(input, target, self.ignore_index, agreed=agreed)
         self.check_classes(batch.classes)
         settings = self.settings(batch.rows)
         if batch.unbatched:
@@ -222,11 +225,26 @@ class SingleLabelLoss(Loss):
             (tensor(1.0181), tensor(1.0181))
         """
         x, target = self.without_weightless(x, target, sample_weight)
-        rows = features.read(x, weight, target, bias, self.ignore_index, shift=shift, backend=backend)
+        options = from_features.Options(backend, softcap, z_loss, extras, memory)
+        agreed = partial(self.agreed, sample_weight, denominator, options=options)
+        rows = features.read(x, weight, target, bias, self.ignore_index, shift=shift, backend=backend, agreed=agreed)
         if shift and isinstance(sample_weight, Tensor) and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
-        options = from_features.Options(backend, softcap, z_loss, extras, memory)
         return from_features.evaluate(self, rows, options, sample_weight, denominator)
+
+    def agreed(self, sample_weight: Tensor | None, denominator: float | Tensor | None, **more: Any) -> dict[str, Any]:
+        """What ranks that share the classes must all have, beside features and targets."""
+        return {
+            "sample_weight": sample_weight,
+            "denominator": denominator,
+            **{name: getattr(self, name) for name in self._hypers},
+            "weight of the loss": self.weight,
+            "class_prior": self.class_prior,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "loss": without_places(f"{type(self).__name__}({self.extra_repr()})"),
+            **more,
+        }
 
     def without_weightless(self, x: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features and targets, where rows that weigh nothing are ignored ones."""
@@ -346,6 +364,11 @@ class SingleLabelLoss(Loss):
             share = share.unsqueeze(1)
         target = batch.target.to(accumulation_dtype(batch.input))
         return batch._replace(target=(1 - share) * target + share / batch.classes)
+
+
+def without_places(text: str) -> str:
+    """A representation without where functions lie in the memory, which is different on each rank."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def is_smooth(settings: Settings) -> bool:

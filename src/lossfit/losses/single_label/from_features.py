@@ -176,7 +176,8 @@ def _results(loss: SingleLabelLoss, batch: Batch, settings: Settings, options: O
         return (loss.each(batch, settings),)
     hard = batch
     if batch.probabilities:  # the log-sum-exp and the entropy are the same whatever the target is
-        hard = batch._replace(target=torch.zeros_like(batch.target[:, 0], dtype=torch.int64), probabilities=False)
+        first = batch.target.new_zeros(batch.rows, dtype=torch.int64)  # any class: what is asked for knows no target
+        hard = batch._replace(target=first, probabilities=False)
     found = gap.gap_rows(hard, "soft", hit="hit" in options.extras, entropy="entropy" in options.extras)
     if batch.origin is not None:
         found = found._replace(target=found.target + batch.origin, rivals=found.rivals + batch.origin)
