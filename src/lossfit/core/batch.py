@@ -138,8 +138,8 @@ def _read_sharded(
         here = class_shards.local("input", input, 1)
         spread = class_shards.is_sharded(target)
         own = class_shards.local("target", target, 1) if spread else target
-        call.same(input=f"{input.dtype} {tuple(input.shape)}")
         call.same(target=f"a DTensor of {target.dtype}" if spread else target)
+        call.same(input=f"{input.dtype} {tuple(input.shape)}")
         call.same(**agreed())
         call.note(here.shape[1], input.shape[1])
     shard = class_shards.from_counts("input", group, call.noted)

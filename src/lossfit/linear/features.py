@@ -256,8 +256,9 @@ def _together(
         if shard is None and given_bias is not None and tuple(given_bias.shape) != (len(weight),):
             raise ValueError(f"Expected `bias` of shape ({len(weight)},), but got {tuple(given_bias.shape)}.")
         _check_fit(x, here, None, 0)
+        call.same(target=target)
         call.alike(x=x)
-        call.same(target=target, weight=f"{here.dtype} of width {here.shape[1]}")
+        call.same(weight=f"{here.dtype} of width {here.shape[1]}")
         if shard is None:
             call.same(bias=f"a DTensor of {bias.dtype}" if bias is not given_bias and bias is not None else bias)
         call.same(shift=shift, **agreed())
