@@ -54,7 +54,7 @@ class Texts:
     """Tweets as character numbers, with an end; the positive ones and the others, each with some held out."""
 
     def __init__(self) -> None:
-        file = resources.files("lossfit.compare") / "bundled" / "tweets.csv"
+        file = resources.files("lossfit.compare.data") / "bundled" / "tweets.csv"
         with file.open(encoding="utf-8", newline="") as lines:
             found = [(clean(row["text"]), row) for row in csv.DictReader(lines)]
         found = [(text, row) for text, row in found if len(text) >= 15]

@@ -47,7 +47,7 @@ class Texts:
     """The texts, what is left of them without vowels, and the vowels that go after each character that is left."""
 
     def __init__(self) -> None:
-        file = resources.files("lossfit.compare") / "bundled" / "tweets.csv"
+        file = resources.files("lossfit.compare.data") / "bundled" / "tweets.csv"
         with file.open(encoding="utf-8", newline="") as lines:
             cleaned = (clean(row["text"]) for row in csv.DictReader(lines))
             self.texts = [text for text in cleaned if len(text) >= 15]

@@ -729,7 +729,7 @@ class TestErrors:
             (TypeError, r"`sample_weight` to be a torch.Tensor, but got list", {}, {"sample_weight": [1.0] * 5}),
             (ValueError, r"`denominator` only .* got reduction='sum'", {"reduction": "sum"}, {"denominator": 3}),
             (ValueError, r"`denominator` only with", {"reduction": "none"}, {"denominator": 3}),
-            (ValueError, r"`denominator` to be positive, but got 0", {}, {"denominator": 0}),
+            (ValueError, r"`denominator` to be positive and finite, but got 0", {}, {"denominator": 0}),
             (ValueError, r"`temperature` to broadcast .* \(5,\), but got \(3,\)", {"temperature": torch.ones(3)}, {}),
             (ValueError, r"`label_smoothing` to broadcast to the rows", {"label_smoothing": torch.ones(5, 5)}, {}),
         ):  # fmt: skip

@@ -73,7 +73,7 @@ def ways() -> Iterator[object]:
                     yield pytest.param(case, common, backend, id=f"{case_id(case)}-{'-'.join(common)}-{backend}")
 
 
-@pytest.mark.parametrize(("case", "common", "backend"), ways())
+@pytest.mark.parametrize(("case", "common", "backend"), list(ways()))
 def test_linear_is_the_loss_of_the_scores(
     case: tuple[str, dict[str, object]], common: dict[str, object], backend: str
 ) -> None:

@@ -83,7 +83,7 @@ class Head(Keywords, nn.Module):
             value: Tensor = loss(scores, target, sample_weight=sample_weight, denominator=denominator)
             return value
         x, target = loss.without_weightless(x, target, sample_weight)
-        rows, margin = self._fused(x, target, loss, partial(loss.agreed, sample_weight, denominator, backend=backend))
+        rows, margin = self._fused(x, target, loss, partial(loss._agreed, sample_weight, denominator, backend=backend))
         found = from_features.evaluate(loss, rows, from_features.Options(backend), sample_weight, denominator, margin)
         assert isinstance(found, Tensor)
         return found

@@ -192,7 +192,7 @@ class TestDiff:
         shutil.copy(other / "summary.json", tmp_path / "summary.json")
         shutil.copy(other / "plan.json", tmp_path / "plan.json")
         pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "results.parquet")
-        with pytest.raises(InputError, match=r"results.parquet' holds no results: its column 'split' lacks"):
+        with pytest.raises(InputError, match=r"results.parquet' holds no results: its column 'split' is missing"):
             diff.read(tmp_path)
         (tmp_path / "results.parquet").write_bytes((other / "results.parquet").read_bytes()[:-9])
         with pytest.raises(InputError, match=r"results.parquet' (is damaged|cannot be read)"):

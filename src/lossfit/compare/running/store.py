@@ -196,4 +196,4 @@ def read_seconds(out: Path) -> float:
 
 
 def write_seconds(out: Path, seconds: float) -> None:
-    files.write({out / PARTS / "seconds": f"{seconds:.1f}"})
+    files.write({out / PARTS / "seconds": repr(seconds)})

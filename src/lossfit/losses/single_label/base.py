@@ -118,7 +118,7 @@ class SingleLabelLoss(Loss):
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        agreed = partial(self.agreed, sample_weight, denominator)
+        agreed = partial(self._agreed, sample_weight, denominator)
         batch = read_batch(input, target, self.ignore_index, agreed=agreed)
         self.check_classes(batch.classes)
         settings = self.settings(batch.rows)
@@ -226,13 +226,13 @@ class SingleLabelLoss(Loss):
         """
         x, target = self.without_weightless(x, target, sample_weight)
         options = from_features.Options(backend, softcap, z_loss, extras, memory)
-        agreed = partial(self.agreed, sample_weight, denominator, options=options)
+        agreed = partial(self._agreed, sample_weight, denominator, options=options)
         rows = features.read(x, weight, target, bias, self.ignore_index, shift=shift, backend=backend, agreed=agreed)
         if shift and isinstance(sample_weight, Tensor) and sample_weight.shape == target.shape:
             sample_weight = sample_weight[..., shift:]
         return from_features.evaluate(self, rows, options, sample_weight, denominator)
 
-    def agreed(self, sample_weight: Tensor | None, denominator: float | Tensor | None, **more: Any) -> dict[str, Any]:
+    def _agreed(self, sample_weight: Tensor | None, denominator: float | Tensor | None, **more: Any) -> dict[str, Any]:
         """What ranks that share the classes must all have, beside features and targets."""
         return {
             "sample_weight": sample_weight,

@@ -72,7 +72,10 @@ def _read_one(path: Path) -> _Part:
         raise InputError(f"The file {str(path / STATE)!r} names no data files.")
     tables, digests = [], []
     for name in names:
-        contents = files.read(path / name, LARGEST)
+        try:
+            contents = files.read(path / name, LARGEST)
+        except FileNotFoundError as error:
+            raise InputError(f"There is no file {str(path / name)!r}, which {STATE} names.") from error
         tables.append(_table(contents, path / name))
         digests.append(digest(contents))
     if any(table.schema != tables[0].schema for table in tables):
