@@ -113,8 +113,8 @@ def test_summaries_with_failed_losses_too(outcome: engine.Outcome, loss: str, sp
     [
         (lambda s: s.pop("recommended"), "'recommended' is a required property"),
         (lambda s: s.update(version=2), "1 was expected"),
-        (lambda s: s.update(metric="f1"), "'f1' is not one of"),
-        (lambda s: s["losses"][0]["test"].update(f1={"mean": 0.5, "std": 0.1}), "'f1' is not one of"),
+        (lambda s: s.update(metric="f0"), "'f0' is not one of"),
+        (lambda s: s["losses"][0]["test"].update(f0={"mean": 0.5, "std": 0.1}), "'f0' is not one of"),
         (lambda s: s["losses"][0]["test"]["accuracy"].pop("std"), "'std' is a required property"),
         (lambda s: s["losses"][0].update(params={"gamma": "2"}), "'2' is not of type 'number'"),
         (lambda s: s["recommended"].update(better_than_cross_entropy=None), "None is not of type 'boolean'"),
