@@ -75,9 +75,10 @@ def apart(loss: Loss, scores: Tensor, exact: Tensor, y: Tensor) -> float:
     return max(far.max().item(), far_grad.max().item())
 
 
-def check(loss: Loss, y: Tensor, dtypes: list[torch.dtype], most: float, where: str) -> None:
+def check(loss: Loss, y: Tensor, dtypes: list[torch.dtype], most: float, where: str, every: int = 1) -> None:
+    """At every one of the offsets, or at some and at the lowest number, which comes last."""
     for dtype in dtypes:
-        for offset, scores, exact in shifted(dtype):
+        for offset, scores, exact in [*shifted(dtype)][::-every]:
             far = apart(loss, scores, exact, y)
             assert far <= most, f"{where}, {dtype}, {offset}: {far:.1e}"
 
@@ -146,7 +147,8 @@ def test_every_backend(way: str) -> None:
     for name, shown, loss in losses(some):
         if not (in_kernels and loss.fields(Batch(targets(), targets()), loss.settings((ROWS,))) is None):
             dtypes = DTYPES[:1] if in_kernels else DTYPES[:2]
-            check(wrap[way](loss), targets(), dtypes, ACCURACY.get(name, 4e-6), f"{way}, {shown}")
+            every = 4 if in_kernels else 1
+            check(wrap[way](loss), targets(), dtypes, ACCURACY.get(name, 4e-6), f"{way}, {shown}", every)
 
 
 @pytest.mark.parametrize("triton", [False, True])
@@ -158,7 +160,7 @@ def test_compiled(triton: bool) -> None:
         loss = build(name, reduction="none", **common)
         inner = through_a_layer(loss, "triton") if triton else loss
         compiled = torch.compile(inner, backend="aot_eager", dynamic=False)
-        check(compiled, targets(), DTYPES[:1], 4e-6, f"compiled, {name}, {triton}")
+        check(compiled, targets(), DTYPES[:1], 4e-6, f"compiled, {name}, {triton}", 4)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
@@ -174,7 +176,7 @@ def test_the_gap_itself(backend: str) -> None:
         assert gap.entropy is not None
         return gap.log_odds + 3 * gap.over_mean + 5 * gap.entropy
 
-    check(run, targets(), DTYPES, 4e-6, backend)
+    check(run, targets(), DTYPES if backend == "torch" else DTYPES[:1], 4e-6, backend)
 
 
 @pytest.mark.parametrize("extra", ["log_prob", "hit", "entropy"])
