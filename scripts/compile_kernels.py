@@ -23,14 +23,14 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lossfit.core.numerics import DEEP, accumulation_dtype
-from lossfit.kernels import exact, gap, launch, sparse
+from lossfit.core.numerics import accumulation_dtype
+from lossfit.kernels import exact, gap, launch
 
 TARGET = GPUTarget("cuda", 90, 32)
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-SCORES, FLAGS = ("scores", "out", "grad", "x"), ("valid", "here", "hit_out", "kept_out", "kept")
-NUMBERS = ("stride", "out_stride", "grad_stride", "classes", "features", "rows", "blocks", "tiles", "places")
-SCORING = ("divisor", "shift", "kept_out")
+SCORES, FLAGS = ("scores", "out"), ("valid", "here", "hit_out")
+NUMBERS = ("stride", "out_stride", "classes", "rows", "blocks", "places")
+SCORING = ("divisor", "shift")
 OPTIONAL = ("valid", "here", "weight", "mean_out", "hit_out", "entropy_out", "entropy", "g_mean", "g_entropy", *SCORING)
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 
@@ -49,10 +49,8 @@ def compiled(kernel: Any, scores: str, constants: dict[str, Any], warps: int) ->
         elif name in FLAGS:
             signature[name] = "*i1"
         else:
-            # In a product the weight is the layer's, else it is that of classes.
-            of_scores = name in SCORES or (name == "weight" and "grad" in kernel.arg_names)
-            signature[name] = f"*{scores if of_scores else numbers}"
-        if signature[name].startswith("*") or name in ("stride", "out_stride", "grad_stride", "classes", "features"):
+            signature[name] = f"*{scores if name in SCORES else numbers}"
+        if signature[name].startswith("*") or name in ("stride", "out_stride", "classes"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, constexprs=places, attrs=attributes)
@@ -79,24 +77,19 @@ def variants(types: list[str]) -> list[tuple[str, Any, str, dict[str, Any], int]
     for scores in types:
         dtype = TYPES[scores]
         many = torch.empty(1, 1 << 17, dtype=dtype, device="meta")
-        deep = DEEP[accumulation_dtype(many)]
         for hard, (least, cap) in itertools.product((False, True), ((True, 0.0), (False, 0.0), (False, 30.0))):
             name = f"{'hard' if hard else 'soft'}, {'target and rivals' if least else 'every field'}"
             name += ", capped" if cap else ""
             absent = OPTIONAL if least else (*(("entropy_out", "g_entropy") if hard else ()), *(() if cap else SCORING))
-            eps = torch.finfo(dtype).eps / 2
-            for kernel, more in ((gap.forward, {"WHOLE": True}), (gap.backward, {"DEEP": deep, "NEGLIGIBLE": eps})):
-                forward, tiled = kernel is gap.forward, kernel is gap.backward and "kept_out" not in absent
+            tiny = torch.finfo(accumulation_dtype(many)).tiny
+            for kernel, more in ((gap.forward, {"TINY": tiny}), (gap.backward, {})):
+                forward = kernel is gap.forward
                 entropy = forward and "entropy_out" not in absent
-                _, options = launch.plan(many, entropy=entropy, heavy=forward and hard and cap > 0, tiled=tiled)
+                _, options = launch.plan(many, entropy=entropy, heavy=forward and cap > 0)
                 warps = options.pop("num_warps")
                 constants = {**options, **more, "HARD": hard, "CAP": cap}
                 constants |= {key: None for key in absent if key in kernel.arg_names}
                 found.append((f"gap {kernel.__name__}: {name}", kernel, scores, constants, warps))
-        if scores != "fp64":
-            for kernel in (sparse.times_weight, sparse.times_features):
-                constants = {"WIDEN": False, "ROWS": sparse._ROWS, "FEATURES": sparse._FEATURES}
-                found.append((f"product: {kernel.__name__}", kernel, scores, constants, sparse.warps(dtype)))
     for numbers, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
         if numbers not in types:
             continue

@@ -108,7 +108,7 @@ def _forward(
     """Statistics that are not wanted come back empty."""
     kernels.require(scores)
     rows = scores.shape[0]
-    (classes, blocks), options = plan(scores, entropy=entropy, heavy=hard and cap > 0)
+    (classes, blocks), options = plan(scores, entropy=entropy, heavy=cap > 0)
     parts, blocks = _parts(scores, blocks)
     out = _stats_like(scores, mean, hit, entropy, parts)
     if rows:
@@ -262,7 +262,9 @@ def _launch_backward(scores: Tensor, out: Tensor, vectors: tuple[Tensor | None, 
 def plan(scores: Tensor, *, entropy: bool = False, heavy: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
     """The numbers of classes and of blocks; and what the kernels are compiled for."""
     classes, dtype = scores.shape[1], accumulation_dtype(scores)
-    widest = _BLOCK // 4 if entropy else _BLOCK // 2 if heavy or dtype == torch.float64 else _BLOCK
+    widest = (
+        _BLOCK // (4 if entropy or heavy else 2 if dtype == torch.float64 else 1) // (2 if entropy and heavy else 1)
+    )
     block = min(widest, max(16, triton.next_power_of_2(classes)))
     return (classes, triton.cdiv(classes, block)), {
         "DTYPE": tl.float64 if dtype == torch.float64 else tl.float32,

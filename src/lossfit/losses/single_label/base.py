@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypedDict, overload
 import torch
 from torch import Tensor
 
-from lossfit.core import scores
+from lossfit.core import class_shards, scores
 from lossfit.core.batch import Batch, read_batch
 from lossfit.core.checks import check_index, check_per_class
 from lossfit.core.class_weights import check_positive
@@ -234,6 +234,7 @@ class SingleLabelLoss(Loss):
 
     def _agreed(self, sample_weight: Tensor | None, denominator: float | Tensor | None, **more: Any) -> dict[str, Any]:
         """What ranks that share the classes must all have, beside features and targets."""
+        class_shards.refuse(sample_weight=sample_weight)
         return {
             "sample_weight": sample_weight,
             "denominator": denominator,
