@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lossfit.calibration import rows
 from lossfit.core.batch import Batch
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_tensor
 from lossfit.gaps import gap
 
 Score = Literal["lac", "aps"]
@@ -100,7 +100,7 @@ class ConformalClassifier(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Whether each class belongs to the set of its row, as booleans of the shape of ``logits``, (N, C, ...)."""
-        rows.check_tensor("logits", logits)
+        check_tensor("logits", logits)
         if not logits.is_floating_point():
             raise TypeError(f"Expected `logits` to be floating point, but got {logits.dtype}.")
         if logits.ndim < 2:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lossfit.core.checks import check_tensor
+
 
 def read(name: str, scores: Tensor, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
     """Scores (N, C) or (N, C, d1, ...) as rows (R, C), and their labels (R,), without the ignored ones.
@@ -42,11 +44,6 @@ def read(name: str, scores: Tensor, labels: Tensor, ignore_index: int = -100) ->
     if not z.isfinite().all():
         raise ValueError(f"Expected `{name}` to be finite, but got {_first_infinite(z)}.")
     return z, y
-
-
-def check_tensor(name: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
 
 
 def _first_infinite(z: Tensor) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossfit.calibration import rows
+from lossfit.core.checks import check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
 
@@ -27,7 +28,7 @@ class Scaling(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Calibrated logits, of the shape of ``logits``; their softmax is the calibrated probabilities."""
-        rows.check_tensor("logits", logits)
+        check_tensor("logits", logits)
         if not logits.is_floating_point():
             raise TypeError(f"Expected `logits` to be floating point, but got {logits.dtype}.")
         self._check_classes(logits)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lossfit.calibration.rows import check_tensor
+from lossfit.core.checks import check_tensor
 
 
 class RiskCoverage(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lossfit.core.checks import check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.gaps import gap
 from lossfit.gaps.types import Gap
@@ -76,8 +77,7 @@ def margin(logits: Tensor) -> Tensor:
 
 def _top(logits: Tensor, *, entropy: bool = False) -> Gap:
     """The gap of the likeliest class."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"Expected `logits` to be a torch.Tensor, but got {type(logits).__name__}.")
+    check_tensor("logits", logits)
     if not logits.is_floating_point():
         raise TypeError(f"Expected `logits` to be floating point, but got {logits.dtype}.")
     at = 1 if logits.ndim > 1 else 0

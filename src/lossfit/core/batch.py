@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
+from lossfit.core.checks import check_tensor
 from lossfit.core.class_shards import Place, Shard
 from lossfit.core.roll_call import RollCall
 
@@ -157,8 +158,7 @@ def _columns(target: Tensor, shard: Shard) -> Tensor:
 def _check_shapes(input: Tensor, target: Tensor, probabilities: bool) -> tuple[bool, bool]:
     """Whether the targets are probabilities, and whether the batch dimension is missing."""
     for name, value in (("input", input), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+        check_tensor(name, value)
     if not input.is_floating_point():
         raise TypeError(
             f"Expected `input` to hold floating-point scores, but got {input.dtype}. Convert it with input.float()."

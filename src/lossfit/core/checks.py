@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+
+
 def check_number(name: str, value: Any) -> float:
     """A number, not a tensor, which a GPU would be waited for to compare."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -29,12 +34,18 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     choices = tuple(choices)
     if value in choices:
         return
-    near = max(choices, key=lambda choice: likeness(str(value), choice), default=None)
-    hint = f" Did you mean {near!r}?" if near is not None and likeness(str(value), near) >= 0.6 else ""
+    near = nearest(str(value), choices)
+    hint = "" if near is None else f" Did you mean {near!r}?"
     raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, but got {value!r}.{hint}")
 
 
-def likeness(value: str, choice: str) -> float:
+def nearest(value: str, choices: Iterable[str]) -> str | None:
+    """The choice that is most like ``value``; None if no choice is much like it."""
+    near = max(choices, key=lambda choice: _likeness(value, choice), default=None)
+    return near if near is not None and _likeness(value, near) >= 0.6 else None
+
+
+def _likeness(value: str, choice: str) -> float:
     """How much alike two names are, or the name and a word of the other, in [0, 1]."""
     words = (choice, *choice.split("_"))
     return max(difflib.SequenceMatcher(None, value.lower(), word).ratio() for word in words)

@@ -6,7 +6,7 @@ import inspect
 from inspect import Parameter, Signature
 from typing import Any, Self
 
-from lossfit.core.checks import likeness
+from lossfit.core.checks import nearest
 
 _SYNONYMS = {
     "alpha": "weight",
@@ -50,8 +50,7 @@ class Keywords:
 def _nearest(name: str, taken: list[str]) -> str | None:
     if (known := _SYNONYMS.get(name.lower())) in taken:
         return known
-    near = max(taken, key=lambda other: likeness(name, other), default=None)
-    return near if near is not None and likeness(name, near) >= 0.6 else None
+    return nearest(name, taken)
 
 
 def constructor(cls: type) -> list[Parameter]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core.autograd import readable
+from lossfit.core.checks import check_tensor
 
 
 def positions(mask: Tensor | None, batch: int, length: int) -> Tensor | None:
@@ -19,8 +20,7 @@ def positions(mask: Tensor | None, batch: int, length: int) -> Tensor | None:
     """
     if mask is None:
         return None
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"Expected `mask` to be a torch.Tensor, but got {type(mask).__name__}.")
+    check_tensor("mask", mask)
     if mask.ndim == 1 and mask.dtype != torch.bool:
         return _from_lengths(mask, batch, length)
     if mask.is_floating_point() or mask.is_complex():

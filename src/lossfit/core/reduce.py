@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable
-from lossfit.core.checks import check_number
+from lossfit.core.checks import check_number, check_tensor
 from lossfit.core.masks import refuse
 
 Reduction = Literal["none", "mean", "sum"]
@@ -170,8 +170,7 @@ def _total(weight: Tensor | None, valid: Tensor | None) -> Tensor:
 
 
 def _per_row(sample_weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    if not isinstance(sample_weight, Tensor):
-        raise TypeError(f"Expected `sample_weight` to be a torch.Tensor, but got {type(sample_weight).__name__}.")
+    check_tensor("sample_weight", sample_weight)
     class_shards.refuse(sample_weight=sample_weight)
     if sample_weight.shape == shape:
         return sample_weight.to(dtype)

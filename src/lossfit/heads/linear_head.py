@@ -15,7 +15,7 @@ from torch.nn import functional
 from lossfit.core import class_shards
 from lossfit.core.autograd import transformed
 from lossfit.core.batch import read_batch
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.cosines import autocast, common_dtype, norm
 from lossfit.core.keywords import Keywords
 from lossfit.heads.margins import Margin
@@ -144,8 +144,7 @@ class Head(Keywords, nn.Module):
         return x
 
     def _features(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"Expected `x` to be a torch.Tensor, but got {type(x).__name__}.")
+        check_tensor("x", x)
         if not x.is_floating_point():
             raise TypeError(f"Expected `x` to hold floating-point features, but got {x.dtype}.")
         width = self.get_parameter("weight").shape[1]

@@ -12,7 +12,7 @@ from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.autograd import is_abstract, transformed
 from lossfit.core.batch import Batch, read_batch
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.class_shards import Shard
 from lossfit.core.cosines import autocast_dtype
 from lossfit.core.roll_call import RollCall
@@ -158,8 +158,7 @@ def plan(layer: Layer, backend: Backend) -> ChunkPlan:
 def _check_types(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> None:
     named = {"x": x, "weight": weight, "target": target} | ({} if bias is None else {"bias": bias})
     for name, value in named.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+        check_tensor(name, value)
         if value.device != x.device:
             raise ValueError(f"Expected `{name}` on the device of `x`, {x.device}, but got {value.device}.")
     if not x.is_floating_point():

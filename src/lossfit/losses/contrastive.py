@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lossfit.core import row_gather
 from lossfit.core.autograd import call, without_autocast
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
@@ -344,8 +344,7 @@ class SupConLoss(ContrastiveLoss):
 
 
 def _check_features(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+    check_tensor(name, value)
     if not value.is_floating_point():
         raise TypeError(f"Expected `{name}` to hold floating-point features, but got {value.dtype}.")
     if value.ndim != 2 or value.shape[1] == 0:
@@ -363,8 +362,7 @@ def _check_views(input: Tensor, other: Tensor) -> None:
 
 def _check_labels(target: Tensor, input: Tensor) -> None:
     _check_features("input", input)
-    if not isinstance(target, Tensor):
-        raise TypeError(f"Expected `target` to be a torch.Tensor, but got {type(target).__name__}.")
+    check_tensor("target", target)
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(f"Expected `target` to hold integer labels, but got {target.dtype}.")
     if target.shape != input.shape[:1]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import is_abstract, readable, transformed
 from lossfit.core.batch import _check_range
-from lossfit.core.checks import check_choice, check_constant, check_index
+from lossfit.core.checks import check_choice, check_constant, check_index, check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
@@ -198,8 +198,7 @@ def read(input: Tensor, target: Tensor, ignore_index: int) -> Questions:
     """Check scores and answers against each other, and find the questions that count."""
     class_shards.refuse(input=input, target=target)
     for name, value in (("input", input), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+        check_tensor(name, value)
     if not input.is_floating_point():
         raise TypeError(
             f"Expected `input` to hold floating-point scores, but got {input.dtype}. Convert it with input.float()."

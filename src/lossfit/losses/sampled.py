@@ -10,7 +10,7 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable
 from lossfit.core.batch import read_batch
-from lossfit.core.checks import check_index, check_per_class
+from lossfit.core.checks import check_index, check_per_class, check_tensor
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
@@ -359,8 +359,7 @@ def _check_head(
 
 def _check_scores(input: Tensor, name: str, others: Tensor) -> None:
     for called, value, dimensions in (("input", input, 1), (name, others, 2)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"Expected `{called}` to be a torch.Tensor, but got {type(value).__name__}.")
+        check_tensor(called, value)
         if not value.is_floating_point():
             raise TypeError(f"Expected `{called}` to hold floating-point scores, but got {value.dtype}.")
         if value.ndim != dimensions:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from lossfit.core.autograd import call, is_abstract, readable, transformed
-from lossfit.core.checks import check_choice, check_constant
+from lossfit.core.checks import check_choice, check_constant, check_tensor
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.losses.base import Loss
@@ -274,8 +274,8 @@ def _one_column(value: Tensor) -> Tensor:
 
 def _check(input: Tensor, target: Tensor, sample_weight: Tensor | None) -> None:
     for name, value in (("input", input), ("target", target), ("sample_weight", sample_weight)):
-        if not isinstance(value, Tensor) and not (name == "sample_weight" and value is None):
-            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+        if name != "sample_weight" or value is not None:
+            check_tensor(name, value)
     if not input.is_floating_point():
         raise TypeError(
             f"Expected `input` to hold floating-point scores, but got {input.dtype}. Convert it with input.float()."

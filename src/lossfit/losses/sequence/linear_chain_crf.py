@@ -8,6 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from lossfit.core import masks
 from lossfit.core.autograd import readable
+from lossfit.core.checks import check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.losses.sequence import chain
 from lossfit.losses.sequence.chain import Chain
@@ -120,9 +121,10 @@ def read_chain(
     batch, length = emissions.shape[:2]
     weights = {"transitions": (transitions, (tags, tags)), "start": (start, (tags,)), "end": (end, (tags,))}
     for name, (value, shape) in weights.items():
-        if value is not None and not isinstance(value, Tensor):
-            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
-        if value is not None and value.shape != shape:
+        if value is None:
+            continue
+        check_tensor(name, value)
+        if value.shape != shape:
             raise ValueError(f"Expected `{name}` of shape {shape} for {tags} tags, but got {tuple(value.shape)}.")
     dtype = accumulation_dtype(emissions)
     valid = masks.positions(mask, batch, length)
@@ -149,8 +151,7 @@ def read_tagged(
     """A checked chain and its tags (T, B), of the positions inside of the mask whose tag is not -100."""
     classes = _check_emissions(emissions)
     batch, length = emissions.shape[:2]
-    if not isinstance(tags, Tensor):
-        raise TypeError(f"Expected `tags` to be a torch.Tensor, but got {type(tags).__name__}.")
+    check_tensor("tags", tags)
     if tags.is_floating_point() or tags.is_complex() or tags.dtype == torch.bool:
         raise TypeError(f"Expected `tags` to hold integer tags, but got {tags.dtype}.")
     if tags.shape != (batch, length):
@@ -199,8 +200,7 @@ def _at_left(valid: Tensor) -> bool:
 
 
 def _check_emissions(emissions: Tensor) -> int:
-    if not isinstance(emissions, Tensor):
-        raise TypeError(f"Expected `emissions` to be a torch.Tensor, but got {type(emissions).__name__}.")
+    check_tensor("emissions", emissions)
     if not emissions.is_floating_point():
         raise TypeError(f"Expected `emissions` to hold floating-point scores, but got {emissions.dtype}.")
     if emissions.ndim != 3 or 0 in emissions.shape[1:]:

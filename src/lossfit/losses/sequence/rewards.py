@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core import masks
-from lossfit.core.checks import check_choice, check_constant
+from lossfit.core.checks import check_choice, check_constant, check_tensor
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
@@ -194,8 +194,7 @@ class MinimumRiskLoss(Loss):
 
 
 def _log_probabilities(log_prob: Tensor) -> Tensor:
-    if not isinstance(log_prob, Tensor):
-        raise TypeError(f"Expected `log_prob` to be a torch.Tensor, but got {type(log_prob).__name__}.")
+    check_tensor("log_prob", log_prob)
     if not log_prob.is_floating_point():
         raise TypeError(f"Expected `log_prob` to hold floating-point numbers, but got {log_prob.dtype}.")
     if log_prob.ndim != 2 or log_prob.shape[1] == 0:
@@ -207,8 +206,7 @@ def _log_probabilities(log_prob: Tensor) -> Tensor:
 
 def _numbers(name: str, value: Tensor, shape: torch.Size, valid: Tensor | None = None) -> Tensor:
     """Finite numbers."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+    check_tensor(name, value)
     if value.shape != shape:
         raise ValueError(f"Expected `{name}` of shape {tuple(shape)}, but got {tuple(value.shape)}.")
     wrong = ~value.isfinite()

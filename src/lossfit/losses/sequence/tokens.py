@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossfit.core import masks
-from lossfit.core.checks import check_choice
+from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.nested import OuterLoss, adopt
@@ -141,8 +141,7 @@ class TokenLoss(OuterLoss):
 
 def _check_tokens(input: Tensor, target: Tensor) -> None:
     for name, value in (("input", input), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"Expected `{name}` to be a torch.Tensor, but got {type(value).__name__}.")
+        check_tensor(name, value)
     if input.ndim != 3:
         raise ValueError(f"Expected `input` of shape (B, T, C), but got {tuple(input.shape)}.")
     if target.shape != input.shape[:2]:
