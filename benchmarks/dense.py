@@ -40,7 +40,7 @@ PARTS = ("float32", "bfloat16", "memory", "exact")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def losses() -> dict[str, Loss]:
+def losses(**common: Any) -> dict[str, Loss]:
     """Every loss of the catalogue, on the soft gap where it has one; EXACT, which is no link, has its own part."""
     settings: dict[str, dict[str, Any]] = {
         "gamma_cross_entropy": {"gamma": 0.1},
@@ -50,7 +50,7 @@ def losses() -> dict[str, Loss]:
         "smooth_accuracy": {"gap": "soft"},
     }
     names = [name for name in lossfit.available_losses("single_label") if name != "exact"]
-    return {name: lossfit.make(name, **settings.get(name, {})) for name in names}
+    return {name: lossfit.make(name, **common, **settings.get(name, {})) for name in names}
 
 
 def step(loss: Loss, scores: Tensor, target: Tensor) -> None:

@@ -17,9 +17,10 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import dense
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,17 +36,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def losses() -> dict[str, Loss]:
     """PyTorch's cross-entropy, and every loss of the catalogue on the soft gap."""
-    settings: dict[str, dict[str, Any]] = {
-        "gamma_cross_entropy": {"gamma": 0.1},
-        "poly": {"coefficients": [1.0]},
-        "sensitivity": {"sensitivity": lambda p: 1 / (0.1 + 0.9 * p)},
-        "hinge": {"gap": "soft"},
-        "smooth_accuracy": {"gap": "soft"},
-    }
-    found: dict[str, Loss] = {"F.cross_entropy": lambda z, y: F.cross_entropy(z, y, reduction="none")}
-    for name in lossfit.available_losses("single_label"):
-        if name != "exact":
-            found[name] = lossfit.make(name, reduction="none", **settings.get(name, {}))
+    found: dict[str, Loss] = {"F.cross_entropy": partial(F.cross_entropy, reduction="none")}
+    found |= dense.losses(reduction="none")
     found["cross_entropy, smoothed"] = lossfit.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
     found["cross_entropy, temperature 3"] = lossfit.CrossEntropyLoss(temperature=3.0, reduction="none")
     prior = torch.arange(1.0, CLASSES + 1)
@@ -73,11 +65,12 @@ def measure(rows: int) -> dict[str, dict[str, dict[str, float]]]:
     generator = torch.Generator().manual_seed(0)
     plain = torch.randn(rows, CLASSES, generator=generator, dtype=torch.float64) * STD
     target = torch.randint(CLASSES, (rows,), generator=generator)
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in losses()}
+    every = losses()
+    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in every}
     for offset in OFFSETS:
         scores = (plain + offset).float()
         exact = scores.double() - offset
-        for name, loss in losses().items():
+        for name, loss in every.items():
             found[name][f"{offset:g}"] = errors(loss, scores, exact, target)
     return found
 

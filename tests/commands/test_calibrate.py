@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+import command
 from lossfit.calibration import MatrixScaling, TemperatureScaling
-from lossfit.commands.app import app
 from lossfit.compare.calibrate import recalibrate
 from lossfit.compare.calibrate.predictions import read
 
@@ -24,20 +24,11 @@ FAST = ("--resamples", 100, "--ridge", 1, "--picture", "svg")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["calibrate", *(str(a) for a in arguments)])
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
+    return command.run("calibrate", *arguments)
 
 
 def refused(*arguments: object) -> str:
-    """What a command that cannot be run says: one line, without a traceback."""
-    found = run(*arguments)
-    assert found.exit_code == 2, found.output
-    assert found.stdout == ""
-    assert "Traceback" not in found.stderr
-    return flat(found.stderr)
+    return command.refused("calibrate", *arguments)
 
 
 def predictions(rows: int = 300, classes: int = 3, scale: float = 3.0) -> tuple[Tensor, Tensor]:

@@ -140,10 +140,10 @@ def row_blocks(scores: Tensor, block_bytes: int = BLOCK_BYTES) -> list[tuple[Cut
     size = block_bytes // accumulation_dtype(scores).itemsize
     if scores.numel() <= size:
         return None
-    gap_rows, classes, columns = (*scores.shape, 1)[:3]
+    rows, classes, columns = (*scores.shape, 1)[:3]
     width = min(columns, max(1, size // classes))
     height = max(1, size // (classes * width))
-    down = [slice(top, top + height) for top in range(0, gap_rows, height)]
+    down = [slice(top, top + height) for top in range(0, rows, height)]
     if scores.ndim == 2:
         return [((d,), (d,)) for d in down]
     across = [slice(left, left + width) for left in range(0, columns, width)]

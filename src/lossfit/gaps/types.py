@@ -7,8 +7,6 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 Kind = Literal["soft", "hard"]
-
-
 KINDS = ("soft", "hard")
 
 

@@ -18,8 +18,7 @@ from lossfit.losses.contrastive import ContrastiveLoss, InfoNCELoss, NTXentLoss,
 from lossfit.losses.sampled import NCELoss, SampledSoftmaxLoss
 from lossfit.losses.distillation import DistillationLoss
 from lossfit.losses.sequence.tokens import TokenLoss
-from lossfit.losses.sequence.rewards import ReinforceLoss
-from lossfit.losses.sequence.rewards import MinimumRiskLoss
+from lossfit.losses.sequence.rewards import ReinforceLoss, MinimumRiskLoss
 from lossfit.losses.sequence.crf_loss import CRFLoss
 from lossfit.losses.ranking.ranking import AUCLoss, PartialAUCLoss, AveragePrecisionLoss
 from lossfit.losses.metric.confusion import BalancedAccuracyLoss, FBetaLoss, MatthewsLoss, CohenKappaLoss

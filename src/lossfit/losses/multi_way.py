@@ -11,7 +11,7 @@ from lossfit.core import class_shards
 from lossfit.core.autograd import is_abstract, readable, transformed
 from lossfit.core.batch import _check_range
 from lossfit.core.checks import check_choice, check_constant, check_index, check_tensor
-from lossfit.core.numerics import accumulation_dtype
+from lossfit.core.numerics import LOWEST, accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
 from lossfit.losses.single_label.link import softplus
@@ -19,8 +19,6 @@ from lossfit.losses.single_label.link import softplus
 Kind = Literal["pairwise", "balanced", "analogy", "centered"]
 KINDS = ("pairwise", "balanced", "analogy", "centered")
 
-# Stands for the logarithm of 0 where differences must stay defined.
-_LOWEST = {torch.float32: -1e30, torch.float64: -1e300}
 # The widest range of scores in a question for which products of their exponentials fit into float64.
 _WIDE = 600.0
 
@@ -129,7 +127,7 @@ class MultiWayLoss(Loss):
         if found.known is not None:
             scores = scores.masked_fill(~found.known.unsqueeze(2), 0.0)
         scores = weighing.blank(scores)
-        return weighing.reduce(_losses(self.kind, scores.clamp(min=_LOWEST[work]), share).to(dtype))
+        return weighing.reduce(_losses(self.kind, scores.clamp(min=LOWEST[work]), share).to(dtype))
 
     def predict(self, input: Tensor) -> Tensor:
         """The probabilities of the answers, of the shape of the scores: softmax(2 s), for "centered" softmax(s)."""
@@ -149,7 +147,7 @@ def _losses(kind: Kind, s: Tensor, t: Tensor) -> Tensor:
         root = t.sqrt()
         overlap = (root * (root.sum(2, keepdim=True) - root)).sum(1, keepdim=True)
         terms = terms - torch.log1p(overlap.amax(2, keepdim=True) - overlap)
-    return softplus(terms.masked_fill(t == 0, _LOWEST[s.dtype]).logsumexp(1)).sum(1)
+    return softplus(terms.masked_fill(t == 0, LOWEST[s.dtype]).logsumexp(1)).sum(1)
 
 
 def _others(s: Tensor) -> Tensor:
@@ -157,7 +155,7 @@ def _others(s: Tensor) -> Tensor:
     whole = s.logsumexp(2, keepdim=True)
     leads = torch.zeros_like(s, dtype=torch.bool).scatter(2, s.argmax(2, keepdim=True), True)
     below = torch.log1p(-(s - whole).exp().masked_fill(leads, 0.0))
-    behind = s.masked_fill(leads, _LOWEST[s.dtype]).logsumexp(2, keepdim=True)
+    behind = s.masked_fill(leads, LOWEST[s.dtype]).logsumexp(2, keepdim=True)
     return torch.where(leads, behind, whole + below)
 
 
@@ -184,7 +182,7 @@ def _pairwise_by_product(s: Tensor, t: Tensor, centre: Tensor) -> Tensor:
 
 
 def _pairwise_by_logarithms(s: Tensor, t: Tensor) -> Tensor:
-    lowest = _LOWEST[s.dtype]
+    lowest = LOWEST[s.dtype]
     away = (t.log() - s).masked_fill(t == 0, lowest)
     pairs = [(away[:, :, j : j + 1] + s).logsumexp(1) for j in range(s.shape[2])]
     return softplus(_without_diagonal(torch.stack(pairs, 1), lowest)).flatten(1).sum(1)

@@ -19,10 +19,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from lossfit.core.autograd import call, differentiated_again, is_abstract, transformed
+from lossfit.core.numerics import LOWEST
 from lossfit.gaps.types import Kind
-
-_LOWEST = {torch.float32: -1e30, torch.float64: -1e300}
-"""Stands for -inf where sums and differences must stay defined."""
 
 # Sums of exponentials whose logarithm is above this are right: what underflows beside the largest, below exp(-87) or
 # exp(-708), is nothing to them.
@@ -99,7 +97,7 @@ def _plain(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
 
 
 def _bounded(chain: Chain) -> Chain:
-    lowest = _LOWEST[chain.emissions.dtype]
+    lowest = LOWEST[chain.emissions.dtype]
     emissions, transitions, start, end = (value.clamp(min=lowest) for value in chain[:4])
     return Chain(emissions, transitions, start, end, chain.last)
 
@@ -109,7 +107,7 @@ def _terms(chain: Chain, tags: Tensor | None) -> tuple[Tensor, Tensor | None, Te
     emissions, transitions, start, end, last = chain
     if tags is None:
         return torch.cat([(emissions[0] + start).unsqueeze(0), emissions[1:]]), None, end
-    lowest, at = _LOWEST[emissions.dtype], tags.unsqueeze(-1)
+    lowest, at = LOWEST[emissions.dtype], tags.unsqueeze(-1)
     is_own = torch.zeros_like(emissions, dtype=torch.bool).scatter(-1, at, True)
     ahead = (emissions - emissions.gather(-1, at)).masked_fill(is_own, 0.0)
     first = (ahead[0] + start - start[tags[0]].unsqueeze(-1)).masked_fill(is_own[0], lowest)
