@@ -7,6 +7,10 @@ class InputError(ValueError):
     """Something in the data or the arguments that the user can mend."""
 
 
+class NoFileError(InputError, FileNotFoundError):
+    """A file is not there, for whoever has nothing better to say of it."""
+
+
 class NotWrittenError(InputError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 

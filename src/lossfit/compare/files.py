@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lossfit.compare.errors import InputError, NotWrittenError, first_line
+from lossfit.compare.errors import InputError, NoFileError, NotWrittenError, first_line
 
 MIB = 1 << 20
 LARGEST_JSON = 64 * MIB
@@ -48,14 +48,14 @@ def read(path: Path, most: int) -> bytes:
         most: how many bytes it may have.
 
     Raises:
-        FileNotFoundError: there is none.
+        NoFileError: there is none.
         InputError: it is a link, a pipe, a device or a folder, is larger, or cannot be read.
     """
     try:
         # A pipe without a writer would be waited for.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise NoFileError(f"There is no file {str(path)!r}.") from error
     except OSError as error:
         if path.is_symlink():
             raise InputError(f"{str(path)!r} is a link. Links inside of a folder are not followed.") from error
@@ -80,7 +80,7 @@ def read_json(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        FileNotFoundError: there is none.
+        NoFileError: there is none.
         InputError: as :func:`read`; or it is no JSON, is too deep, holds numbers that JSON does not have, or no object.
     """
     contents = read(path, most)

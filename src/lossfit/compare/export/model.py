@@ -23,7 +23,7 @@ from lossfit import registry
 from lossfit.compare import files
 from lossfit.compare.candidates import candidates
 from lossfit.compare.data import targets
-from lossfit.compare.errors import InputError, first_line, listed
+from lossfit.compare.errors import InputError, NoFileError, first_line, listed
 from lossfit.compare.export.reading import Found, Reading
 from lossfit.compare.features import make
 from lossfit.compare.features.preparation import Preparation
@@ -282,7 +282,7 @@ def load(folder: str | Path, *, architecture: str | None = None, embedding: str 
         )
     try:
         weights = files.read(path / WEIGHTS, LARGEST)
-    except FileNotFoundError as error:
+    except NoFileError as error:
         raise InputError(f"The folder {str(path)!r} lacks {WEIGHTS}; export the model again.") from error
     if hashlib.sha256(weights).hexdigest() != contents.get("weights_sha256"):
         raise InputError(

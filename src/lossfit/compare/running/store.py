@@ -158,10 +158,7 @@ def read_sealed(path: Path, run: str) -> pl.DataFrame:
     Raises:
         InputError: it is damaged, of another comparison, or of another name.
     """
-    try:
-        contents = files.read(path, LARGEST)
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {str(path)!r}.") from error
+    contents = files.read(path, LARGEST)
     seal = check_seal(contents, path)
     if seal is None:
         raise InputError(f"The file {str(path)!r} is damaged, or was not written by this version of lossfit.")
@@ -190,7 +187,7 @@ def read_seconds(out: Path) -> float:
     """What the comparison took so far, over all its interruptions."""
     try:
         found = float(files.read(out / PARTS / "seconds", 64))
-    except (FileNotFoundError, ValueError):  # not there yet, or damaged; no result depends on it
+    except ValueError:  # not there yet, or damaged; no result depends on it
         return 0.0
     return found if math.isfinite(found) else 0.0
 

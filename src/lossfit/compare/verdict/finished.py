@@ -13,7 +13,7 @@ import polars as pl
 import lossfit
 from lossfit.compare import files
 from lossfit.compare.data.sources import tables
-from lossfit.compare.errors import InputError
+from lossfit.compare.errors import InputError, NoFileError
 from lossfit.compare.plan import Plan
 from lossfit.compare.running import store
 from lossfit.compare.scoring.tasks import KINDS
@@ -31,7 +31,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     """
     try:
         found = files.read_json(folder / PLAN, files.MIB)
-    except FileNotFoundError as error:
+    except NoFileError as error:
         raise InputError(f"The folder {str(folder)!r} holds no comparison; `lossfit compare` writes one.") from error
     hints = typing.get_type_hints(Plan)
     unknown = [name for name in found if name not in hints and name not in ("data", "lossfit")]
@@ -69,7 +69,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY
     try:
         found = files.read_json(path, LARGEST_SUMMARY)
-    except FileNotFoundError as error:
+    except NoFileError as error:
         raise InputError(f"The comparison in {str(folder)!r} is not finished; --resume goes on with it.") from error
     wrong = schema.fault(found)
     if wrong:
@@ -86,7 +86,7 @@ def read_results(folder: Path, summary: dict[str, Any]) -> pl.DataFrame:
     path = folder / store.RESULTS
     try:
         contents = files.read(path, store.LARGEST)
-    except FileNotFoundError as error:
+    except NoFileError as error:
         raise InputError(f"The folder {str(folder)!r} holds no {store.RESULTS}.") from error
     store.check_seal(contents, path)  # earlier versions wrote none
     results = tables.parse_parquet(contents, path)

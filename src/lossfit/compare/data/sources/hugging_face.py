@@ -16,7 +16,7 @@ from lossfit.compare import files, memory_limits
 from lossfit.compare.data.sources import images
 from lossfit.compare.data.sources.raw_table import VALIDATION, Raw, digest
 from lossfit.compare.data.sources.tables import library_errors
-from lossfit.compare.errors import InputError, first_line, listed
+from lossfit.compare.errors import InputError, NoFileError, first_line, listed
 
 LARGEST = 1 << 40
 """Bytes of a data file."""
@@ -39,7 +39,7 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
     """
     if not (path / PARTS).is_file():
         return _raw(path, [_read_one(path)], None, size)
-    names = _json(path / PARTS).get("splits")
+    names = files.read_json(path / PARTS).get("splits")
     if not isinstance(names, list) or "train" not in names or not all(n in _SPLITS for n in names):
         raise InputError(
             f"Expected {str(path)!r} to hold the splits train, and validation and test if there are any, but got "
@@ -63,7 +63,7 @@ class _Part(NamedTuple):
 
 
 def _read_one(path: Path) -> _Part:
-    state, info = _json(path / STATE), _json(path / INFO)
+    state, info = files.read_json(path / STATE), files.read_json(path / INFO)
     if state.get("_indices_data_files"):
         raise InputError(f"The dataset in {str(path)!r} is a selection of rows; save it after flatten_indices().")
     entries = state.get("_data_files")
@@ -74,7 +74,7 @@ def _read_one(path: Path) -> _Part:
     for name in names:
         try:
             contents = files.read(path / name, LARGEST)
-        except FileNotFoundError as error:
+        except NoFileError as error:
             raise InputError(f"There is no file {str(path / name)!r}, which {STATE} names.") from error
         tables.append(_table(contents, path / name))
         digests.append(digest(contents))
@@ -100,13 +100,6 @@ def _table(contents: bytes, path: Path) -> Any:
             return pa.Table.from_batches(batches, stream.schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(f"The file {str(path)!r} cannot be read as Arrow's stream: {first_line(error)}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return files.read_json(path)
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {str(path)!r}.") from error
 
 
 def _raw(path: Path, parts: list[_Part], test: np.ndarray | None, size: tuple[int, int] | None) -> Raw:
