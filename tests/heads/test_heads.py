@@ -205,6 +205,7 @@ class TestEveryLoss:
 
                 assert torch.autograd.gradcheck(total, (x, layer.weight), fast_mode=True)
 
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
     @pytest.mark.parametrize("case", every_case(), ids=case_id)
     def test_every_backend_gives_the_same_under_every_head_and_margin(
         self, case: tuple[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
