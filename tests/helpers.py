@@ -34,12 +34,8 @@ SETTINGS = {
     "generalized_cross_entropy": [{"q": 0.0}, {"q": 1.0}],
     "logistic_margin": [{"gap": "hard"}],
     "exponential_margin": [{"gap": "hard", "scale": 0.3}],
-    "hinge": [
-        {"gap": "soft"},
-        {"gap": "sum"},
-        {"squared": True},
-        {"gap": "sum", "squared": True},
-    ],
+    "hinge": [{"gap": "soft"}, {"squared": True}],
+    "sum_hinge": [{"squared": True}],
     "smooth_accuracy": [{"gap": "soft", "beta": 2.0}],
     "exact": [{"log": True, "sigma": 1.5}],
 }
@@ -68,7 +64,7 @@ PATHS: list[tuple[str, dict[str, object]]] = [
     ("cross_entropy", {}),
     ("focal", {}),
     ("hinge", {}),
-    ("hinge", {"gap": "sum"}),
+    ("sum_hinge", {}),
     ("exact", {}),
 ]
 """A loss for each path of the code: the soft gap without and with a number, the hard gap, the sum over rivals, and

@@ -126,7 +126,7 @@ def ladder() -> list[Panel]:
     z = torch.stack([t, *(torch.full_like(t, rival) for rival in (0.0, -0.5, -1.0))], 1)
     target = torch.zeros(POINTS, dtype=torch.int64)
     steps = {
-        "hinge over each rival, m 1": lossfit.HingeLoss(1.0, gap="sum", reduction="none"),
+        "hinge over each rival, m 1": lossfit.SumHingeLoss(1.0, reduction="none"),
         "hinge over the best rival, m 1": lossfit.HingeLoss(1.0, reduction="none"),
         "the same, m 0": lossfit.HingeLoss(0.0, reduction="none"),
         "log-sum-exp for the maximum": lossfit.HingeLoss(0.0, gap="soft", reduction="none"),

@@ -56,18 +56,18 @@ class _Rows(NamedTuple):
 
 def _read(input: Tensor, target: Tensor, samples: int, ignore_index: int, baseline: str = "none") -> _Rows:
     class_shards.refuse(input=input, target=target)
-    batch = read_batch(input, target, ignore_index, probabilities=False)
+    scores, targets, _ = read_batch(input, target, ignore_index, probabilities=False)
     if isinstance(samples, bool) or not isinstance(samples, int):
         raise TypeError(f"Expected `samples` to be a whole number, but got {type(samples).__name__}.")
     check_choice("baseline", baseline, ("none", "leave_one_out"))
     least = 1 if baseline == "none" else 2
     if samples < least:
         raise ValueError(f"Expected `samples` of at least {least} with baseline={baseline!r}, but got {samples}.")
-    scores = batch.input.movedim(1, -1).flatten(0, -2)
-    valid = None if batch.valid is None else batch.valid.flatten()
+    scores = scores.movedim(1, -1).flatten(0, -2)
+    valid = None if targets.valid is None else targets.valid.flatten()
     if valid is not None:
         scores = scores.masked_fill(~valid.unsqueeze(1), 0.0)
-    return _Rows(scores.to(accumulation_dtype(scores)), batch.target.flatten(), valid, tuple(target.shape))
+    return _Rows(scores.to(accumulation_dtype(scores)), targets.target.flatten(), valid, tuple(target.shape))
 
 
 def _by_score(missed: Tensor, log_density: Tensor, baseline: str) -> Tensor:

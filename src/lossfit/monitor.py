@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lossfit.core.batch import Batch, read_batch
+from lossfit.core.batch import Targets, read_batch
 from lossfit.core.checks import check_index
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.gaps import gap
+from lossfit.losses.nested import without_reduction
 from lossfit.losses.single_label.base import SingleLabelLoss
 
 if TYPE_CHECKING:
@@ -81,23 +82,23 @@ class Monitor:
         Raises:
             TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
         """
-        batch = read_batch(input, target, self.ignore_index, probabilities=False)
-        found = gap.gap_rows(batch, "soft", hit=True)
-        assert found.hit is not None
-        d = found.log_odds.double().flatten()
+        scores, targets, _ = read_batch(input, target, self.ignore_index, probabilities=False)
+        rows = gap.gap_rows(scores, targets, "soft", hit=True)
+        assert rows.hit is not None
+        d = rows.log_odds.double().flatten()
         missing, p = torch.sigmoid(-d), torch.sigmoid(d)
-        pull = missing if self.loss is None else self._pull(self.loss, batch).double().flatten()
+        pull = missing if self.loss is None else _pull(self.loss, scores, targets).double().flatten()
         at = (p * self.bins).long().clamp(0, self.bins - 1)
         columns = [
             torch.ones_like(d),
-            found.hit.flatten().double(),
+            rows.hit.flatten().double(),
             missing,
             missing.square(),
             softplus(-d, threshold=700.0),
             missing.square() * (1 + torch.exp(-d)) / 2,
         ]
-        if batch.valid is not None:
-            valid = batch.valid.flatten()
+        if targets.valid is not None:
+            valid = targets.valid.flatten()
             columns = [c.masked_fill(~valid, 0.0) for c in columns]
             pull = pull.masked_fill(~valid, 0.0)
         empty = d.new_zeros(self.bins)
@@ -165,16 +166,16 @@ class Monitor:
         """
         if not 0 < tolerance < 1:
             raise ValueError(f"Expected `tolerance` in (0, 1), but got {tolerance}.")
-        found = self.summary()
-        return bool(found["excess"] <= tolerance * found["cross_entropy"])
+        numbers = self.summary()
+        return bool(numbers["excess"] <= tolerance * numbers["cross_entropy"])
 
     def table(self) -> str:
         """The numbers as lines of text."""
-        found = self.summary()
-        lines = [f"{k.replace('_', ' '):<16}{found[k]:>10.4g}" for k in list(found)[:8]]
+        summary = self.summary()
+        lines = [f"{k.replace('_', ' '):<16}{summary[k]:>10.4g}" for k in list(summary)[:8]]
         lines += ["", "p                rows  gradient"]
-        edges = found["bins"]
-        for low, high, rows, pull in zip(edges, edges[1:], found["row_share"], found["gradient_share"], strict=False):
+        edges, shares = summary["bins"], (summary["row_share"], summary["gradient_share"])
+        for low, high, rows, pull in zip(edges, edges[1:], *shares, strict=False):
             lines.append(f"{low:.2f} to {high:.2f} {rows:>8.1%} {pull:>9.1%}")
         return "\n".join(lines)
 
@@ -182,12 +183,12 @@ class Monitor:
         """The shares of rows and of gradient by p, as an Altair chart. It needs ``pip install 'lossfit[compare]'``."""
         import altair as alt
 
-        found = self.summary()
+        summary = self.summary()
         names = {"row_share": "rows", "gradient_share": "gradient"}
         records = [
             {"p": f"{low:g} to {high:g}", "share": share, "of": names[key]}
             for key in names
-            for low, high, share in zip(found["bins"], found["bins"][1:], found[key], strict=False)
+            for low, high, share in zip(summary["bins"], summary["bins"][1:], summary[key], strict=False)
             if math.isfinite(share)
         ]
         chart: alt.Chart = (
@@ -203,19 +204,16 @@ class Monitor:
         )
         return chart
 
-    @staticmethod
-    def _pull(loss: SingleLabelLoss, batch: Batch) -> Tensor:
-        """How hard each row pulls at its logits, (N, d1, ...)."""
-        plain = loss.reduction
-        loss.reduction = "none"
-        target = batch.target if batch.valid is None else batch.target.masked_fill(~batch.valid, loss.ignore_index)
-        try:
-            with torch.enable_grad():
-                z = batch.input.to(accumulation_dtype(batch.input)).detach().clone().requires_grad_()
-                (grad,) = torch.autograd.grad(loss(z, target).sum(), z)
-        finally:
-            loss.reduction = plain
-        return grad.abs().sum(1) / 2
+
+def _pull(loss: SingleLabelLoss, scores: Tensor, targets: Targets) -> Tensor:
+    """How hard each row pulls at its logits, (N, d1, ...)."""
+    target = targets.target
+    if targets.valid is not None:
+        target = target.masked_fill(~targets.valid, loss.ignore_index)
+    with torch.enable_grad():
+        z = scores.to(accumulation_dtype(scores)).detach().clone().requires_grad_()
+        (grad,) = torch.autograd.grad(without_reduction(loss)(z, target).sum(), z)
+    return grad.abs().sum(1) / 2
 
 
 def _ratio(total: float, n: float) -> float:

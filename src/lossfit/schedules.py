@@ -337,13 +337,13 @@ class FromMeanProbability(nn.Module):
         if not loss.training or transformed():
             return
         input, target = (*args, *(kwargs[name] for name in ("input", "target")[len(args) :]))
-        batch = read_batch(input, target, loss.ignore_index)
-        z, _ = scores.adjust(batch.input, loss._hyper("temperature", batch.rows))
-        if batch.probabilities:
-            p = (z.softmax(1) * batch.target).sum(1)
+        logits, targets = read_batch(input, target, loss.ignore_index)[:2]
+        z, _ = scores.adjust(logits, loss._hyper("temperature", targets.rows))
+        if targets.probabilities:
+            p = (z.softmax(1) * targets.target).sum(1)
         else:
-            p = gap.gap_rows(batch._replace(input=z), "soft").log_odds.sigmoid()
-        counts = ~p.isnan() if batch.valid is None else batch.valid & ~p.isnan()
+            p = gap.gap_rows(z, targets, "soft").log_odds.sigmoid()
+        counts = ~p.isnan() if targets.valid is None else targets.valid & ~p.isnan()
         self._add(p.masked_fill(~counts, 0.0).sum(), counts.sum())
 
     def extra_repr(self) -> str:

@@ -9,8 +9,8 @@ from lossfit.core.batch import read_batch
 
 def test_rows_that_all_count_need_no_mask() -> None:
     batch = read_batch(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]), -100)
-    assert batch.valid is None
-    assert not batch.probabilities
+    assert batch.targets.valid is None
+    assert not batch.targets.probabilities
     assert not batch.unbatched
 
 
@@ -18,22 +18,22 @@ def test_rows_that_all_count_need_no_mask() -> None:
 def test_ignored_rows_are_masked_and_given_a_class(ignore_index: int) -> None:
     y = torch.tensor([0, ignore_index, 2, ignore_index])
     batch = read_batch(torch.zeros(4, 3), y, ignore_index)
-    assert batch.valid.tolist() == [True, False, True, False]
-    assert batch.target.tolist() == [0, 0, 2, 0]
+    assert batch.targets.valid.tolist() == [True, False, True, False]
+    assert batch.targets.target.tolist() == [0, 0, 2, 0]
     assert y[1] == ignore_index
 
 
 def test_a_class_may_be_ignored() -> None:
     batch = read_batch(torch.zeros(4, 3), torch.tensor([0, 1, 2, 1]), 1)
-    assert batch.valid.tolist() == [True, False, True, False]
+    assert batch.targets.valid.tolist() == [True, False, True, False]
 
 
 def test_probabilities_are_known_by_their_shape_and_type() -> None:
-    assert read_batch(torch.zeros(4, 3), torch.zeros(4, 3), -100).probabilities
+    assert read_batch(torch.zeros(4, 3), torch.zeros(4, 3), -100).targets.probabilities
     batch = read_batch(torch.zeros(3), torch.zeros(3), -100)
-    assert batch.probabilities
+    assert batch.targets.probabilities
     assert batch.unbatched
-    assert batch.target.shape == (1, 3)
+    assert batch.targets.target.shape == (1, 3)
 
 
 def test_meta_tensors_have_shapes() -> None:

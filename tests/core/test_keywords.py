@@ -67,7 +67,7 @@ def test_a_representation_shows_what_differs_from_the_defaults() -> None:
     assert repr(loss) == (
         "CrossEntropyLoss(temperature=2.0, weight=(3,), ignore_index=2, class_prior=(3,), reduction='sum')"
     )
-    assert repr(lossfit.HingeLoss(gap="sum", squared=True)) == "HingeLoss(margin=1.0, gap='sum', squared=True)"
+    assert repr(lossfit.HingeLoss(gap="soft", squared=True)) == "HingeLoss(margin=1.0, gap='soft', squared=True)"
     assert repr(lossfit.HingeLoss(gap="soft")) == "HingeLoss(margin=1.0, gap='soft')"
     assert repr(lossfit.ExactLoss(log=True)) == "ExactLoss(sigma=1.0, log=True)"
     assert "form='scaled'" in repr(lossfit.PolyLoss([1.0], form="scaled"))

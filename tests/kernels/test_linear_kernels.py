@@ -296,7 +296,7 @@ def test_what_is_no_gap_has_no_form() -> None:
         (lossfit.GammaCrossEntropyLoss(torch.nn.Parameter(torch.tensor(0.3))), TARGET, True),
         (lossfit.FocalLoss(label_smoothing=0.1), TARGET, False),
         (lossfit.CrossEntropyLoss(), soft, False),
-        (lossfit.HingeLoss(gap="sum"), TARGET, False),
+        (lossfit.SumHingeLoss(), TARGET, False),
         (lossfit.ExactLoss(), TARGET, False),
         (lossfit.CrossEntropyLoss(temperature=temperature), TARGET, False),
     ):

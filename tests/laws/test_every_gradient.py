@@ -17,7 +17,7 @@ N, C, D = 5, 4, 3
 PATHS = [
     ("cross_entropy", {}),
     ("poly", {"coefficients": [0.7, 0.2], "form": "scaled"}),
-    ("hinge", {"gap": "sum"}),
+    ("sum_hinge", {}),
     ("hinge", {"squared": True}),
     ("exact", {"log": True, "sigma": 1.5}),
 ]

@@ -121,7 +121,7 @@ def test_hinge_over_all_rivals_is_the_multi_margin_loss(
     squared: bool, margin: float, weighted: bool, z: torch.Tensor, y: torch.Tensor
 ) -> None:
     weight = torch.rand(C, dtype=torch.float64) if weighted else None
-    loss = lossfit.HingeLoss(margin, gap="sum", squared=squared, weight=weight, reduction="none")
+    loss = lossfit.SumHingeLoss(margin, squared=squared, weight=weight, reduction="none")
     expected = functional.multi_margin_loss(z, y, p=1 + squared, margin=margin, weight=weight, reduction="none")
     agree(z, loss(z, y), C * expected)
 

@@ -16,7 +16,7 @@ import lossfit
 from helpers import INF, build, case_id, every_case
 from interpreter import quicken
 from lossfit import kernels
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.core.class_shards import Shard
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -124,8 +124,8 @@ def sharded(loss: Any) -> Loss:
 
     def run(z: Tensor, y: Tensor) -> Tensor:
         shard = Shard(None, 0, CLASSES, CLASSES, CLASSES)
-        batch, settings = Batch(z, y, shard=shard), loss.settings(y.shape)
-        value: Tensor = loss.each(loss.adjusted(batch, settings), settings)
+        targets, settings = Targets(y, CLASSES, shard=shard), loss._settings(y.shape)
+        value: Tensor = loss._each(loss._adjusted(z, targets, settings)[0], targets, settings)
         return value
 
     return run
@@ -145,7 +145,7 @@ def test_every_backend(way: str) -> None:
     in_kernels = "triton" in way
     some = {"cross_entropy", "hinge"} if in_kernels else {"cross_entropy", "focal", "hinge", "exact"}
     for name, shown, loss in losses(some):
-        if not (in_kernels and loss.fields(Batch(targets(), targets()), loss.settings((ROWS,))) is None):
+        if not (in_kernels and loss._fields(Targets(targets(), CLASSES), loss._settings((ROWS,))) is None):
             dtypes = DTYPES[:1] if in_kernels else DTYPES[:2]
             every = 4 if in_kernels else 1
             check(wrap[way](loss), targets(), dtypes, ACCURACY.get(name, 4e-6), f"{way}, {shown}", every)

@@ -19,7 +19,7 @@ APART = [name for name in EXAMPLES if name not in ("info_nce", "nt_xent", "sup_c
 PATHS = [
     ("cross_entropy", {}),
     ("poly", {"coefficients": [0.7, 0.2], "form": "scaled"}),
-    ("hinge", {"gap": "sum"}),
+    ("sum_hinge", {}),
     ("hinge", {"squared": True}),
     ("exact", {"log": True, "sigma": 1.5}),
 ]

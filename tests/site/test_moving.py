@@ -55,7 +55,7 @@ def test_pytorch(rows: tuple[Tensor, Tensor, Tensor]) -> None:
     given = {"weight": v, "ignore_index": 2, "label_smoothing": 0.2}
     close(lossfit.CrossEntropyLoss(**given)(z, y), torch.nn.CrossEntropyLoss(**given)(z, y))
     close(lossfit.BCELoss(pos_weight=v)(z, labels), torch.nn.BCEWithLogitsLoss(pos_weight=v)(z, labels))
-    close(lossfit.HingeLoss(1.5, gap="sum")(z, y) / C, torch.nn.MultiMarginLoss(margin=1.5)(z, y))
+    close(lossfit.SumHingeLoss(1.5)(z, y) / C, torch.nn.MultiMarginLoss(margin=1.5)(z, y))
 
 
 @pytest.mark.parametrize("m", [0.5, 2.9])  # the second one is past pi for most rows

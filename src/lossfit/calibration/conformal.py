@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lossfit.calibration import rows
-from lossfit.core.batch import Batch
 from lossfit.core.checks import check_choice, check_tensor
 from lossfit.gaps import gap
 
@@ -113,7 +112,7 @@ class ConformalClassifier(nn.Module):
 def scores(z: Tensor, score: Score) -> Tensor:
     """The score of every class, (N, C)."""
     if score == "lac":
-        return torch.sigmoid(-gap.all_log_odds(Batch(z, z), "soft"))
+        return torch.sigmoid(-gap.all_log_odds(z, "soft"))
     p, order = z.softmax(1).sort(dim=1, descending=True, stable=True)
     return torch.empty_like(p).scatter(1, order, p.cumsum(1))
 

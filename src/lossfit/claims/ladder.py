@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lossfit import CrossEntropyLoss, HingeLoss
+from lossfit import CrossEntropyLoss, HingeLoss, SumHingeLoss
 from lossfit.claims import Finding, claim
 
 ROWS, C = 2000, 10
@@ -24,7 +24,7 @@ def check() -> Finding:
     z = 3 * torch.randn(ROWS, C, dtype=torch.float64, generator=generator)
     y = torch.randint(C, (ROWS,), generator=generator)
     rungs = {
-        "sum of hinges": HingeLoss(margin=0.0, gap="sum", reduction="none")(z, y),
+        "sum of hinges": SumHingeLoss(margin=0.0, reduction="none")(z, y),
         "hinge of the largest rival": HingeLoss(margin=0.0, gap="hard", reduction="none")(z, y),
         "hinge of log-sum-exp": HingeLoss(margin=0.0, gap="soft", reduction="none")(z, y),
         "softplus of log-sum-exp": torch.nn.functional.softplus(_behind(z, y)),

@@ -1,4 +1,4 @@
-"""A batch of scores and targets, checked once before any work."""
+"""Scores and their targets, checked once before any work."""
 
 from __future__ import annotations
 
@@ -11,92 +11,100 @@ from torch import Tensor
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.checks import check_tensor
-from lossfit.core.class_shards import Place, Shard
+from lossfit.core.class_shards import Shard, TargetColumn
 from lossfit.core.roll_call import RollCall
 
 
-class Batch(NamedTuple):
-    """A checked batch.
+class Targets(NamedTuple):
+    """Checked targets of a batch.
 
-    ``input`` is (N, C, d1, ...). ``target`` is (N, d1, ...) class indices, 0 where a row is ignored, or
-    (N, C, d1, ...) probabilities. ``valid`` marks the rows that count; None means all of them. Where the classes are
-    spread over ranks, ``shard`` says which of them the columns of ``input`` and of probabilities are. ``origin`` has
-    been taken off the scores of each row (N, d1, ...), which matters to their log-sum-exp alone.
+    ``target`` is (N, d1, ...) class indices, 0 where a row is ignored, or (N, C, d1, ...) probabilities. ``valid``
+    marks the rows that count; None means all of them. Where the ``classes`` are spread over ranks, ``shard`` says which
+    of them the columns of scores and of probabilities are.
     """
 
-    input: Tensor
     target: Tensor
+    classes: int
     valid: Tensor | None = None
     probabilities: bool = False
-    unbatched: bool = False
     shard: Shard | None = None
-    origin: Tensor | None = None
-
-    @property
-    def classes(self) -> int:
-        """The number of all classes."""
-        return self.input.shape[1] if self.shard is None else self.shard.total
 
     @property
     def rows(self) -> torch.Size:
         """The shape of the rows (N, d1, ...)."""
-        return self.input.shape[:1] + self.input.shape[2:]
+        return self.target.shape[:1] + self.target.shape[2:] if self.probabilities else self.target.shape
 
-    def counting(self, valid: Tensor | None) -> Batch:
-        """With other rows that count. With probabilities there is no place for the mark, and the scores become 0."""
-        if self.probabilities and valid is not None:
-            return self._replace(input=self.input.masked_fill(~valid.unsqueeze(1), 0.0))
-        return self._replace(valid=valid)
-
-    def part(self, at: slice) -> Batch:
-        """Of some rows all but the input."""
+    def cut(self, at: slice) -> Targets:
+        """The targets of some rows."""
         return self._replace(target=self.target[at], valid=None if self.valid is None else self.valid[at])
 
-    def place(self) -> Place:
+    def counting(self, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Targets]:
+        """With other rows that count. With probabilities there is no place for the mark, and the scores become 0."""
+        if valid is self.valid:
+            return scores, self
+        other = self._replace(valid=valid)
+        return (other.blank(scores), self) if self.probabilities else (scores, other)
+
+    def blank(self, columns: Tensor) -> Tensor:
+        """Columns (N, C, d1, ...) with 0 in the rows that do not count."""
+        return columns if self.valid is None else columns.masked_fill(~self.valid.unsqueeze(1), 0.0)
+
+    def column(self) -> TargetColumn:
         """Where the targets are among the columns."""
         if self.shard is None:
-            return Place(self.target.unsqueeze(1))
+            return TargetColumn(self.target.unsqueeze(1))
         at, here = self.shard.locate(self.target)
-        return Place(at.unsqueeze(1), here.unsqueeze(1))
+        return TargetColumn(at.unsqueeze(1), here.unsqueeze(1))
 
     def own(self, columns: Tensor) -> Tensor:
         """The target's entry (N, d1, ...) of columns (N, C, d1, ...)."""
-        own = self.place().take(columns).squeeze(1)
-        return own if self.shard is None else self.shard.total_of(own)
+        own = self.column().take(columns).squeeze(1)
+        return own if self.shard is None else self.shard.all_reduce_sum(own)
 
-    def is_own(self) -> Tensor:
-        """Which columns (N, C, d1, ...) are the target's."""
-        nowhere = torch.zeros_like(self.input, dtype=torch.bool)
-        if not self.input.shape[1]:
+    def is_own(self, columns: Tensor) -> Tensor:
+        """Which of the columns (N, C, d1, ...) are the target's."""
+        nowhere = torch.zeros_like(columns, dtype=torch.bool)
+        if not columns.shape[1]:
             return nowhere
-        column, here = self.place()
-        return nowhere.scatter(1, column, True if here is None else here)
+        at, here = self.column()
+        return nowhere.scatter(1, at, True if here is None else here)
 
     def sum(self, columns: Tensor) -> Tensor:
         """The sum over all classes (N, d1, ...) of columns (N, C, d1, ...)."""
-        return columns.sum(1) if self.shard is None else self.shard.total_of(columns.sum(1))
+        return columns.sum(1) if self.shard is None else self.shard.all_reduce_sum(columns.sum(1))
 
-    def shared(self, value: Any) -> Any:
-        """A number or a tensor that is the same on every rank, where it meets columns."""
-        return value if self.shard is None or not isinstance(value, Tensor) else self.shard.shared(value)
+    def broadcast(self, value: Any) -> Any:
+        """A number or a tensor that is the same on every rank, where columns meet it."""
+        if self.shard is None or not isinstance(value, Tensor):
+            return value
+        return self.shard.broadcast_with_grad_sum(value)
 
     def local(self, per_class: Tensor) -> Tensor:
         """The entries of the columns, of numbers per class (C,)."""
         return per_class if self.shard is None else self.shard.local(per_class)
 
-    def top(self) -> Tensor:
-        """The class with the largest score (N, d1, ...), the first one if scores tie."""
-        if self.shard is None:
-            return self.input.argmax(1)
-        lowest = torch.finfo(self.input.dtype).min
-        if self.input.shape[1]:
-            best, at = self.input.detach().max(1)
-            found = self.shard.classes(at)
-        else:
-            best = self.input.new_full(self.rows, lowest)
-            found = torch.full(self.rows, self.shard.total, device=best.device)
-        first = torch.where(best == self.shard.max(best), found, self.shard.total - 1)
-        return -self.shard.max(-first)
+
+class Batch(NamedTuple):
+    """A checked batch: scores (N, C, d1, ...), their targets, and whether the caller left out the dimension N."""
+
+    scores: Tensor
+    targets: Targets
+    unbatched: bool = False
+
+
+def top_class(scores: Tensor, shard: Shard | None) -> Tensor:
+    """The class with the largest score (N, d1, ...), the first one if scores tie."""
+    if shard is None:
+        return scores.argmax(1)
+    if scores.shape[1]:
+        best, at = scores.detach().max(1)
+        classes = shard.classes(at)
+    else:
+        rows = scores.shape[:1] + scores.shape[2:]
+        best = scores.new_full(rows, torch.finfo(scores.dtype).min)
+        classes = torch.full(rows, shard.total, device=best.device)
+    first = torch.where(best == shard.max(best), classes, shard.total - 1)
+    return -shard.max(-first)
 
 
 def read_batch(
@@ -120,9 +128,9 @@ def read_batch(
     if unbatched:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
     if soft:
-        return Batch(input, target, None, True, unbatched)
+        return Batch(input, Targets(target, input.shape[1], probabilities=True), unbatched)
     safe, valid = _check_range(target, input.shape[1], ignore_index)
-    return Batch(input, safe, valid, False, unbatched)
+    return Batch(input, Targets(safe, input.shape[1], valid), unbatched)
 
 
 def _read_sharded(
@@ -145,9 +153,9 @@ def _read_sharded(
         call.note(here.shape[1], input.shape[1])
     shard = class_shards.from_counts("input", group, call.noted)
     if soft:
-        return Batch(here, _columns(own, shard), None, True, shard=shard)
+        return Batch(here, Targets(_columns(own, shard), shard.total, probabilities=True, shard=shard))
     safe, valid = _check_range(target, input.shape[1], ignore_index)
-    return Batch(here, safe, valid, shard=shard)
+    return Batch(here, Targets(safe, shard.total, valid, shard=shard))
 
 
 def _columns(target: Tensor, shard: Shard) -> Tensor:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-class Place(NamedTuple):
+class TargetColumn(NamedTuple):
     """The column of each row's target (N, 1, ...), and whether it is here (N, 1, ...); None if all of them are."""
 
     column: Tensor
     here: Tensor | None = None
 
-    def of(self, rows: Any) -> Place:
+    def of(self, rows: Any) -> TargetColumn:
         """That of some rows."""
-        return Place(*(None if v is None else v[rows] for v in self))  # type: ignore[arg-type]
+        return TargetColumn(*(None if v is None else v[rows] for v in self))  # type: ignore[arg-type]
 
     def take(self, columns: Tensor) -> Tensor:
         """The targets' entries (N, 1, ...) of columns (N, C, ...); 0 where the target is elsewhere."""
@@ -44,10 +44,10 @@ class Place(NamedTuple):
 class Shard:
     """The classes [start, start + count) of ``total``, or with ``columns`` some of them. Without a group all are here.
 
-    Between the ranks of ``group`` two kinds of numbers are told apart. What is *shared* is the same on every rank, like
-    the loss of a row; what is *partial* is only this rank's part of a sum over the classes. :meth:`total_of` turns
-    partial numbers into shared ones, and passes gradients on as they are. :meth:`shared` marks where shared numbers
-    meet the columns of this rank, and adds up the gradients of all ranks.
+    Between the ranks of ``group`` there are two kinds of numbers. *Shared* numbers are the same on every rank, like the
+    loss of a row; *partial* numbers are this rank's part of a sum over the classes. :meth:`all_reduce_sum` turns
+    partial numbers into shared ones, and passes gradients on as they are. :meth:`broadcast_with_grad_sum` marks where
+    shared numbers meet the columns of this rank, and adds up the gradients of all ranks.
 
     Attributes:
         widest: the most classes that a rank has.
@@ -82,14 +82,14 @@ class Shard:
         """The entries (C,) of the classes that are here."""
         return per_class[self.start : self.start + self.count] if self.columns is None else per_class[self.columns]
 
-    def total_of(self, part: Tensor) -> Tensor:
+    def all_reduce_sum(self, part: Tensor) -> Tensor:
         """The sum over the ranks. Its gradient goes to each of them."""
-        total: Tensor = _Total.apply(part, self.group)
+        total: Tensor = _AllReduceSum.apply(part, self.group)
         return total
 
-    def shared(self, value: Tensor) -> Tensor:
+    def broadcast_with_grad_sum(self, value: Tensor) -> Tensor:
         """The value itself. Its gradient is the sum over the ranks."""
-        same: Tensor = _Shared.apply(value, self.group) if value.requires_grad else value
+        same: Tensor = _BroadcastWithGradSum.apply(value, self.group) if value.requires_grad else value
         return same
 
     def max(self, part: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def reduce_(part: Tensor, group: ProcessGroup | None, op: Any = None) -> Tensor:
     return part
 
 
-class _Total(Function):
+class _AllReduceSum(Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, group: ProcessGroup | None) -> Tensor:
         return reduce_(part.clone(memory_format=torch.contiguous_format), group)
@@ -115,7 +115,7 @@ class _Total(Function):
         return grad, None
 
 
-class _Shared(Function):
+class _BroadcastWithGradSum(Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, group: ProcessGroup | None) -> Tensor:
         ctx.group = group

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-HyperValue = float | Tensor | Callable[[int], float]
+Number = float | Tensor
+"""A hyper-parameter as a step needs it: a number, or a tensor of no dimension or of the shape of the rows."""
+
+HyperValue = Number | Callable[[int], float]
+"""A hyper-parameter as a user gives it."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Weighing:
     divisor: float | Tensor | None = None
 
     @property
-    def is_learnt(self) -> bool:
+    def is_trainable(self) -> bool:
         """Whether a gradient goes to what the rows are weighed by."""
         return any(isinstance(w, Tensor) and w.requires_grad for w in (self.factor, self.divisor))
 

@@ -23,7 +23,7 @@ def adjust(
     temperature may be a number or one per row.
     """
     if shard is not None and isinstance(temperature, Tensor):
-        temperature = shard.shared(temperature)
+        temperature = shard.broadcast_with_grad_sum(temperature)
     divisor = temperature.unsqueeze(1) if isinstance(temperature, Tensor) and temperature.ndim else temperature
     scores = logits.to(accumulation_dtype(logits))
     top = _top(scores.detach(), shard)

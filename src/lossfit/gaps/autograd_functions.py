@@ -79,7 +79,7 @@ class Forward(Function):
         own, _, log_sum, mean, _, among = grads
         upstream = Upstream(own, log_sum, mean, among)
         back: Any = partial(call, Backward) if torch.is_grad_enabled() or transformed() else Backward.forward
-        back = kernels.keeping(ctx.backend, back)
+        back = kernels.with_backend(ctx.backend, back)
         grad: Any
         if batched(*upstream):  # it is linear in each of them
             one = torch.ones_like(ctx.saved_tensors[6])

@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from lossfit import kernels
 from lossfit.core.autograd import call
-from lossfit.core.batch import Batch, read_batch
+from lossfit.core.batch import Targets, read_batch, top_class
 from lossfit.core.checks import check_choice, check_per_class
 from lossfit.core.class_shards import Shard
 from lossfit.core.numerics import accumulation_dtype
@@ -84,17 +84,18 @@ def gap(
         (tensor([0.7870]), tensor([0.7870]))
     """
     check_choice("kind", kind, KINDS)
-    batch = read_batch(input, target, ignore_index, probabilities=False)
-    check_per_class("mean_weight", mean_weight, batch.classes)
+    scores, targets, unbatched = read_batch(input, target, ignore_index, probabilities=False)
+    check_per_class("mean_weight", mean_weight, targets.classes)
     with kernels.using(kernels.current() if backend == "auto" else backend):
-        result = gap_rows(batch, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
-    if batch.unbatched:
+        result = gap_rows(scores, targets, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
+    if unbatched:
         result = Gap._make(None if v is None else v.squeeze(0) for v in result)
     return result
 
 
 def gap_rows(
-    batch: Batch,
+    scores: Tensor,
+    targets: Targets,
     kind: Kind,
     *,
     mean: bool = False,
@@ -102,17 +103,17 @@ def gap_rows(
     entropy: bool = False,
     mean_weight: Tensor | None = None,
 ) -> Gap:
-    """:func:`gap` for a batch that has been checked."""
-    scores, target, valid = batch.input, batch.target, batch.valid
+    """:func:`gap` for scores (N, C, d1, ...) and class indices that have been checked."""
+    target, valid = targets.target, targets.valid
     shape = target.shape
     if scores.ndim > 3:
         scores, target = scores.flatten(2), target.flatten(1)
         valid = None if valid is None else valid.flatten(1)
     rows = RowInputs(target, valid, weight=mean_weight)
     wanted = Wanted(kind == "hard", mean, hit, entropy and kind == "soft")
-    result = to_gap(_stats(scores, rows, wanted, batch.shard), rows, batch.classes)
+    result = to_gap(_stats(scores, rows, wanted, targets.shard), rows, targets.classes)
     if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
-        soft = to_gap(_stats(scores, rows, Wanted(entropy=True), batch.shard), rows, batch.classes)
+        soft = to_gap(_stats(scores, rows, Wanted(entropy=True), targets.shard), rows, targets.classes)
         result = result._replace(entropy=soft.entropy)
     if len(shape) > 2:
         result = Gap._make(None if v is None else v.view(shape) for v in result)
@@ -131,16 +132,17 @@ def _stats(scores: Tensor, rows: RowInputs, wanted: Wanted, shard: Shard | None)
     return launch.forward(scores, rows, wanted)
 
 
-def all_log_odds(batch: Batch, kind: Kind) -> Tensor:
+def all_log_odds(scores: Tensor, kind: Kind, shard: Shard | None = None) -> Tensor:
     """The gap of every class as if it were the target, (N, C, d1, ...), for soft targets.
 
     Starting from the gap of the arg max, p_c and 1 - p_c of every other class keep their digits.
     """
-    scores = batch.input.to(accumulation_dtype(batch.input))
-    batch = Batch(scores, batch.top(), shard=batch.shard)
-    best = gap_rows(batch, kind)
-    target, lead = batch.shared(best.target).unsqueeze(1), batch.shared(best.log_odds).unsqueeze(1)
-    is_top = batch.is_own()
+    scores = scores.to(accumulation_dtype(scores))
+    classes = scores.shape[1] if shard is None else shard.total
+    targets = Targets(top_class(scores, shard), classes, shard=shard)
+    best = gap_rows(scores, targets, kind)
+    target, lead = (targets.broadcast(v).unsqueeze(1) for v in (best.target, best.log_odds))
+    is_top = targets.is_own(scores)
     if kind == "hard":
         return torch.where(is_top, lead, scores - target)
     # At most log(1/2) for every class but the top one, whose place is kept harmless for the gradient.

@@ -26,8 +26,8 @@ from torch.autograd import Function
 from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.autograd import batched, call, fold
-from lossfit.core.batch import Batch
-from lossfit.core.class_shards import Place, Shard
+from lossfit.core.batch import Targets
+from lossfit.core.class_shards import Shard, TargetColumn
 from lossfit.core.numerics import accumulation_dtype
 
 # Worked on at a time: so many rows x classes, at so many nodes that it stays in the cache (measured).
@@ -93,7 +93,7 @@ class _Exact(Function):
         scores, target, sigma, *win = ctx.saved_tensors
         sigma = ctx.sigma if sigma is None else sigma
         back: Callable[..., Any] = partial(call, _ExactBackward)
-        back = back if torch.compiler.is_compiling() else kernels.keeping(ctx.backend, back)
+        back = back if torch.compiler.is_compiling() else kernels.with_backend(ctx.backend, back)
         if batched(grad):  # it is linear in the gradient
             to_scores, to_sigma = back(torch.ones_like(win[0]), scores, target, sigma, *win, ctx.log)
             to_scores, to_sigma = grad.unsqueeze(1) * to_scores, grad * to_sigma
@@ -124,7 +124,7 @@ class _Sharded(Function):
             raise NotImplementedError("ExactLoss has no second derivative.")
         scores, target, sigma, log_share, complement, place, weights = ctx.saved_tensors
         sigma, win = ctx.sigma if sigma is None else sigma, Win(log_share, complement, place, weights)
-        back = kernels.keeping(ctx.backend, _backward)
+        back = kernels.with_backend(ctx.backend, _backward)
         to_scores, to_sigma = back(grad, scores, target, sigma, *win, ctx.log, ctx.shard)
         return None, to_scores, None, to_sigma if ctx.needs_input_grad[3] else None, None
 
@@ -253,7 +253,7 @@ class _Leads(NamedTuple):
     """Leads (rows, classes), in which the target's own place is out of sight, and what is true of all classes."""
 
     of: Tensor
-    place: Place
+    place: TargetColumn
     shard: Shard | None
     classes: int
 
@@ -278,7 +278,7 @@ def _leads(
     """Blocks of rows, the same on all ranks."""
     dtype = accumulation_dtype(scores)
     classes = scores.shape[1] if shard is None else shard.total
-    place = Batch(scores, target, shard=shard).place()
+    place = Targets(target, classes, shard=shard).column()
     height = max(1, (_ROWS_BY_CLASSES_KERNELS if kernels.chosen(scores) else _ROWS_BY_CLASSES) // classes)
     for top in range(0, len(scores), height):
         at = slice(top, top + height)

@@ -69,7 +69,7 @@ class Sharded(Function):
             return None, torch.zeros_like(scores), *none
         if mean is not None:
             mean = mean * (scores.shape[1] / shard.total)
-        back = kernels.keeping(ctx.backend, scores_grad)
+        back = kernels.with_backend(ctx.backend, scores_grad)
         return None, back(scores, rows, stats, Upstream(own, log_sum, mean, among), ctx.hard), *none
 
 

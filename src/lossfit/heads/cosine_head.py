@@ -15,15 +15,15 @@ from lossfit.core import class_shards, row_gather
 from lossfit.core.checks import check_choice
 from lossfit.core.class_shards import Shard
 from lossfit.core.cosines import common_dtype, cosines, inverse_norm, norm
+from lossfit.core.hyper import Number
 from lossfit.heads.linear_head import Head
 from lossfit.heads.margins import Margin
 from lossfit.linear import features
 from lossfit.linear.features import Backend, Rows
-from lossfit.linear.job import Number
 from lossfit.losses.sampled import sample_rivals
 from lossfit.losses.single_label.base import SingleLabelLoss, without_places
 from lossfit.losses.single_label.from_features import Margined
-from lossfit.losses.single_label.link import LinkLoss
+from lossfit.losses.single_label.link import GapLoss
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -197,7 +197,7 @@ class CosineHead(Head):
     def _columns(self, x: Tensor) -> Tensor:
         """The cosines to the classes that are here."""
         flat = x.reshape(-1, self.in_features)
-        cosine = cosines(flat if self.mesh is None else self._shard.shared(flat), self._local())
+        cosine = cosines(flat if self.mesh is None else self._shard.broadcast_with_grad_sum(flat), self._local())
         if self.sub_centers > 1:
             cosine = cosine.unflatten(1, (-1, self.sub_centers)).amax(2)
         return cosine.view(*x.shape[:-1], cosine.shape[1])
@@ -218,7 +218,7 @@ class CosineHead(Head):
         scale = self.scale
         by: Number = norm(x.to(cosine.dtype)).unsqueeze(-1) if isinstance(scale, str) else scale
         if self.mesh is not None and isinstance(by, Tensor):
-            by = self._shard.shared(by)
+            by = self._shard.broadcast_with_grad_sum(by)
         return cosine * by
 
     def _with_margin(self, x: Tensor, target: Tensor, margin: Margin) -> Tensor:
@@ -322,7 +322,7 @@ class CosineHead(Head):
 
     def _sampled(self, target: Tensor, loss: SingleLabelLoss) -> tuple[Tensor, Tensor, Shard]:
         """Some of the classes that are here: their weights, what corrects their scores, and which they are."""
-        if not (isinstance(loss, LinkLoss) and loss.gap == "soft"):
+        if not (isinstance(loss, GapLoss) and loss.gap == "soft"):
             raise ValueError(f"Expected `loss` on the soft gap where `sample_rate` is below 1, but got {loss}.")
         smoothing: Any = loss.label_smoothing
         if isinstance(smoothing, Tensor) or smoothing > 0:

@@ -17,11 +17,11 @@ from lossfit.core.autograd import transformed
 from lossfit.core.batch import read_batch
 from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.cosines import autocast, common_dtype, norm
+from lossfit.core.hyper import Number
 from lossfit.core.keywords import Keywords
 from lossfit.heads.margins import Margin
 from lossfit.linear import budget, features
 from lossfit.linear.features import BACKENDS, Backend, Rows
-from lossfit.linear.job import Number
 from lossfit.losses.single_label import from_features
 from lossfit.losses.single_label.base import SingleLabelLoss
 from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
@@ -82,7 +82,7 @@ class Head(Keywords, nn.Module):
             scores = self.scores(x, target, ignore_index=loss.ignore_index)
             value: Tensor = loss(scores, target, sample_weight=sample_weight, denominator=denominator)
             return value
-        x, target = loss.without_weightless(x, target, sample_weight)
+        x, target = loss._without_weightless(x, target, sample_weight)
         rows, margin = self._fused(x, target, loss, partial(loss._agreed, sample_weight, denominator, backend=backend))
         found = from_features.evaluate(loss, rows, from_features.Options(backend), sample_weight, denominator, margin)
         assert isinstance(found, Tensor)
@@ -126,13 +126,13 @@ class Head(Keywords, nn.Module):
         """The scores that the loss sees (N, C): those of ``head(x)``, with the margin in the target's column."""
         x = self._rows(x)
         like = x.detach()[:, :1].expand(-1, self.num_classes)
-        batch = read_batch(like, target, ignore_index, probabilities=self.margin is None)
-        if batch.valid is not None:  # what ignored rows hold would meet a gradient of 0 in the weight's
-            x = x.masked_fill(~batch.valid.unsqueeze(1), 0.0)
+        targets = read_batch(like, target, ignore_index, probabilities=self.margin is None).targets
+        if targets.valid is not None:  # what ignored rows hold would meet a gradient of 0 in the weight's
+            x = targets.blank(x)
         if self.margin is None:
             scores: Tensor = self(x)
             return scores
-        return self._with_margin(x, batch.target, self.margin)
+        return self._with_margin(x, targets.target, self.margin)
 
     def _with_margin(self, x: Tensor, target: Tensor, margin: Margin) -> Tensor:
         raise NotImplementedError
@@ -229,9 +229,9 @@ class LinearHead(Head):
         rows = features.read(x.to(kind), weight, target, bias, loss.ignore_index, probabilities=soft, agreed=agreed)
         if self.margin is None:
             return rows, None
-        if rows.batch.shard is not None:
+        if rows.targets.shard is not None:
             raise ValueError("Expected `margin` None where the weight is spread over ranks; CosineHead takes both.")
-        kind, target = common_dtype(x, self.weight), rows.batch.target
+        kind, target = common_dtype(x, self.weight), rows.targets.target
         numbers: dict[str, Number] = {
             "size": norm(rows.take(x).to(kind)) * norm(self.weight[target].to(kind)),
             "bias": 0.0 if self.bias is None else self.bias[target].to(kind),

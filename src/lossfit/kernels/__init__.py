@@ -56,7 +56,7 @@ def using(backend: Backend) -> Iterator[None]:
         _backend = before
 
 
-def keeping(backend: Backend, function: Callable[..., T]) -> Callable[..., T]:
+def with_backend(backend: Backend, function: Callable[..., T]) -> Callable[..., T]:
     """A function that runs with the backend of an earlier time: the one of the forward pass, in the backward pass."""
 
     def run(*arguments: Any) -> T:

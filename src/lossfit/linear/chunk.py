@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lossfit.linear.job import Job, Number
+from lossfit.core.hyper import Number
+from lossfit.linear.job import Job
 
 Pulled = list[Tensor | None]
 
@@ -22,13 +23,13 @@ class Chunk:
         self.job, self.at, self.z, self.hidden = job, at, z, hidden
         self.numbers: dict[str, Number] = {**job.numbers, **numbers}
         self.learnt = {name: value for name, value in numbers.items() if value.requires_grad}
-        self.part = job.batch.part(at)
-        self.place = self.part.place()
+        self.targets = job.targets.cut(at)
+        self.column = self.targets.column()
 
     def start(self) -> None:
         """Put the margin's scores in the place of the targets' own; :meth:`pull` puts them back."""
         if self.job.margin is not None:
-            self.own = self.place.take(self.z).squeeze(1).requires_grad_(torch.is_grad_enabled())
+            self.own = self.column.take(self.z).squeeze(1).requires_grad_(torch.is_grad_enabled())
             self.new = self.job.margin(self.own, self.at, self.numbers)
             self._put(self.new)
 
@@ -41,7 +42,7 @@ class Chunk:
         return torch.zeros_like(self.z) if grads[0] is None else grads[0]
 
     def _put(self, value: Tensor) -> None:
-        self.place.put_(self.z, value.detach().to(self.z.dtype).unsqueeze(1))
+        self.column.put_(self.z, value.detach().to(self.z.dtype).unsqueeze(1))
 
     def pull(
         self, found: tuple[Tensor, ...], upstream: list[Tensor | None]
@@ -55,11 +56,11 @@ class Chunk:
         dz = self.to_scores(to_leaves)
         if self.job.margin is None:
             return dz, by_number, by_hidden
-        to_new = self.place.take(dz).squeeze(1).to(self.new.dtype)
+        to_new = self.column.take(dz).squeeze(1).to(self.new.dtype)
         (to_own,), further, _ = self._grad([self.new], [self.own], [to_new])
         if to_own is None:
             to_own = torch.zeros_like(self.own)
-        self.place.put_(dz, to_own.to(dz.dtype).unsqueeze(1))
+        self.column.put_(dz, to_own.to(dz.dtype).unsqueeze(1))
         if dz is not self.z:
             self._put(self.own)
         for name, value in further.items():

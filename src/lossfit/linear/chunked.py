@@ -45,16 +45,16 @@ def _reduced(job: Job, found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def _is_traced(job: Job, layer: Layer) -> bool:
     """Whether a compiler is shown operators that work on the chunks."""
-    plain = job.margin is None and not layer.unit and layer.centers == 1 and job.batch.shard is None
+    plain = job.margin is None and not layer.unit and layer.centers == 1 and job.targets.shard is None
     return job.plan.triton and job.form is not None and plain
 
 
 def _run_chunked(job: Job, layer: Layer) -> tuple[Tensor, ...]:
-    if job.weighing is not None and job.weighing.is_learnt:
+    if job.weighing is not None and job.weighing.is_trainable:
         found = _run_chunked(job._replace(weighing=None), layer)
         return job.weighing.reduce(found[0]), *found[1:]
     graded = torch.is_grad_enabled()
-    tensors = (*layer[:3], *job.tensors.values(), *(_hidden(job, layer) if graded and not job.closed else ()))
+    tensors = (*layer[:3], *job.tensors.values(), *(_hidden(job, layer) if graded and not job.no_other_grads else ()))
     results: tuple[Tensor, ...] = _Chunked.apply(job, layer, graded, *tensors)
     return results
 
@@ -81,11 +81,11 @@ def _hidden(job: Job, layer: Layer) -> list[Tensor]:
 
 
 def _whole(job: Job, layer: Layer) -> tuple[Tensor, ...]:
-    z, everything = layer.scores(job.batch.shard), slice(None)
+    z, everything = layer.scores(job.targets.shard), slice(None)
     if job.margin is not None:
-        place = job.batch._replace(input=z).place()
-        new = job.margin(place.take(z).squeeze(1), everything, job.numbers)
-        z = place.put_(z.clone(), new.to(z.dtype).unsqueeze(1))
+        column = job.targets.column()
+        new = job.margin(column.take(z).squeeze(1), everything, job.numbers)
+        z = column.put_(z.clone(), new.to(z.dtype).unsqueeze(1))
     return job.rows(z, everything, job.numbers)
 
 
@@ -130,7 +130,7 @@ def _differentiable(
     job: Job, layer: Layer, tensors: Any, needed: Any, grads: tuple[Tensor | None, ...]
 ) -> Iterator[Tensor | None]:
     """The gradients with a graph of their own, for which the whole matrix of scores is made."""
-    if job.batch.shard is not None:
+    if job.targets.shard is not None:
         raise NotImplementedError("There is no second derivative where classes are spread over ranks.")
     with torch.enable_grad():
         count = 3 + len(job.tensors)
@@ -175,12 +175,12 @@ class _Pass:
         values, self.hidden = values[: len(job.tensors)], values[len(job.tensors) :]
         self.named = dict(zip(job.tensors, values, strict=True))
         self.learnt = {n for n, need in zip(self.named, needed[3:] if self.graded else (), strict=False) if need}
-        shard = job.batch.shard
+        shard = job.targets.shard
         # The next chunk's scores are made while the ranks tell each other what they know of one chunk.
         self.ahead = shard is not None and shard.group is not None and uses_triton(job) and layer.centers == 1
         self.budget = _budget(job, layer, x, weight, buffers=1 + self.ahead)
         self.products = Products(
-            layer, x, weight, bias, shard, job.batch.valid, needed if self.graded else None, self.budget.exact
+            layer, x, weight, bias, shard, job.targets.valid, needed if self.graded else None, self.budget.exact
         )
         self.upstream = None if upstream is None else self.products.normalised(upstream)
         self.totals: dict[str, Tensor] = {}
@@ -232,7 +232,7 @@ class _Pass:
 
 
 def _budget(job: Job, layer: Layer, x: Tensor, weight: Tensor, buffers: int) -> Budget:
-    shard = job.batch.shard
+    shard = job.targets.shard
     columns = len(weight) if shard is None else shard.widest * layer.centers
     dtype = product_dtype(x, weight)
     return allot(len(x), columns, weight.shape[1], dtype, x.device, job.plan.memory, buffers=buffers)

@@ -23,12 +23,12 @@ from lossfit.linear.triton_chunk import scoring
 
 def results(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     """The results of all rows."""
-    form, batch = job.form, job.batch
+    form, targets = job.form, job.targets
     assert form is not None
     dtype = product_dtype(layer.x, layer.weight)
     x, weight, bias = (None if v is None else v.to(dtype) for v in layer[:3])
-    how = scoring(form, job.numbers, batch, layer.x)
-    rows = RowInputs(batch.target, batch.valid, weight=form.mean_weight)
+    how = scoring(form, job.numbers, targets, layer.x)
+    rows = RowInputs(targets.target, targets.valid, weight=form.mean_weight)
     given = *rows[:2], rows.weight, how.divisor, how.shift
     found = _forward(x, weight, bias, *given, how.cap, *form.wanted, job.plan.memory)
     there = (True, True, True, *form.wanted[1:])

@@ -11,7 +11,7 @@ from torch import Tensor
 from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.autograd import is_abstract, transformed
-from lossfit.core.batch import Batch, read_batch
+from lossfit.core.batch import Targets, read_batch
 from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.class_shards import Shard
 from lossfit.core.cosines import autocast_dtype
@@ -29,33 +29,33 @@ class Rows(NamedTuple):
 
     Attributes:
         layer: with the features of the rows that count (n, D).
-        batch: their targets (n,) or (n, C).
+        targets: their targets (n,) or (n, C).
         shape: of all rows.
-        whole: all rows and targets as a batch of scores that are not there, for what needs no scores.
+        every: the targets of all rows.
         kept: which rows count, by their place among all; None for all of them.
     """
 
     layer: Layer
-    batch: Batch
+    targets: Targets
     shape: torch.Size
-    whole: Batch
+    every: Targets
     kept: Tensor | None
 
     def take(self, x: Tensor) -> Tensor:
-        """Of features (..., D) those of the rows that count (n, D)."""
+        """The features (n, D) of the rows that count, from those of all rows (..., D)."""
         flat = x.reshape(-1, x.shape[-1])
         return flat if self.kept is None else flat[self.kept]
 
     def cut(self, per_row: Tensor) -> Tensor:
-        """Of numbers of the shape of all rows those of the rows that count (n,)."""
+        """The numbers (n,) of the rows that count, from those of all rows (...)."""
         flat = per_row.reshape(-1)
         return flat if self.kept is None else flat[self.kept]
 
-    def spread(self, found: Tensor) -> Tensor:
+    def spread(self, results: Tensor) -> Tensor:
         """Results (n,) in the shape of all rows, 0 for those that do not count."""
         if self.kept is not None:
-            found = found.new_zeros(self.shape.numel()).index_put((self.kept,), found)
-        return found.view(self.shape)
+            results = results.new_zeros(self.shape.numel()).index_put((self.kept,), results)
+        return results.view(self.shape)
 
     def plan(self, backend: Backend, memory: int | None = None) -> ChunkPlan:
         """How the rows are worked on."""
@@ -66,10 +66,10 @@ class Rows(NamedTuple):
             raise ValueError(f"Expected `backend` 'auto' or 'dense' inside of torch.func, but got {backend!r}.")
         some = backend in ("chunked", "triton")
         if backend == "auto":
-            wide = len(self.layer.weight) if self.batch.shard is None else self.batch.shard.widest
+            wide = len(self.layer.weight) if self.targets.shard is None else self.targets.shard.widest
             dtype = autocast_dtype(self.layer.x) or self.layer.x.dtype
             small = budget.fits_one_chunk(len(self.layer.x), wide, dtype, self.layer.x.device)
-            some = not transformed() and (self.batch.shard is not None or not small or triton)
+            some = not transformed() and (self.targets.shard is not None or not small or triton)
         return ChunkPlan(some, triton, memory)
 
 
@@ -109,21 +109,21 @@ def read(
     like = x.detach()[..., :1].expand(*shape, classes)
     like = like.movedim(-1, 1) if len(shape) else like
     _check_target(target, shape, classes, soft)
-    whole = read_batch(like, rows_target, ignore_index, probabilities=probabilities)
-    flat, valid = x.reshape(-1, x.shape[-1]), None if whole.valid is None else whole.valid.reshape(-1)
-    targets = whole.target.reshape(-1)
+    every = read_batch(like, rows_target, ignore_index, probabilities=probabilities).targets
+    flat, valid = x.reshape(-1, x.shape[-1]), None if every.valid is None else every.valid.reshape(-1)
+    chosen = every.target.reshape(-1)
     if soft:
-        targets = target.reshape(-1, classes)
-        targets = targets if shard is None else targets[:, shard.start : shard.start + shard.count]
+        chosen = target.reshape(-1, classes)
+        chosen = chosen if shard is None else chosen[:, shard.start : shard.start + shard.count]
     kept = None
     if valid is not None and not takes_kernels(x, backend):
         if transformed() or torch.compiler.is_compiling() or is_abstract(x):
             flat = flat.masked_fill(~valid.unsqueeze(1), 0.0)
         else:
             kept = valid.nonzero().squeeze(1)
-            flat, targets, valid = flat[kept], targets[kept], None
-    batch = Batch(flat, targets, valid, soft, shard=shard)
-    return Rows(Layer(flat, weight, bias, centers=centers), batch, shape, whole, kept)
+            flat, chosen, valid = flat[kept], chosen[kept], None
+    targets = Targets(chosen, classes, valid, soft, shard)
+    return Rows(Layer(flat, weight, bias, centers=centers), targets, shape, every, kept)
 
 
 def read_features(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> tuple[Layer, torch.Size]:
@@ -152,7 +152,8 @@ def plan(layer: Layer, backend: Backend) -> ChunkPlan:
     check_choice("backend", backend, BACKENDS)
     if backend == "triton":
         kernels.require(layer.x)
-    return Rows(layer, Batch(layer.x, layer.x), layer.x.shape[:1], Batch(layer.x, layer.x), None).plan(backend)
+    targets = Targets(layer.x, len(layer.weight), probabilities=True)
+    return Rows(layer, targets, layer.x.shape[:1], targets, None).plan(backend)
 
 
 def _check_types(x: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None) -> None:
@@ -266,6 +267,6 @@ def _together(
         return x, here, bias, shard
     shard = class_shards.from_counts("weight", group, call.noted)
     if bias is not None and bias is given_bias:
-        bias = shard.local(shard.shared(bias))
+        bias = shard.local(shard.broadcast_with_grad_sum(bias))
     _check_fit(x, here, bias, len(here) // centers)
     return x, here, bias, shard

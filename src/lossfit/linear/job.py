@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
+from lossfit.core.hyper import Number
 from lossfit.core.reduce import Weighing
 from lossfit.core.row_stats import Wanted
 from lossfit.gaps.types import Gap
-
-Number = float | Tensor
 
 
 class ChunkPlan(NamedTuple):
@@ -51,26 +50,26 @@ class Job(NamedTuple):
 
     Attributes:
         rows: from the scores of a chunk (n, C), the chunk's place and the numbers to results per row, each (n,).
-        batch: the targets of all rows, and the shard; its input is not looked at.
+        targets: those of all rows.
         numbers: by name; tensors of no dimension, of shape (N,) with one entry per row, or any shape if ``whole``.
         whole: the names of those that are never cut.
         margin: from the targets' own scores (n,), the chunk's place and the numbers to the scores that take their
             place; None to leave them.
         weighing: how the first result becomes a number; None to return it per row.
         graded: which of the results get a gradient.
-        closed: whether ``rows`` is known to hold nothing else that gets a gradient.
+        no_other_grads: whether ``rows`` is known to hold nothing else that gets a gradient.
         form: what ``rows`` makes of the scores, where it is made of the gap alone.
         plan: how to go about it.
     """
 
     rows: Callable[[Tensor, slice, dict[str, Number]], tuple[Tensor, ...]]
-    batch: Batch
+    targets: Targets
     numbers: dict[str, Number]
     whole: frozenset[str] = frozenset()
     margin: Callable[[Tensor, slice, dict[str, Number]], Tensor] | None = None
     weighing: Weighing | None = None
     graded: tuple[bool, ...] = (True,)
-    closed: bool = False
+    no_other_grads: bool = False
     form: GapProgram | None = None
     plan: ChunkPlan = ChunkPlan(False)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from lossfit.core.checks import check_choice
+from lossfit.core.hyper import Number
 from lossfit.core.row_stats import Wanted
 from lossfit.gaps import gap
 from lossfit.gaps.types import KINDS, Gap, Kind
 from lossfit.linear import chunked
 from lossfit.linear.features import BACKENDS, Backend, read
-from lossfit.linear.job import GapProgram, Job, Number
+from lossfit.linear.job import GapProgram, Job
 
 
 def linear_gap(
@@ -59,17 +60,17 @@ def linear_gap(
     mine = (True, True, True, mean, mean, hit, entropy)
 
     def results(z: Tensor, at: slice, _: dict[str, Number]) -> tuple[Tensor, ...]:
-        part = rows.batch.part(at)._replace(input=z)
-        return of_gap(gap.gap_rows(part, kind, mean=mean, hit=hit, entropy=entropy), at, _)
+        targets = rows.targets.cut(at)
+        return of_gap(gap.gap_rows(z, targets, kind, mean=mean, hit=hit, entropy=entropy), at, _)
 
     def of_gap(fields: Gap, at: slice, _: dict[str, Number]) -> tuple[Tensor, ...]:
         return tuple(v.clone() for v in fields if v is not None)
 
     graded = tuple(name != "hit" for name, wanted in zip(Gap._fields, mine, strict=True) if wanted)
-    apart = rows.batch.shard is not None and (kind == "hard" or hit)
+    apart = rows.targets.shard is not None and (kind == "hard" or hit)
     no_form = apart or (kind == "hard" and entropy)
     form = None if no_form else GapProgram(of_gap, Wanted(kind == "hard", mean, hit, entropy))
     how = rows.plan(backend, memory)
-    job = Job(results, rows.batch, {}, graded=graded, closed=True, form=form, plan=how)
+    job = Job(results, rows.targets, {}, graded=graded, no_other_grads=True, form=form, plan=how)
     fields = iter(chunked.run(job, rows.layer))
     return Gap._make(rows.spread(next(fields)) if wanted else None for wanted in mine)

@@ -31,7 +31,7 @@ class Layer(NamedTuple):
 
     def scores(self, shard: Shard | None) -> Tensor:
         """All of them, by operations that autograd knows."""
-        x = self.x if shard is None else shard.shared(self.x)
+        x = self.x if shard is None else shard.broadcast_with_grad_sum(self.x)
         if self.unit:
             kind = torch.promote_types(x.dtype, torch.float32)
             z = torch.nn.functional.linear(x, self.weight.to(x.dtype)).to(kind) * inverse_norm(self.weight.to(kind))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from lossfit.core import class_shards
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.core.class_shards import Shard
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.row_stats import RowInputs, RowStats, Upstream, join
@@ -27,14 +27,14 @@ class TritonChunk(Chunk):
 
     def start(self) -> None:
         super().start()
-        form, part, shard = self.form, self.part, self.part.shard
-        self.scoring = scoring(form, self.numbers, part, self.z)
-        self.rows = RowInputs(part.target, part.valid, weight=form.mean_weight)
+        form, targets, shard = self.form, self.targets, self.targets.shard
+        self.scoring = scoring(form, self.numbers, targets, self.z)
+        self.rows = RowInputs(targets.target, targets.valid, weight=form.mean_weight)
         self.columns = self.rows
         if shard is not None:
-            at, here = shard.locate(part.target)
+            at, here = shard.locate(targets.target)
             weight = None if form.mean_weight is None else shard.local(form.mean_weight)
-            self.columns = RowInputs(at, part.valid, here, None, weight)
+            self.columns = RowInputs(at, targets.valid, here, None, weight)
             if form.wanted.mean:
                 self._find_own(shard)
         if not self.z.shape[1]:
@@ -45,37 +45,33 @@ class TritonChunk(Chunk):
 
     def _find_own(self, shard: Shard) -> None:
         """The targets' logits and shifts, which the mean is relative to."""
-        own = self.place.take(self.z).squeeze(1).to(accumulation_dtype(self.z))
+        own = self.column.take(self.z).squeeze(1).to(accumulation_dtype(self.z))
         own = own if not self.form.cap else torch.tanh(own / self.form.cap) * self.form.cap
         self.columns = self.columns._replace(own=class_shards.reduce_(own, shard.group))
         if self.form.shift is not None:
-            self.scoring = self.scoring._replace(own_shift=self.form.shift[self.part.target])
+            self.scoring = self.scoring._replace(own_shift=self.form.shift[self.targets.target])
 
     def results(self) -> tuple[Tensor, ...]:
         if self.meeting is not None:
-            self.stats = self.meeting.stats(self.part.valid)
+            self.stats = self.meeting.stats(self.targets.valid)
         graded = torch.is_grad_enabled()
         leaves = Upstream(*(getattr(self.stats, name) for name in Upstream._fields))
         leaves = Upstream(*(None if v is None else v.detach().requires_grad_(graded) for v in leaves))
         self.names = [name for name, v in leaves._asdict().items() if v is not None]
         self.leaves = [v for v in leaves if v is not None]
         stats = self.stats._replace(**leaves._asdict())
-        gap = to_gap(stats, self.rows, self.part_classes, self.scoring.divisor, self.form.shift)
+        gap = to_gap(stats, self.rows, self.targets.classes, self.scoring.divisor, self.form.shift)
         return self.form.results(gap, self.at, self.numbers)
 
     def to_scores(self, grads: list[Tensor | None]) -> Tensor:
         if not self.z.shape[1]:
             return torch.zeros_like(self.z)
         upstream = Upstream(**dict(zip(self.names, grads, strict=True)))
-        if upstream.mean is not None and self.part.shard is not None:
-            upstream = upstream._replace(mean=upstream.mean * (self.z.shape[1] / self.part.shard.total))
+        if upstream.mean is not None and self.targets.shard is not None:
+            upstream = upstream._replace(mean=upstream.mean * (self.z.shape[1] / self.targets.shard.total))
         out = self.z if self.overwrites else torch.empty_like(self.z)
         hard = self.form.wanted.hard
         return launch.backward(self.z, self.columns, self.stats, upstream, hard, out, self.scoring)
-
-    @property
-    def part_classes(self) -> int:
-        return self.z.shape[1] if self.part.shard is None else self.part.shard.total
 
     @property
     def form(self) -> GapProgram:
@@ -83,9 +79,9 @@ class TritonChunk(Chunk):
         return self.job.form
 
 
-def scoring(form: GapProgram, numbers: dict[str, float | Tensor], part: Batch, z: Tensor) -> Scoring:
+def scoring(form: GapProgram, numbers: dict[str, float | Tensor], targets: Targets, z: Tensor) -> Scoring:
     """What the kernels make scores with, of a chunk's logits."""
-    shift = None if form.shift is None else part.local(form.shift)
+    shift = None if form.shift is None else targets.local(form.shift)
     divisor = numbers.get("temperature", 1.0)
     if isinstance(divisor, Tensor):
         divisor = divisor.detach().to(accumulation_dtype(z)).expand(z.shape[0])

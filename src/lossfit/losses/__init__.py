@@ -12,7 +12,13 @@ from lossfit.losses.single_label.robust import (
     SquaredLoss,
     ExponentialLoss,
 )
-from lossfit.losses.single_label.hinge import LogisticMarginLoss, ExponentialMarginLoss, HingeLoss, SmoothAccuracyLoss
+from lossfit.losses.single_label.hinge import (
+    LogisticMarginLoss,
+    ExponentialMarginLoss,
+    HingeLoss,
+    SumHingeLoss,
+    SmoothAccuracyLoss,
+)
 from lossfit.losses.single_label.exact import ExactLoss
 from lossfit.losses.contrastive import ContrastiveLoss, InfoNCELoss, NTXentLoss, SupConLoss
 from lossfit.losses.sampled import NCELoss, SampledSoftmaxLoss
@@ -71,6 +77,7 @@ __all__ = [
     "SingleLabelLoss",
     "SmoothAccuracyLoss",
     "SquaredLoss",
+    "SumHingeLoss",
     "SupConLoss",
     "SymmetricCrossEntropyLoss",
     "TokenLoss",

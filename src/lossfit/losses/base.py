@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossfit.core.checks import check_choice
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.core.keywords import constructor
 from lossfit.core.reduce import REDUCTIONS, Reduction
 from lossfit.core.tunable import Tunable
@@ -94,9 +94,9 @@ class Loss(Tunable):
     def _card(self, name: str) -> Hyper:
         return self.hypers[name] if name in self.hypers else self.common_hypers[name][0]
 
-    def _hyper(self, name: str, shape: torch.Size) -> float | Tensor:
+    def _hyper(self, name: str, shape: torch.Size) -> Number:
         """A hyper-parameter for rows of this shape."""
-        value: float | Tensor = getattr(self, name)
+        value: Number = getattr(self, name)
         if isinstance(value, Tensor) and value.ndim:
             sizes = zip(reversed(value.shape), reversed(shape), strict=False)
             if value.ndim > len(shape) or any(have not in (1, size) for have, size in sizes):
@@ -106,14 +106,10 @@ class Loss(Tunable):
             return value.expand(shape)
         return value
 
-    def settings(self, shape: torch.Size) -> dict[str, float | Tensor]:
-        """All hyper-parameters for rows of this shape."""
+    def _numbers(self, shape: torch.Size) -> dict[str, Number]:
+        """All hyper-parameters by name, for rows of this shape."""
         self._check_exported()
         return {name: self._hyper(name, shape) for name in self._hypers}
-
-    def own(self, settings: dict[str, float | Tensor]) -> dict[str, float | Tensor]:
-        """Those that its family does not share."""
-        return {name: value for name, value in settings.items() if name not in self.common_hypers}
 
     def extra_repr(self) -> str:
         defaults = {name: default for name, (_, default) in self.common_hypers.items()}

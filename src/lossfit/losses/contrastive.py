@@ -17,7 +17,7 @@ from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.core.row_gather import Gather, Ranks
-from lossfit.losses.nested import OuterLoss, adopt_for_rivals
+from lossfit.losses.nested import OuterLoss, without_classes
 from lossfit.losses.single_label.base import SingleLabelLoss, without_places
 
 Similarity = Literal["cosine", "dot"]
@@ -68,7 +68,7 @@ class ContrastiveLoss(OuterLoss):
         check_choice("similarity", similarity, SIMILARITIES)
         row_gather.check_gather(gather)
         self.similarity: Similarity = similarity
-        self.loss = adopt_for_rivals(loss)
+        self.loss = without_classes(loss)
         self.gather: Gather = gather
 
     def extra_repr(self) -> str:

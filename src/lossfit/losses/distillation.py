@@ -11,19 +11,20 @@ from torch.nn import functional
 
 from lossfit.core import class_shards, scores
 from lossfit.core.autograd import call
-from lossfit.core.batch import Batch, read_batch
+from lossfit.core.batch import Batch, Targets, read_batch
 from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.cosines import autocast_dtype
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, Weighing, as_row, weigh
 from lossfit.linear import chunked, features
 from lossfit.linear.features import Backend, Rows
 from lossfit.linear.job import Job
 from lossfit.linear.products import product_dtype
-from lossfit.losses.nested import OuterLoss, adopt
+from lossfit.losses.nested import OuterLoss, without_reduction
 from lossfit.losses.single_label import from_features
 from lossfit.losses.single_label.base import SingleLabelLoss
+from lossfit.losses.single_label.settings import per_row
 
 
 class DistillationLoss(OuterLoss):
@@ -86,7 +87,7 @@ class DistillationLoss(OuterLoss):
     ) -> None:
         super().__init__({"temperature": temperature, "alpha": alpha}, reduction=reduction)
         self.scale_by_t2 = scale_by_t2
-        self.loss = adopt(loss)
+        self.loss = without_reduction(loss)
 
     def forward(
         self,
@@ -106,25 +107,28 @@ class DistillationLoss(OuterLoss):
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sums by, in place of the sums of weights.
         """
-        batch, teacher = self._read(input, teacher, target)
-        alpha, temperature = (self._hyper(name, batch.rows) for name in ("alpha", "temperature"))
-        if batch.unbatched:
+        (student, targets, unbatched), teacher = self._read(input, teacher, target)
+        dtype = accumulation_dtype(student)
+        alpha, temperature = (self._hyper(name, targets.rows) for name in ("alpha", "temperature"))
+        if unbatched:
             sample_weight = as_row(sample_weight)
-        weighing = self._weighing(batch, None, sample_weight, denominator)
-        if weighing.valid is not batch.valid:
-            batch, teacher = batch.counting(weighing.valid), weighing.blank(teacher)
+        weighing = self._weighing(targets, dtype, None, sample_weight, denominator)
+        if weighing.valid is not targets.valid:
+            student, targets = targets.counting(student, weighing.valid)
+            teacher = weighing.blank(teacher)
         parts = []
         if isinstance(alpha, Tensor) or alpha > 0:
-            parts.append(weighing.reduce(alpha * self._soft_rows(batch, teacher, temperature)))
+            parts.append(weighing.reduce(alpha * self._soft_rows(student, targets, teacher, temperature)))
         if isinstance(alpha, Tensor) or alpha < 1:
-            right = batch.target
-            if batch.valid is not None:
-                right = right.masked_fill(~batch.valid, self.loss.ignore_index)
-            hard = self.loss(batch.input, right)
-            weighing = self._weighing(batch, self.loss.class_weight(batch), sample_weight, denominator)
+            right = targets.target
+            if targets.valid is not None:
+                right = right.masked_fill(~targets.valid, self.loss.ignore_index)
+            hard = self.loss(student, right)
+            class_weight = self.loss._class_weight(targets, dtype)
+            weighing = self._weighing(targets, dtype, class_weight, sample_weight, denominator)
             parts.append(weighing.reduce((1 - alpha) * hard))
         total = sum(parts[1:], parts[0])
-        return total.squeeze(0) if batch.unbatched and self.reduction == "none" else total
+        return total.squeeze(0) if unbatched and self.reduction == "none" else total
 
     def linear(
         self,
@@ -171,47 +175,49 @@ class DistillationLoss(OuterLoss):
         kind = product_dtype(teacher_x, teacher_weight)
         teacher_x, teacher_weight = rows.take(teacher_x.detach()).to(kind), teacher_weight.detach().to(kind)
         shape = rows.shape or torch.Size([1])
-        named = self.settings(shape) | {f"loss.{n}": v for n, v in self.loss.settings(shape).items()}
-        numbers = {n: rows.cut(v) if isinstance(v, Tensor) and v.ndim else v for n, v in named.items()}
-        whole = rows.whole
-        one = torch.ones((), dtype=accumulation_dtype(x), device=x.device)
+        settings = self.loss._settings(shape).map(rows.cut)
+        numbers = per_row(self._numbers(shape), rows.cut)
+        numbers |= {f"loss.{n}": v for n, v in settings.named().items()}
+        dtype = accumulation_dtype(x)
+        one = torch.ones((), dtype=dtype, device=x.device)
         soft, hard = (
-            self._weighing(whole, weight, sample_weight, denominator).flat(shape.numel(), rows.kept)
-            for weight in (None, self.loss.class_weight(whole))
+            self._weighing(rows.every, dtype, weight, sample_weight, denominator).flat(shape.numel(), rows.kept)
+            for weight in (None, self.loss._class_weight(rows.every, dtype))
         )
         soft_share, hard_share = (w.spread(one, shape.numel()).expand(len(rows.layer.x)) for w in (soft, hard))
 
-        def results(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
-            batch = rows.batch._replace(input=z, target=rows.batch.target[at])
+        def results(z: Tensor, at: slice, numbers: dict[str, Number]) -> tuple[Tensor, ...]:
+            targets = rows.targets.cut(at)
             alpha, parts = numbers["alpha"], []
             if isinstance(alpha, Tensor) or alpha > 0:
                 bias = None if teacher_bias is None else teacher_bias.detach().to(kind)
                 teacher = functional.linear(teacher_x[at], teacher_weight, bias)
-                parts.append(soft_share[at] * (alpha * self._soft_rows(batch, teacher, numbers["temperature"])))
+                parts.append(soft_share[at] * (alpha * self._soft_rows(z, targets, teacher, numbers["temperature"])))
             if isinstance(alpha, Tensor) or alpha < 1:
-                settings = {n: numbers[f"loss.{n}"] for n in self.loss._hypers}
-                parts.append(hard_share[at] * ((1 - alpha) * self.loss.weighted(batch, settings)))
+                mine = settings.renewed(numbers, "loss.")
+                parts.append(hard_share[at] * ((1 - alpha) * self.loss._weighted(z, targets, mine)))
             return (sum(parts[1:], parts[0]),)
 
         weighing = None if self.reduction == "none" else Weighing("sum")
         plan = rows.plan(backend)
-        if soft.is_learnt or hard.is_learnt:  # then the shares are functions of what gets a gradient
+        if soft.is_trainable or hard.is_trainable:  # then the shares are functions of what gets a gradient
             plan = plan._replace(chunked=False)
-        (value,) = chunked.run(Job(results, rows.batch, numbers, weighing=weighing, plan=plan), rows.layer)
+        (value,) = chunked.run(Job(results, rows.targets, numbers, weighing=weighing, plan=plan), rows.layer)
         return rows.spread(value) if weighing is None else value
 
     def _weighing(
         self,
-        batch: Batch,
+        targets: Targets,
+        dtype: torch.dtype,
         class_weight: Tensor | None,
         sample_weight: Tensor | None,
         denominator: float | Tensor | None,
     ) -> Weighing:
         return weigh(
-            batch.rows,
-            accumulation_dtype(batch.input),
+            targets.rows,
+            dtype,
             self.reduction,
-            valid=batch.valid,
+            valid=targets.valid,
             class_weight=class_weight,
             sample_weight=sample_weight,
             denominator=denominator,
@@ -238,15 +244,12 @@ class DistillationLoss(OuterLoss):
                 f"Expected `teacher` of the shape of `input`, {tuple(input.shape)}, but got {tuple(teacher.shape)}."
             )
         check_constant(teacher=teacher)
-        return batch, teacher.detach().reshape(batch.input.shape)
+        return batch, teacher.detach().reshape(batch.scores.shape)
 
-    def _soft_rows(self, batch: Batch, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+    def _soft_rows(self, student: Tensor, targets: Targets, teacher: Tensor, temperature: Number) -> Tensor:
         """The divergence of every row (N, d1, ...), times T^2 if asked for."""
-        student = batch.input
         teacher = teacher.to(accumulation_dtype(student))
-        if batch.valid is not None:
-            ignored = ~batch.valid.unsqueeze(1)
-            student, teacher = student.masked_fill(ignored, 0.0), teacher.masked_fill(ignored, 0.0)
+        student, teacher = targets.blank(student), targets.blank(teacher)
         rows: Tensor = call(_Divergence, *(scores.adjust(z, temperature)[0] for z in (student, teacher)))[0]
         return temperature**2 * rows if self.scale_by_t2 else rows
 
@@ -255,7 +258,7 @@ class DistillationLoss(OuterLoss):
 
 
 def _check_teacher(rows: Rows, student_x: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    if rows.batch.shard is not None:
+    if rows.targets.shard is not None:
         raise ValueError("Expected `weight` on one process, but got a DTensor: distillation is not spread over ranks.")
     named = {"teacher_x": x, "teacher_weight": weight} | ({} if bias is None else {"teacher_bias": bias})
     for name, value in named.items():

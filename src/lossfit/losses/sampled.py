@@ -15,7 +15,7 @@ from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
 from lossfit.losses.base import Loss
-from lossfit.losses.nested import OuterLoss, adopt_for_rivals
+from lossfit.losses.nested import OuterLoss, without_classes
 from lossfit.losses.single_label.base import SingleLabelLoss
 from lossfit.losses.single_label.link import softplus
 
@@ -106,7 +106,7 @@ class SampledSoftmaxLoss(OuterLoss):
         self, loss: SingleLabelLoss | None = None, *, ignore_index: int = -100, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction=reduction)
-        self.loss = adopt_for_rivals(loss)
+        self.loss = without_classes(loss)
         smoothing: object = getattr(self.loss, "label_smoothing")  # noqa: B009
         if "label_smoothing" in self.loss._schedules or isinstance(smoothing, Tensor) or smoothing != 0:
             raise ValueError("Expected `loss` without `label_smoothing`, which needs the scores of all classes.")
@@ -184,7 +184,7 @@ class SampledSoftmaxLoss(OuterLoss):
         weighing = weigh(
             own.shape, dtype, self.reduction, valid=valid, sample_weight=sample_weight, denominator=denominator
         )
-        temperature = self.loss.settings(own.shape)["temperature"]  # the correction is divided by it with the scores
+        temperature = self.loss._hyper("temperature", own.shape)  # the correction is divided by it with the scores
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
         corrected = rivals.to(dtype) - temperature * log_q.to(dtype)
@@ -353,8 +353,9 @@ def _check_head(
             f"Expected `samples` in [0, {len(weight)}), "
             f"but got values from {int(samples.min())} to {int(samples.max())}."
         )
-    batch = read_batch(x.new_empty(1).expand(len(x), len(weight)), target, ignore_index, probabilities=False)
-    return batch.target, batch.valid
+    like = x.new_empty(1).expand(len(x), len(weight))
+    targets = read_batch(like, target, ignore_index, probabilities=False).targets
+    return targets.target, targets.valid
 
 
 def _check_scores(input: Tensor, name: str, others: Tensor) -> None:

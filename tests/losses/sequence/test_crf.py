@@ -458,7 +458,7 @@ class TestBadInput:
             (lossfit.FocalLoss(class_prior=torch.ones(3)), ValueError, "Expected `link` without `class_prior`"),
             (lossfit.FocalLoss(label_smoothing=0.1), ValueError, "Expected `link` without `label_smoothing`"),
             (lossfit.FocalLoss(temperature=2.0), ValueError, "Expected `link` without `temperature`"),
-            (lossfit.HingeLoss(gap="sum"), ValueError, "Expected `link` on one gap"),
+            (lossfit.SumHingeLoss(), TypeError, "Expected `link` to be a loss that is a function of the gap"),
         ],
     )
     def test_links(self, link: object, error: type[Exception], match: str) -> None:

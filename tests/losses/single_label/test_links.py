@@ -143,7 +143,7 @@ def check_link(kind: str, numbers: dict[str, float], dtype: torch.dtype, rtol: f
                 for x, s, size in zip(gaps, slopes, scale, strict=True)
             ]
             for given in [settings, numbers] if same else [settings]:
-                value = loss.link(d, **given, **fixed)
+                value = loss._losses(d, {**given, **fixed})
                 assert value.dtype == dtype
                 check(value, exact, scale, rtol)
                 by_d, *by_numbers = torch.autograd.grad(value.sum(), (d, *given.values()) if given is tensors else d)
@@ -180,7 +180,7 @@ def test_everything_is_finite_far_out(kind: str, numbers: dict[str, float], dtyp
     ends = [0.0, 50.0, 88.0, 100.0, 355.0, 700.0, 745.0, 1e3, 1e4]
     d = torch.tensor([*ends, *(-x for x in ends)], dtype=dtype, requires_grad=True)
     settings = {k: torch.full_like(d, v).detach().requires_grad_() for k, v in numbers.items()}
-    value = make(kind, numbers).link(d, **settings, **FIXED.get(kind, {}))
+    value = make(kind, numbers)._losses(d, {**settings, **FIXED.get(kind, {})})
     assert value.isfinite().all()
     for by in torch.autograd.grad(value.sum(), (d, *settings.values())):
         assert by.isfinite().all()
@@ -194,11 +194,11 @@ def test_gradients_of_both_orders(kind: str, numbers: dict[str, float]) -> None:
     settings = [torch.full_like(d, v).detach().requires_grad_() for v in inner.values()]
 
     def link(d: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        return loss.link(d, **dict(zip(numbers, values, strict=True)), **FIXED.get(kind, {}))
+        return loss._losses(d, {**dict(zip(numbers, values, strict=True)), **FIXED.get(kind, {})})
 
     assert gradcheck(link, (d, *settings))
     assert gradgradcheck(link, (d, *settings))
-    assert gradgradcheck(lambda d: loss.link(d, **numbers, **FIXED.get(kind, {})), d)
+    assert gradgradcheck(lambda d: loss._losses(d, {**numbers, **FIXED.get(kind, {})}), d)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_gradients_of_both_orders(kind: str, numbers: dict[str, float]) -> None:
 def test_no_jump_at_the_limits(kind: str, key: str, values: list[float]) -> None:
     d = torch.linspace(-30, 30, 121, dtype=torch.float64)
     tensors = [torch.tensor(v, dtype=torch.float64) for v in values]
-    found = [make(kind, {key: 0.5}).link(d, **{key: v}, **FIXED.get(kind, {})) for v in (*values, *tensors)]
+    found = [make(kind, {key: 0.5})._losses(d, {key: v, **FIXED.get(kind, {})}) for v in (*values, *tensors)]
     # The change in the hyper-parameter times a bound of the slope in it.
     allowed = {"gamma_cross_entropy": 1e-20 * math.exp(30) if values[0] == 0 else 1e-12, "focal": 1e-14}.get(
         kind, 1e-13
@@ -238,7 +238,7 @@ class TestDesignedGradients:
 
     def value_and_gradient(self, loss: lossfit.LinkLoss, **settings: float) -> tuple[torch.Tensor, torch.Tensor]:
         d = self.d.clone().requires_grad_()
-        value = loss.link(d, **settings)
+        value = loss._losses(d, settings)
         return value.detach(), torch.autograd.grad(value.sum(), d)[0]
 
     def exact(self, formula: Formula) -> torch.Tensor:
@@ -253,7 +253,7 @@ class TestDesignedGradients:
     def test_a_sensitivity_of_1_over_p_is_finite_where_p_underflows(self) -> None:
         for dtype in (torch.float32, torch.float64):
             d = torch.tensor([-1e4, 1e4], dtype=dtype, requires_grad=True)
-            value = lossfit.SensitivityLoss(one_over).link(d)
+            value = lossfit.SensitivityLoss(one_over)._losses(d, {})
             assert value.isfinite().all()
             assert torch.autograd.grad(value.sum(), d)[0].tolist() == [-1, 0]
 

@@ -85,7 +85,7 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
     Options(z_loss=z_loss).check(False)
     checks.check_problem(base)
     layers = _head(base, head)
-    checks.of_rows(loss).check_classes(layers[0].out_features)
+    checks.of_rows(loss)._check_classes(layers[0].out_features)
     if "labels" not in inspect.signature(type(base).forward).parameters:
         raise ValueError(f"Expected `model` whose forward takes `labels`, but {type(base).__name__}'s does not.")
     if fusion_of(base) is not None:

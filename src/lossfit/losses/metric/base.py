@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable
-from lossfit.core.batch import Batch, read_batch
+from lossfit.core.batch import Targets, read_batch
 from lossfit.core.checks import check_index
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.core.numerics import accumulation_dtype
@@ -132,16 +132,16 @@ class MetricLoss(Loss):
     def _read(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Checked logits (R, C), class indices (R,) and weights (R,) of all rows."""
         class_shards.refuse(input=input, target=target)
-        batch = read_batch(input, target, self.ignore_index, probabilities=False)
-        scores, dtype = batch.input, accumulation_dtype(batch.input)
-        if batch.unbatched:
+        scores, targets, unbatched = read_batch(input, target, self.ignore_index, probabilities=False)
+        dtype = accumulation_dtype(scores)
+        if unbatched:
             sample_weight = as_row(sample_weight)
-        weighing = weigh(batch.target.shape, dtype, "sum", valid=batch.valid, sample_weight=sample_weight)
+        weighing = weigh(targets.rows, dtype, "sum", valid=targets.valid, sample_weight=sample_weight)
         if sample_weight is not None and readable(sample_weight) and (sample_weight < 0).any():
             raise ValueError(f"Expected `sample_weight` of at least 0, but got {sample_weight.min().item():g}.")
-        weight = torch.ones_like(batch.target, dtype=dtype) if weighing.factor is None else weighing.factor
+        weight = torch.ones_like(targets.target, dtype=dtype) if weighing.factor is None else weighing.factor
         scores, weight = weighing.blank(scores), weighing.blank(weight)
-        return scores.movedim(1, -1).flatten(0, -2), batch.target.flatten(), weight.flatten()
+        return scores.movedim(1, -1).flatten(0, -2), targets.target.flatten(), weight.flatten()
 
 
 class Rows(NamedTuple):
@@ -203,8 +203,8 @@ class ConfusionLoss(MetricLoss):
 
     def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes = scores.shape[-1]
-        flat = Batch(scores.reshape(-1, classes), target.reshape(-1))
-        error, excess = errors(gap.gap_rows(flat, "soft").log_odds.view(target.shape))
+        flat, right = scores.reshape(-1, classes), Targets(target.reshape(-1), classes)
+        error, excess = errors(gap.gap_rows(flat, right, "soft").log_odds.view(target.shape))
         spread = None
         if self.needs_spread:
             p = scores.to(error.dtype).softmax(-1)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.gaps import gap
 from lossfit.losses.metric.base import MetricLoss
 
@@ -38,8 +38,8 @@ class BrierLoss(MetricLoss):
 
     def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes = scores.shape[-1]
-        flat = Batch(scores.reshape(-1, classes), target.reshape(-1))
-        error = torch.sigmoid(-gap.gap_rows(flat, "soft").log_odds).view(target.shape)
+        flat, right = scores.reshape(-1, classes), Targets(target.reshape(-1), classes)
+        error = torch.sigmoid(-gap.gap_rows(flat, right, "soft").log_odds).view(target.shape)
         others = scores.to(error.dtype).softmax(-1).scatter(-1, target.unsqueeze(-1), 0.0)
         score = (share * (error.square() + others.square().sum(-1))).sum(-1)
         return score, torch.zeros_like(score)

@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.core.checks import check_constant
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.gaps import gap
@@ -63,7 +63,7 @@ class TopKAccuracyLoss(MetricLoss):
         rivals = scores.detach().scatter(-1, target.unsqueeze(-1), -torch.inf)
         best = rivals.topk(self.k - 1, dim=-1).indices
         rest = scores.scatter(-1, best, -torch.inf).reshape(-1, classes)
-        d = gap.gap_rows(Batch(rest, target.reshape(-1)), "soft").log_odds.view(target.shape)
+        d = gap.gap_rows(rest, Targets(target.reshape(-1), classes), "soft").log_odds.view(target.shape)
         miss, excess = _missed(-d)
         return (share * miss).sum(-1), (share * excess).sum(-1)
 
@@ -108,7 +108,7 @@ class RecallAtPrecisionLoss(MetricLoss):
     def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes, precision = scores.shape[-1], self._hyper("precision", torch.Size())
         flat = scores.reshape(-1, classes)
-        d = gap.all_log_odds(Batch(flat, flat), "soft").view(scores.shape)
+        d = gap.all_log_odds(flat, "soft").view(scores.shape)
         own = target.unsqueeze(-1) == torch.arange(classes, device=target.device)
         if classes == 2:
             d, own = d[..., 1:], own[..., 1:]

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from lossfit.core.autograd import readable
 from lossfit.core.checks import check_number, check_per_class
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction
 from lossfit.losses.multi_label.value_and_grad import Body, Fast, Sloped
 from lossfit.losses.multi_label.zlpr import MultiLabelLoss, are_hard
-from lossfit.losses.single_label.link import _LOG2_E, Number, exp, softplus
+from lossfit.losses.single_label.link import _LOG2_E, exp, softplus
 
 _LARGEST = 1e30  # infinite scores count as this, so that no infinity meets a factor of 0
 

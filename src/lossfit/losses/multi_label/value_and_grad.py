@@ -52,7 +52,7 @@ class Body(NamedTuple):
 
 def reduced(body: Body, weighing: Weighing, scores: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
     """The loss of a batch (N, C, ...). Labels and scores that are not known may hold anything."""
-    if weighing.is_learnt or not body.blocks or torch.compiler.is_compiling() or transformed():
+    if weighing.is_trainable or not body.blocks or torch.compiler.is_compiling() or transformed():
         return _plain(body, weighing, scores, labels, known)
     if torch.is_grad_enabled() and scores.requires_grad:
         value: Tensor = call(_Sloped, body, weighing, labels, known, scores)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.core.checks import check_constant, check_index, check_tensor
 from lossfit.core.hyper import HyperValue
 from lossfit.core.numerics import accumulation_dtype
@@ -114,7 +114,7 @@ class MultiLabelLoss(Loss):
         if weighing.valid is not labels.valid and weighing.valid is not None:  # rows that weigh nothing
             counting = weighing.valid.unsqueeze(1).expand(input.shape)
             known = counting if known is None else known & counting
-        return reduced(self.body(input, self.settings(shape)), weighing, input, labels.target, known)
+        return reduced(self.body(input, self._numbers(shape)), weighing, input, labels.target, known)
 
     def linear(
         self,
@@ -155,7 +155,7 @@ class MultiLabelLoss(Loss):
         ).flat(shape.numel())
         if weighing.valid is not None:  # what they hold would meet a gradient of 0 in the weight's
             layer = layer._replace(x=layer.x.masked_fill(~weighing.valid.unsqueeze(1), 0.0))
-        settings = self.settings(shape)
+        settings = self._numbers(shape)
         numbers = {n: v.reshape(-1) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
 
         def rows(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
@@ -164,7 +164,7 @@ class MultiLabelLoss(Loss):
 
         none = self.reduction == "none"
         plan = features.plan(layer, backend)
-        job = Job(rows, Batch(layer.x, flat), numbers, weighing=None if none else weighing, plan=plan)
+        job = Job(rows, Targets(flat, len(layer.weight)), numbers, weighing=None if none else weighing, plan=plan)
         (value,) = chunked.run(job, layer)
         return weighing.reduce(value).view(shape) if none else value
 

@@ -9,7 +9,7 @@ from lossfit.losses.base import Loss
 from lossfit.losses.sequence import chain
 from lossfit.losses.sequence.linear_chain_crf import read_tagged
 from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
-from lossfit.losses.single_label.link import LinkLoss
+from lossfit.losses.single_label.link import GapLoss
 
 
 class CRFLoss(Loss):
@@ -52,7 +52,7 @@ class CRFLoss(Loss):
         "Labeling Sequence Data, 2001, section 3"
     )
 
-    def __init__(self, link: LinkLoss | None = None, *, reduction: Reduction = "mean") -> None:
+    def __init__(self, link: GapLoss | None = None, *, reduction: Reduction = "mean") -> None:
         super().__init__(reduction=reduction)
         link = CrossEntropyLoss() if link is None else link
         _check_link(link)
@@ -92,7 +92,7 @@ class CRFLoss(Loss):
         if weighing.valid is not None:
             read = read._replace(emissions=weighing.blank(read.emissions.transpose(0, 1)).transpose(0, 1))
         d = chain.log_odds(read, tags, self.link.gap)
-        rows = self.link.link(d, **self.link.own(self.link.settings(d.shape)))
+        rows = self.link._losses(d, self.link._settings(d.shape).own)
         return weighing.reduce(rows)
 
     def step(self, to: int | None = None) -> None:
@@ -101,12 +101,10 @@ class CRFLoss(Loss):
 
 
 def _check_link(link: object) -> None:
-    if not isinstance(link, LinkLoss):
+    if not isinstance(link, GapLoss):
         raise TypeError(f"Expected `link` to be a loss that is a function of the gap, but got {type(link).__name__}.")
     plain = {"label_smoothing": 0.0, "temperature": 1.0, "weight": None, "class_prior": None}
     for name, default in plain.items():
         value = getattr(link, name)
         if (value is not None) if default is None else (isinstance(value, Tensor) or value != default):
             raise ValueError(f"Expected `link` without `{name}`, which is for classes, but got {link}.")
-    if getattr(link, "over_all_rivals", False):
-        raise ValueError("Expected `link` on one gap, but got the hinge over all rivals, gap='sum'.")

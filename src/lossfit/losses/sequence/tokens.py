@@ -11,7 +11,7 @@ from lossfit.core import masks
 from lossfit.core.checks import check_choice, check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, weigh
-from lossfit.losses.nested import OuterLoss, adopt
+from lossfit.losses.nested import OuterLoss, without_reduction
 from lossfit.losses.single_label.base import SingleLabelLoss
 
 Normalise = Literal["token", "sequence"]
@@ -61,7 +61,7 @@ class TokenLoss(OuterLoss):
     ) -> None:
         super().__init__(reduction=reduction)
         check_choice("normalise", normalise, ("token", "sequence"))
-        self.loss = adopt(loss)
+        self.loss = without_reduction(loss)
         self.normalise: Normalise = normalise
 
     def forward(

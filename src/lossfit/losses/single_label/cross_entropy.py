@@ -7,19 +7,20 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from lossfit.core.batch import Batch
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.batch import Targets, top_class
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.gaps import gap
 from lossfit.gaps.blocks import per_class
+from lossfit.gaps.gap import gap_rows
 from lossfit.gaps.types import Fields, Gap
-from lossfit.losses.single_label.base import Common, Settings, expectation, is_smooth
-from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.losses.single_label.base import Common, expectation
+from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Link, LinkFunction, exp, softplus
+from lossfit.losses.single_label.settings import Settings
 
 
-def cross_entropy(d: Tensor) -> Linked:
+def cross_entropy(d: Tensor) -> Link:
     against = -d
-    return Linked(softplus(against), torch.sigmoid(against))
+    return Link(softplus(against), torch.sigmoid(against))
 
 
 class CrossEntropyLoss(AnalyticLoss):
@@ -43,50 +44,44 @@ class CrossEntropyLoss(AnalyticLoss):
     formula = "-log p"
     sensitivity = "1 / p"
     source = "I. J. Good, Rational Decisions, 1952, section 8"
-    body = staticmethod(cross_entropy)
+    link = staticmethod(cross_entropy)
 
     def __init__(self, weight: Tensor | None = None, **common: Unpack[Common]) -> None:  # type: ignore[misc]
         super().__init__(weight=weight, **common)
 
-    def smooth_rows(self, batch: Batch, settings: Settings) -> Tensor:
-        """Only the row's mean score is needed beside its gap, unless a gradient goes to the weights in it."""
-        if self.weight is not None and self.weight.requires_grad:
-            return super().smooth_rows(batch, settings)
-        return self.of_fields(gap.gap_rows(batch, "soft", mean=True, mean_weight=self.weight), batch, settings)
+    def _fields(self, targets: Targets, settings: Settings) -> Fields | None:
+        """Smoothed labels need the row's mean score beside its gap, unless a gradient goes to the weights in it."""
+        if targets.probabilities or not settings.is_smooth:
+            return super()._fields(targets, settings)
+        trainable = self.weight is not None and self.weight.requires_grad
+        return None if trainable else Fields("soft", True, self.weight)
 
-    def fields(self, batch: Batch, settings: Settings) -> Fields | None:
-        if batch.probabilities or not is_smooth(settings):
-            return super().fields(batch, settings)
-        return Fields("soft", True, self.weight)
-
-    def of_fields(self, found: Gap, batch: Batch, settings: Settings) -> Tensor:
-        if not is_smooth(settings):
-            return super().of_fields(found, batch, settings)
-        assert found.over_mean is not None
-        loss, smoothing, class_weight = (
-            self.link(found.log_odds),
-            settings["label_smoothing"],
-            self.class_weight(batch),
-        )
+    def _of_gap(self, gap: Gap, targets: Targets, settings: Settings) -> Tensor:
+        loss, smoothing = super()._of_gap(gap, targets, settings), settings.label_smoothing
+        if gap.over_mean is None:
+            return loss
+        class_weight = self._class_weight(targets, loss.dtype)
         if class_weight is None or self.weight is None:
-            return loss + smoothing * found.over_mean
-        spread = self.weight.to(loss.dtype).mean() * loss + found.over_mean
+            return loss + smoothing * gap.over_mean
+        spread = self.weight.to(loss.dtype).mean() * loss + gap.over_mean
         return (1 - smoothing) * class_weight * loss + smoothing * spread
 
-    def soft_rows(self, batch: Batch, settings: Settings) -> Tensor:
+    def _soft_rows(self, scores: Tensor, targets: Targets, settings: Settings) -> Tensor:
         """Every other class is as likely as the top class m times exp(z_c - z_m): no difference of large numbers."""
-        batch = batch._replace(input=batch.input.to(accumulation_dtype(batch.input)))  # its gradients add up here
-        found = gap.gap_rows(batch._replace(target=batch.top()), "soft")
-        share = batch.target.to(found.target.dtype)
+        scores = scores.to(accumulation_dtype(scores))  # its gradients add up here
+        top = Targets(top_class(scores, targets.shard), targets.classes, shard=targets.shard)
+        gap = gap_rows(scores, top, "soft")
+        share = targets.target.to(scores.dtype)
         if self.weight is not None:
-            share = share * per_class(batch.local(self.weight), share)
-        behind = batch.shared(found.target).unsqueeze(1) - batch.input
-        return batch.sum(share) * self.link(found.log_odds) + expectation(batch, share, behind)
+            share = share * per_class(targets.local(self.weight), share)
+        behind = targets.broadcast(gap.target).unsqueeze(1) - scores
+        losses = self._losses(gap.log_odds, settings.own)
+        return targets.sum(share) * losses + expectation(targets, share, behind)
 
 
-def expected_accuracy(d: Tensor) -> Linked:
+def expected_accuracy(d: Tensor) -> Link:
     miss = torch.sigmoid(-d)
-    return Linked(miss, miss * torch.sigmoid(d))
+    return Link(miss, miss * torch.sigmoid(d))
 
 
 class ExpectedAccuracyLoss(AnalyticLoss):
@@ -109,13 +104,13 @@ class ExpectedAccuracyLoss(AnalyticLoss):
     formula = "1 - p"
     sensitivity = "1"
     source = "Jianlin Su, On Smoothing Functions: Differentiable Approximations of Non-Differentiable Ones, 2019"
-    body = staticmethod(expected_accuracy)
+    link = staticmethod(expected_accuracy)
 
     def __init__(self, **common: Unpack[Common]) -> None:
         super().__init__(**common)
 
 
-def gamma_cross_entropy(d: Tensor, gamma: Number) -> Linked:
+def gamma_cross_entropy(d: Tensor, gamma: Number) -> Link:
     # With the odds against the target o = exp(-d) and y = o / (1 + gamma o), the loss is log1p((1 - gamma) y) /
     # (1 - gamma): no difference of close numbers at any gamma, and at gamma = 1 it goes on to y = 1 - p.
     rest = 1 - gamma
@@ -133,12 +128,12 @@ def gamma_cross_entropy(d: Tensor, gamma: Number) -> Linked:
         closed = (y / high) ** 2 * (high - torch.log1p(high))  # y * y may overflow where this does not
         return -torch.where(x < 0.1, series, closed)
 
-    return Linked(value, torch.sigmoid(-d) * damped, (by_gamma,))
+    return Link(value, torch.sigmoid(-d) * damped, (by_gamma,))
 
 
-def floored_gamma_cross_entropy(d: Tensor, gamma: Number, floor: Number) -> Linked:
+def floored_gamma_cross_entropy(d: Tensor, gamma: Number, floor: Number) -> Link:
     weight = (1 / (1 + gamma * _odds_against(d))).clamp(min=floor).detach()
-    return Linked(weight * softplus(-d), weight * torch.sigmoid(-d))
+    return Link(weight * softplus(-d), weight * torch.sigmoid(-d))
 
 
 def _odds_against(d: Tensor) -> Tensor:
@@ -183,13 +178,13 @@ class GammaCrossEntropyLoss(AnalyticLoss):
     def __init__(self, gamma: HyperValue = 0.1, floor: HyperValue = 0.0, **common: Unpack[Common]) -> None:
         super().__init__(hypers={"gamma": gamma, "floor": floor}, **common)
 
-    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
-        gamma, floor = settings["gamma"], settings["floor"]
+    def _link(self, own: dict[str, Number]) -> tuple[LinkFunction, tuple[Number, ...]]:
+        gamma, floor = own["gamma"], own["floor"]
         if not isinstance(floor, Tensor) and floor == 0:
             if not isinstance(gamma, Tensor) and gamma == 0:
                 return cross_entropy, ()
             return gamma_cross_entropy, (gamma,)
-        for name, number in settings.items():
+        for name, number in own.items():
             if isinstance(number, Tensor) and number.requires_grad:
                 raise ValueError(
                     f"Expected `{name}` without a gradient where `floor` is above 0: the weight is detached."

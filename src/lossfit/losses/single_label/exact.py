@@ -7,10 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.core.hyper import Hyper, HyperValue
 from lossfit.gaps.gaussian import exact_rows
-from lossfit.losses.single_label.base import Common, Settings, SingleLabelLoss
+from lossfit.losses.single_label.base import Common, SingleLabelLoss
+from lossfit.losses.single_label.settings import Settings
 
 
 class ExactLoss(SingleLabelLoss):
@@ -42,22 +43,20 @@ class ExactLoss(SingleLabelLoss):
     formula = "1 - P(argmax_k (z_k / sigma + N(0, 1)) = y), or -log P"
     sensitivity = "1 in P, or 1 / P"
     source = "I. Karpukhin, S. Dereka and S. Kolesnikov, EXACT: How to Train Your Accuracy, 2022, section 3"
-    closed = True
+    _no_other_grads = True
     hypers = {"sigma": Hyper("scale of the noise", 0.0, search=(0.5, 1.0, 2.0, 4.0), open_low=True)}
 
     def __init__(self, sigma: HyperValue = 1.0, *, log: bool = False, **common: Unpack[Common]) -> None:
         super().__init__({"sigma": sigma}, **common)
         self.log = log
 
-    def rows(self, batch: Batch, settings: Settings) -> Tensor:
-        sigma, scores = settings["sigma"], batch.input
+    def _rows(self, scores: Tensor, targets: Targets, settings: Settings) -> Tensor:
+        sigma = settings.own["sigma"]
         if isinstance(sigma, Tensor):
-            sigma = sigma.expand(batch.rows).reshape(-1)
-        if batch.valid is not None:
-            scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
-        scores = scores.movedim(1, -1).flatten(0, -2)
-        rows: Tensor = exact_rows(scores, batch.target.reshape(-1), sigma, self.log, batch.shard)
-        return rows.view(batch.rows)
+            sigma = sigma.expand(targets.rows).reshape(-1)
+        flat = targets.blank(scores).movedim(1, -1).flatten(0, -2)
+        rows: Tensor = exact_rows(flat, targets.target.reshape(-1), sigma, self.log, targets.shard)
+        return rows.view(targets.rows)
 
     def probabilities(self, input: Tensor) -> Tensor:
         """P of every class, of the shape of the logits (N, C) or (N, C, d1, ...)."""

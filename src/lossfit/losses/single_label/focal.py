@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from lossfit.core.checks import check_choice
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.losses.single_label.base import Common
-from lossfit.losses.single_label.link import AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.losses.single_label.link import AnalyticLoss, Link, LinkFunction, exp, softplus
 
 
-def focal(d: Tensor, gamma: Number) -> Linked:
+def focal(d: Tensor, gamma: Number) -> Link:
     log_miss, ce = -softplus(d), softplus(-d)
     weight = exp(gamma * log_miss)
     bounded = ce.clamp(max=torch.finfo(ce.dtype).max)  # so that its product with a p of 0 is 0
-    pull = weight * (torch.sigmoid(-d) + gamma * (bounded * torch.sigmoid(d)))
-    return Linked(weight * ce, pull, (lambda: log_miss * weight * bounded,))
+    neg_grad = weight * (torch.sigmoid(-d) + gamma * (bounded * torch.sigmoid(d)))
+    return Link(weight * ce, neg_grad, (lambda: log_miss * weight * bounded,))
 
 
 class FocalLoss(AnalyticLoss):
@@ -48,22 +48,22 @@ class FocalLoss(AnalyticLoss):
     hypers = {
         "gamma": Hyper("how much rows that are right are played down", 0.0, search=(0.25, 0.5, 1.0, 2.0, 3.0, 5.0))
     }
-    body = staticmethod(focal)
+    link = staticmethod(focal)
 
     def __init__(self, gamma: HyperValue = 2.0, **common: Unpack[Common]) -> None:
         super().__init__(hypers={"gamma": gamma}, **common)
 
 
-def poly(d: Tensor, scale: Number, *coefficients: Number) -> Linked:
+def poly(d: Tensor, scale: Number, *coefficients: Number) -> Link:
     ce, miss, p = softplus(-d), torch.sigmoid(-d), torch.sigmoid(d)
-    value, pull = scale * ce, scale * miss
+    value, neg_grad = scale * ce, scale * miss
     power, powers = miss, []
     for j, coefficient in enumerate(coefficients, 1):
         term = coefficient * power
-        value, pull = value + term, pull + j * term * p
+        value, neg_grad = value + term, neg_grad + j * term * p
         powers.append(power)
         power = power * miss
-    return Linked(value, pull, (lambda: ce, *(partial(_same, power) for power in powers)))
+    return Link(value, neg_grad, (lambda: ce, *(partial(_same, power) for power in powers)))
 
 
 def _same(x: Tensor) -> Tensor:
@@ -113,16 +113,16 @@ class PolyLoss(AnalyticLoss):
     def _card(self, name: str) -> Hyper:
         return self.hypers["coefficients"] if name.startswith("coefficient_") else super()._card(name)
 
-    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
+    def _link(self, own: dict[str, Number]) -> tuple[LinkFunction, tuple[Number, ...]]:
         scale: Number = 1.0
         if self.form == "scaled":
-            scale = sum(settings.values(), scale)
-        return poly, (scale, *settings.values())
+            scale = sum(own.values(), scale)
+        return poly, (scale, *own.values())
 
 
-def sensitivity_weighted(d: Tensor, weight: Callable[[Tensor], Tensor]) -> Linked:
+def sensitivity_weighted(d: Tensor, weight: Callable[[Tensor], Tensor]) -> Link:
     factor = weight(torch.sigmoid(d)).detach()
-    return Linked(factor * softplus(-d), factor * torch.sigmoid(-d))
+    return Link(factor * softplus(-d), factor * torch.sigmoid(-d))
 
 
 class SensitivityLoss(AnalyticLoss):
@@ -172,5 +172,5 @@ class SensitivityLoss(AnalyticLoss):
         p = p.clamp(min=torch.finfo(p.dtype).tiny)
         return self.function(p) * p
 
-    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
+    def _link(self, own: dict[str, Number]) -> tuple[LinkFunction, tuple[Number, ...]]:
         return partial(sensitivity_weighted, weight=self._weight), ()

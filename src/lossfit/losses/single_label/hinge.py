@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from lossfit.core.batch import Batch
-from lossfit.core.checks import check_choice
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.batch import Targets
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.core.numerics import accumulation_dtype
-from lossfit.core.reduce import Weighing
-from lossfit.gaps.types import KINDS, Fields, Kind
-from lossfit.losses.single_label.base import Common, Settings, SingleLabelLoss
-from lossfit.losses.single_label.link import AnalyticLoss, Body, Linked, Number, exp, softplus
+from lossfit.gaps.types import Kind
+from lossfit.losses.single_label.base import Common, SingleLabelLoss
+from lossfit.losses.single_label.link import AnalyticLoss, Link, LinkFunction, apply, exp, softplus
+from lossfit.losses.single_label.settings import Settings
 
 _MARGIN = Hyper("lead the target must have", search=(0.0, 0.5, 1.0, 2.0, 4.0))
 
 
-def logistic_margin(d: Tensor, margin: Number) -> Linked:
+def logistic_margin(d: Tensor, margin: Number) -> Link:
     short = margin - d
-    pull = torch.sigmoid(short)
-    return Linked(softplus(short), pull, (lambda: pull,))
+    neg_grad = torch.sigmoid(short)
+    return Link(softplus(short), neg_grad, (lambda: neg_grad,))
 
 
 class LogisticMarginLoss(AnalyticLoss):
@@ -51,20 +50,20 @@ class LogisticMarginLoss(AnalyticLoss):
     formula = "log(1 + exp(m - d))"
     source = "Jianlin Su, Looking Back at Softmax, 2020"
     hypers = {"margin": _MARGIN}
-    body = staticmethod(logistic_margin)
+    link = staticmethod(logistic_margin)
 
     def __init__(self, margin: HyperValue = 1.0, *, gap: Kind = "soft", **common: Unpack[Common]) -> None:
         super().__init__(hypers={"margin": margin}, gap=gap, **common)
 
 
-def _finite(pull: Tensor) -> Tensor:
-    """An infinite pull would be no number where the loss weighs nothing, as that of a class without a share."""
-    return pull.clamp(max=torch.finfo(pull.dtype).max)
+def _finite(neg_grad: Tensor) -> Tensor:
+    """An infinite gradient would be no number where the loss weighs nothing, as that of a class without a share."""
+    return neg_grad.clamp(max=torch.finfo(neg_grad.dtype).max)
 
 
-def exponential_margin(d: Tensor, scale: Number) -> Linked:
+def exponential_margin(d: Tensor, scale: Number) -> Link:
     value = exp(-scale * d)
-    return Linked(value, _finite(scale * value), (lambda: -d * value,))
+    return Link(value, _finite(scale * value), (lambda: -d * value,))
 
 
 class ExponentialMarginLoss(AnalyticLoss):
@@ -92,22 +91,22 @@ class ExponentialMarginLoss(AnalyticLoss):
         "Boosting, 1997, section 4"
     )
     hypers = {"scale": Hyper("slope of the exponent", 0.0, search=(0.1, 0.25, 0.5, 1.0), open_low=True)}
-    body = staticmethod(exponential_margin)
+    link = staticmethod(exponential_margin)
 
     def __init__(self, scale: HyperValue = 0.5, *, gap: Kind = "soft", **common: Unpack[Common]) -> None:
         super().__init__(hypers={"scale": scale}, gap=gap, **common)
 
 
-def hinge(d: Tensor, margin: Number) -> Linked:
+def hinge(d: Tensor, margin: Number) -> Link:
     short = margin - d
     inside = (short > 0).to(d.dtype)
-    return Linked(relu(short), inside, (lambda: inside,))
+    return Link(relu(short), inside, (lambda: inside,))
 
 
-def squared_hinge(d: Tensor, margin: Number) -> Linked:
+def squared_hinge(d: Tensor, margin: Number) -> Link:
     short = relu(margin - d)
-    pull = _finite(2 * short)
-    return Linked(short * short, pull, (lambda: pull,))
+    neg_grad = _finite(2 * short)
+    return Link(short * short, neg_grad, (lambda: neg_grad,))
 
 
 class HingeLoss(AnalyticLoss):
@@ -116,10 +115,9 @@ class HingeLoss(AnalyticLoss):
     Args:
         margin: m, the lead at which the loss ends.
         gap: "hard": the lead over the best rival (K. Crammer and Y. Singer, 2001, section 3). "soft": the lead over
-            the log-sum-exp of the rivals; with m = 0 the last step from the maximum to softmax. "sum":
-            :math:`\sum_{k \neq y} \max(0, m - z_y + z_k)` over all rivals (J. Weston and C. Watkins, 1998, section 2).
-            PyTorch's multi-margin loss divides that sum by C.
-        squared: square each term, before any sum.
+            the log-sum-exp of the rivals; with m = 0 the last step from the maximum to softmax. The sum over all rivals
+            is :class:`SumHingeLoss`.
+        squared: square the loss of a row.
         common: see :class:`SingleLabelLoss`.
 
     Range: [0, inf).
@@ -138,55 +136,59 @@ class HingeLoss(AnalyticLoss):
     hypers = {"margin": replace(_MARGIN, search=(0.5, 1.0, 2.0, 4.0))}
 
     def __init__(
-        self,
-        margin: HyperValue = 1.0,
-        *,
-        gap: Literal["hard", "soft", "sum"] = "hard",
-        squared: bool = False,
-        **common: Unpack[Common],
+        self, margin: HyperValue = 1.0, *, gap: Kind = "hard", squared: bool = False, **common: Unpack[Common]
     ) -> None:
-        check_choice("gap", gap, (*KINDS, "sum"))
-        super().__init__(hypers={"margin": margin}, gap="hard" if gap == "sum" else gap, **common)
-        self.over_all_rivals = gap == "sum"
+        super().__init__(hypers={"margin": margin}, gap=gap, **common)
         self.squared = squared
 
-    def _shown_settings(self) -> list[str]:
-        return (["gap='sum'"] if self.over_all_rivals else []) + super()._shown_settings()
+    def _link(self, own: dict[str, Number]) -> tuple[LinkFunction, tuple[Number, ...]]:
+        return squared_hinge if self.squared else hinge, (own["margin"],)
 
-    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
-        return squared_hinge if self.squared else hinge, (settings["margin"],)
 
-    def reduced(self, batch: Batch, settings: Settings, weighing: Weighing) -> Tensor:
-        if self.over_all_rivals:
-            return SingleLabelLoss.reduced(self, batch, settings, weighing)
-        return super().reduced(batch, settings, weighing)
+class SumHingeLoss(SingleLabelLoss):
+    r"""Hinge loss over all rivals, :math:`\sum_{k \neq y} \max(0, m - z_y + z_k)`, or of squared terms.
 
-    def fields(self, batch: Batch, settings: Settings) -> Fields | None:
-        return None if self.over_all_rivals else super().fields(batch, settings)
+    PyTorch's multi-margin loss divides the sum by C.
 
-    def rows(self, batch: Batch, settings: Settings) -> Tensor:
-        if not self.over_all_rivals:
-            return super().rows(batch, settings)
-        scores, margin = batch.input.to(accumulation_dtype(batch.input)), batch.shared(settings["margin"])
-        if batch.valid is not None:
-            scores = scores.masked_fill(~batch.valid.unsqueeze(1), 0.0)
+    Args:
+        margin: m, the lead over a rival at which the rival's term ends.
+        squared: square each term.
+        common: see :class:`SingleLabelLoss`.
+
+    Range: [0, inf).
+
+    Source: J. Weston and C. Watkins, "Multi-class Support Vector Machines", 1998, section 2.
+
+    Example:
+        >>> loss = lossfit.SumHingeLoss(margin=3.0)
+        >>> loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor(2.)
+    """
+
+    formula = "sum over the rivals of max(0, m - z_y + z_k)"
+    source = "J. Weston and C. Watkins, Multi-class Support Vector Machines, 1998, section 2"
+    hypers = {"margin": replace(_MARGIN, search=(0.5, 1.0, 2.0, 4.0))}
+    _no_other_grads = True
+
+    def __init__(self, margin: HyperValue = 1.0, *, squared: bool = False, **common: Unpack[Common]) -> None:
+        super().__init__(hypers={"margin": margin}, **common)
+        self.squared = squared
+
+    def _rows(self, scores: Tensor, targets: Targets, settings: Settings) -> Tensor:
+        scores, margin = targets.blank(scores.to(accumulation_dtype(scores))), targets.broadcast(settings.own["margin"])
         if isinstance(margin, Tensor) and margin.ndim:
             margin = margin.unsqueeze(1)
         scores = scores.clamp(min=torch.finfo(scores.dtype).min)  # -inf minus -inf is no number
-        terms = self.link(batch.shared(batch.own(scores)).unsqueeze(1) - scores, margin=margin)
-        return batch.sum(terms.masked_fill(batch.is_own(), 0.0))
-
-    def all_rows(self, batch: Batch, settings: Settings) -> Tensor:
-        if self.over_all_rivals:
-            return SingleLabelLoss.all_rows(self, batch, settings)
-        return super().all_rows(batch, settings)
+        lead = targets.broadcast(targets.own(scores)).unsqueeze(1) - scores
+        terms = apply(squared_hinge if self.squared else hinge, lead, margin)
+        return targets.sum(terms.masked_fill(targets.is_own(scores), 0.0))
 
 
-def smooth_accuracy(d: Tensor, beta: Number) -> Linked:
+def smooth_accuracy(d: Tensor, beta: Number) -> Link:
     steep = beta * d
     miss = torch.sigmoid(-steep)
     change = miss * torch.sigmoid(steep)
-    return Linked(miss, beta * change, (lambda: -d * change,))
+    return Link(miss, beta * change, (lambda: -d * change,))
 
 
 class SmoothAccuracyLoss(AnalyticLoss):
@@ -211,7 +213,7 @@ class SmoothAccuracyLoss(AnalyticLoss):
     formula = "sigmoid(-beta d)"
     source = "Jianlin Su, How to Train Your Accuracy?, 2022, section 1"
     hypers = {"beta": Hyper("steepness", 0.0, search=(0.25, 0.5, 1.0, 2.0, 4.0), open_low=True)}
-    body = staticmethod(smooth_accuracy)
+    link = staticmethod(smooth_accuracy)
 
     def __init__(self, beta: HyperValue = 1.0, *, gap: Kind = "hard", **common: Unpack[Common]) -> None:
         super().__init__(hypers={"beta": beta}, gap=gap, **common)

@@ -13,28 +13,28 @@ from torch.nn import functional
 
 from lossfit import kernels
 from lossfit.core.autograd import call, differentiated_again, transformed
-from lossfit.core.batch import Batch
+from lossfit.core.batch import Targets
 from lossfit.core.checks import check_choice
-from lossfit.core.hyper import HyperValue
+from lossfit.core.hyper import HyperValue, Number
 from lossfit.core.reduce import Weighing
 from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted
-from lossfit.gaps import gap
 from lossfit.gaps.autograd_functions import row_stats, scores_grad
+from lossfit.gaps.gap import all_log_odds, gap_rows
 from lossfit.gaps.types import KINDS, Fields, Gap, Kind
-from lossfit.losses.single_label.base import Common, Settings, SingleLabelLoss, is_smooth
+from lossfit.losses.single_label.base import Common, SingleLabelLoss
+from lossfit.losses.single_label.settings import Settings, per_row
 
-Number = float | Tensor
 
-
-class Linked(NamedTuple):
-    """What the body of a link returns: the loss l, its pull -dl/dd, and what gives its derivatives in the numbers."""
+class Link(NamedTuple):
+    """The loss l of rows at their gap d, -dl/dd, and functions that give the derivatives in the numbers."""
 
     value: Tensor
-    pull: Tensor
+    neg_grad: Tensor
     by_number: tuple[Callable[[], Tensor], ...] = ()
 
 
-Body = Callable[..., Linked]
+LinkFunction = Callable[..., Link]
+"""A function of the gap and of numbers."""
 
 _CHUNK = 1 << 14
 _LOG2_E = math.log2(math.e)
@@ -53,7 +53,29 @@ def softplus(x: Tensor) -> Tensor:
     return functional.softplus(x, threshold=700.0 if x.dtype == torch.float64 else 80.0)
 
 
-class LinkLoss(SingleLabelLoss):
+class GapLoss(SingleLabelLoss):
+    """A loss that is a function of the gap."""
+
+    gap: Kind
+
+    def _losses(self, d: Tensor, own: dict[str, Number]) -> Tensor:
+        """The loss of every row at the gap d, of any shape."""
+        raise NotImplementedError
+
+    def _fields(self, targets: Targets, settings: Settings) -> Fields | None:
+        return None if targets.probabilities or settings.is_smooth else Fields(self.gap)
+
+    def _of_gap(self, gap: Gap, targets: Targets, settings: Settings) -> Tensor:
+        return self._losses(gap.log_odds, settings.own)
+
+    def _all_rows(self, scores: Tensor, targets: Targets, settings: Settings) -> Tensor:
+        everywhere = {name: targets.broadcast(value) for name, value in settings.own.items()}
+        return self._losses(
+            all_log_odds(scores, self.gap, targets.shard), per_row(everywhere, lambda value: value.unsqueeze(1))
+        )
+
+
+class LinkLoss(GapLoss):
     """A loss that is a function of the gap: your own.
 
     Args:
@@ -67,95 +89,80 @@ class LinkLoss(SingleLabelLoss):
         tensor(0.5514)
     """
 
-    link: Callable[..., Tensor]
-    """The loss of a row as a function of the gap and the hyper-parameters."""
-
     def __init__(self, link: Callable[[Tensor], Tensor], *, gap: Kind = "soft", **common: Unpack[Common]) -> None:
         if not callable(link):
             raise TypeError(f"Expected `link` to be a function of the gap, but got {type(link).__name__}.")
         check_choice("gap", gap, KINDS)
         super().__init__(**common)
-        self.gap: Kind = gap
+        self.gap = gap
         self.link = link
 
-    def rows(self, batch: Batch, settings: Settings) -> Tensor:
-        return self.link(gap.gap_rows(batch, self.gap).log_odds, **self.own(settings))
-
-    def fields(self, batch: Batch, settings: Settings) -> Fields | None:
-        return None if batch.probabilities or is_smooth(settings) else Fields(self.gap)
-
-    def of_fields(self, found: Gap, batch: Batch, settings: Settings) -> Tensor:
-        return self.link(found.log_odds, **self.own(settings))
-
-    def from_gap(self, found: Gap, batch: Batch, settings: Settings) -> Tensor:
-        if self.gap == "hard" or batch.probabilities or is_smooth(settings):
-            return super().from_gap(found, batch, settings)
-        return self.link(found.log_odds, **self.own(settings))
-
-    def all_rows(self, batch: Batch, settings: Settings) -> Tensor:
-        shared = {name: batch.shared(value) for name, value in self.own(settings).items()}
-        per_class = {k: v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for k, v in shared.items()}
-        return self.link(gap.all_log_odds(batch, self.gap), **per_class)
+    def _losses(self, d: Tensor, own: dict[str, Number]) -> Tensor:
+        return self.link(d)
 
 
-class AnalyticLoss(LinkLoss):
-    """A loss whose link is given with its derivatives.
+class AnalyticLoss(GapLoss):
+    """A loss that has a :class:`Link`, which gives its derivatives beside its value.
 
     Autograd of a formula that is stable in value is often not stable in gradient (0 times inf, cancellation), and it
-    walks through the rows once per operation. So the body of a link writes its derivatives down, next to the value
-    and sharing its terms. Autograd differentiates them in turn where a second derivative is asked for.
+    walks through the rows once per operation. So a link writes its derivatives down, next to the value and sharing its
+    terms. Autograd differentiates them in turn where a second derivative is asked for.
     """
 
     _hands_keywords_to = SingleLabelLoss
-    closed = True
-    body: Callable[..., Linked]
-    """A function of d and the hyper-parameters, in their order."""
+    _no_other_grads = True
+    link: LinkFunction
+    """A function of the gap and of the loss's own hyper-parameters, in their order."""
 
     def __init__(
         self, hypers: dict[str, HyperValue] | None = None, *, gap: Kind = "soft", **common: Unpack[Common]
     ) -> None:
         check_choice("gap", gap, KINDS)
-        SingleLabelLoss.__init__(self, hypers, **common)
+        super().__init__(hypers, **common)
         self.gap = gap
 
-    def terms(self, settings: dict[str, Number]) -> tuple[Body, tuple[Number, ...]]:
-        """The body and its numbers."""
-        return self.body, tuple(settings.values())
+    def _link(self, own: dict[str, Number]) -> tuple[LinkFunction, tuple[Number, ...]]:
+        """The link and its numbers."""
+        return self.link, tuple(own.values())
 
-    def link(self, d: Tensor, **settings: Number) -> Tensor:
-        body, numbers = self.terms(settings)
-        if torch.compiler.is_compiling() and not _differentiable(d, *numbers):
-            return body(d, *numbers).value  # Dynamo passes ctx on to a variadic forward that gets no gradient
-        value: Tensor = call(_Link, body, d, *numbers)[0]
-        return value
+    def _losses(self, d: Tensor, own: dict[str, Number]) -> Tensor:
+        link, numbers = self._link(own)
+        return apply(link, d, *numbers)
 
-    def reduced(self, batch: Batch, settings: Settings, weighing: Weighing) -> Tensor:
-        plain = not batch.probabilities and not is_smooth(settings) and batch.input.ndim <= 3 and batch.shard is None
-        if not plain or weighing.is_learnt or torch.compiler.is_compiling() or transformed():
-            return super().reduced(batch, settings, weighing)
-        batch = self.adjusted(batch, settings)
-        body, numbers = self.terms(self.own(settings))
-        loss: Tensor = call(_OneNode, _Plan(batch, self.gap, body, weighing), batch.input, *numbers)
+    def _reduced(self, logits: Tensor, targets: Targets, settings: Settings, weighing: Weighing) -> Tensor:
+        plain = not targets.probabilities and not settings.is_smooth and logits.ndim <= 3 and targets.shard is None
+        if not plain or weighing.is_trainable or torch.compiler.is_compiling() or transformed():
+            return super()._reduced(logits, targets, settings, weighing)
+        scores, _ = self._adjusted(logits, targets, settings)
+        link, numbers = self._link(settings.own)
+        loss: Tensor = call(_FusedLossFunction, _Plan(targets, self.gap, link, weighing), scores, *numbers)
         return loss
+
+
+def apply(link: LinkFunction, d: Tensor, *numbers: Number) -> Tensor:
+    """The value of a link, with its gradients."""
+    if torch.compiler.is_compiling() and not _differentiable(d, *numbers):
+        return link(d, *numbers).value  # Dynamo passes ctx on to a variadic forward that gets no gradient
+    value: Tensor = call(_LinkFunction, link, d, *numbers)[0]
+    return value
 
 
 def _differentiable(*numbers: Number) -> bool:
     return torch.is_grad_enabled() and any(isinstance(n, Tensor) and n.requires_grad for n in numbers)
 
 
-class _Link(Function):
-    """(body, d, *numbers) -> value, pull; the pull is kept for the backward pass."""
+class _LinkFunction(Function):
+    """(link, d, *numbers) -> value, neg_grad, which is kept for the backward pass."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(body: Body, d: Tensor, *numbers: Number) -> tuple[Tensor, Tensor]:
-        found = body(d, *numbers)
-        return found.value, found.pull
+    def forward(link: LinkFunction, d: Tensor, *numbers: Number) -> tuple[Tensor, Tensor]:
+        return link(d, *numbers)[:2]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.body, d, *numbers = inputs
+        ctx.link, d, *numbers = inputs
         ctx.plain, tensors = _split(numbers)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
@@ -163,39 +170,39 @@ class _Link(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        d, pull, *tensors = ctx.saved_tensors
+        d, neg_grad, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
         if grad is None:
             return (None, None, *(None for _ in needed))
         if not torch.is_grad_enabled() and not any(needed):
-            return (None, -grad * pull, *(None for _ in needed))
+            return (None, -grad * neg_grad, *(None for _ in needed))
         numbers = _join(ctx.plain, tensors)
-        found = ctx.body(d, *numbers)
-        return (None, -grad * found.pull, *_by_number(grad, found, numbers, needed))
+        link = ctx.link(d, *numbers)
+        return (None, -grad * link.neg_grad, *_by_number(grad, link, numbers, needed))
 
 
 class _Plan(NamedTuple):
     """All that does not get a gradient on the way from scores to loss."""
 
-    batch: Batch
+    targets: Targets
     kind: Kind
-    body: Body
+    link: LinkFunction
     weighing: Weighing
 
     @property
     def rows(self) -> RowInputs:
-        return RowInputs(self.batch.target, self.batch.valid)
+        return RowInputs(self.targets.target, self.targets.valid)
 
     @property
     def hard(self) -> bool:
         return self.kind == "hard"
 
     def staged(self, scores: Tensor, *numbers: Number) -> Tensor:
-        d = gap.gap_rows(self.batch._replace(input=scores), self.kind).log_odds
-        return self.weighing.reduce(call(_Link, self.body, d, *numbers)[0])
+        d = gap_rows(scores, self.targets, self.kind).log_odds
+        return self.weighing.reduce(apply(self.link, d, *numbers))
 
 
-class _OneNode(Function):
+class _FusedLossFunction(Function):
     """scores -> gap -> link -> reduce as one node of the graph: for small batches a node costs more than its work.
 
     The stages are the same functions, called in a row. Where more than a first derivative is wanted, they are gone
@@ -206,16 +213,16 @@ class _OneNode(Function):
     def forward(ctx: Any, plan: _Plan, scores: Tensor, *numbers: Number) -> Tensor:
         stats = row_stats(scores, plan.rows, Wanted(plan.hard))
         d = (stats.own - stats.top).sub_(stats.log_sum)
-        found = _in_chunks(plan.body, d, numbers)
+        link = _in_chunks(plan.link, d, numbers)
         ctx.plan, ctx.backend = plan, kernels.current()
         ctx.plain, tensors = _split(numbers)
-        ctx.save_for_backward(scores, d, *stats[1:3], found.pull, *tensors)
-        return plan.weighing.reduce(found.value)
+        ctx.save_for_backward(scores, d, *stats[1:3], link.neg_grad, *tensors)
+        return plan.weighing.reduce(link.value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
-        scores, d, top, log_sum, pull, *tensors = ctx.saved_tensors
+        scores, d, top, log_sum, neg_grad, *tensors = ctx.saved_tensors
         numbers = _join(ctx.plain, tensors)
         needed = ctx.needs_input_grad[1:]
         if differentiated_again(grad):
@@ -226,31 +233,31 @@ class _OneNode(Function):
             wanted = [v for v, need in zip(arguments, needed, strict=True) if need]
             grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=torch.is_grad_enabled()))
             return (None, *(next(grads) if need else None for need in needed))
-        upstream = plan.weighing.spread(grad, pull.numel())
+        upstream = plan.weighing.spread(grad, neg_grad.numel())
         by_number: tuple[Tensor | None, ...] = (None,) * len(numbers)
         if any(needed[1:]):
-            by_number = _by_number(upstream, plan.body(d, *numbers), numbers, needed[1:])
-        to_rivals = upstream * pull
+            by_number = _by_number(upstream, plan.link(d, *numbers), numbers, needed[1:])
+        to_rivals = upstream * neg_grad
         to_scores = None
         if needed[0]:
-            back = kernels.keeping(ctx.backend, scores_grad)
+            back = kernels.with_backend(ctx.backend, scores_grad)
             stats = RowStats(top, top, log_sum)
             to_scores = back(scores, plan.rows, stats, Upstream(-to_rivals, to_rivals), plan.hard)
         return (None, to_scores, *by_number)
 
 
-def _in_chunks(body: Body, d: Tensor, numbers: tuple[Number, ...]) -> Linked:
+def _in_chunks(link: LinkFunction, d: Tensor, numbers: tuple[Number, ...]) -> Link:
     """The link of many rows, in chunks whose temporaries stay in the cache: a third faster on two cores (measured)."""
     if d.numel() <= 2 * _CHUNK:
-        return body(d, *numbers)
+        return link(d, *numbers)
     flat = d.reshape(-1)
     each = [n.expand(d.shape).reshape(-1) if isinstance(n, Tensor) and n.ndim else n for n in numbers]
-    value, pull = torch.empty_like(flat), torch.empty_like(flat)
+    value, neg_grad = torch.empty_like(flat), torch.empty_like(flat)
     for start in range(0, flat.numel(), _CHUNK):
         at = slice(start, start + _CHUNK)
-        found = body(flat[at], *(n[at] if isinstance(n, Tensor) and n.ndim else n for n in each))
-        value[at], pull[at] = found.value, found.pull
-    return Linked(value.view(d.shape), pull.view(d.shape))
+        part = link(flat[at], *(n[at] if isinstance(n, Tensor) and n.ndim else n for n in each))
+        value[at], neg_grad[at] = part.value, part.neg_grad
+    return Link(value.view(d.shape), neg_grad.view(d.shape))
 
 
 def _split(numbers: Any) -> tuple[list[float | None], list[Tensor | None]]:
@@ -262,9 +269,9 @@ def _join(plain: list[float | None], tensors: list[Tensor | None]) -> list[Any]:
     return [p if t is None else t for p, t in zip(plain, tensors, strict=True)]
 
 
-def _by_number(grad: Tensor, found: Linked, numbers: list[Any], needed: Any) -> tuple[Tensor | None, ...]:
+def _by_number(grad: Tensor, link: Link, numbers: list[Any], needed: Any) -> tuple[Tensor | None, ...]:
     """The gradients of the numbers that want one."""
     return tuple(
-        (grad * found.by_number[i]()).sum_to_size(number.shape) if need else None
+        (grad * link.by_number[i]()).sum_to_size(number.shape) if need else None
         for i, (number, need) in enumerate(zip(numbers, needed, strict=True))
     )

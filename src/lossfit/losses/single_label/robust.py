@@ -7,12 +7,12 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.losses.single_label.base import Common
-from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Linked, Number, exp, softplus
+from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Link, exp, softplus
 
 
-def generalized_cross_entropy(d: Tensor, q: Number) -> Linked:
+def generalized_cross_entropy(d: Tensor, q: Number) -> Link:
     # (1 - p^q) / q is ce phi(x) with x = q ce and phi(x) = -expm1(-x) / x, which goes on to phi(0) = 1.
     against = -d
     ce = softplus(against).clamp(max=torch.finfo(d.dtype).max)  # at d = -inf the loss is 1 / q
@@ -29,7 +29,7 @@ def generalized_cross_entropy(d: Tensor, q: Number) -> Linked:
         closed = ((1 + high) * torch.exp(-high) - 1) / (high * high)
         return ce * ce * torch.where(x < 1, series, closed)
 
-    return Linked(value, exp(-x) * torch.sigmoid(against), (by_q,))
+    return Link(value, exp(-x) * torch.sigmoid(against), (by_q,))
 
 
 class GeneralizedCrossEntropyLoss(AnalyticLoss):
@@ -59,17 +59,17 @@ class GeneralizedCrossEntropyLoss(AnalyticLoss):
         "2018, section 3"
     )
     hypers = {"q": Hyper("0: cross-entropy, 1: expected accuracy", 0.0, 1.0, (0.1, 0.2, 0.3, 0.5, 0.7, 0.9))}
-    body = staticmethod(generalized_cross_entropy)
+    link = staticmethod(generalized_cross_entropy)
 
     def __init__(self, q: HyperValue = 0.7, **common: Unpack[Common]) -> None:
         super().__init__(hypers={"q": q}, **common)
 
 
-def symmetric_cross_entropy(d: Tensor, alpha: Number, beta: Number, log_zero: Number) -> Linked:
+def symmetric_cross_entropy(d: Tensor, alpha: Number, beta: Number, log_zero: Number) -> Link:
     ce, miss = softplus(-d), torch.sigmoid(-d)
     value = alpha * ce - beta * log_zero * miss
-    pull = miss * (alpha - beta * log_zero * torch.sigmoid(d))
-    return Linked(value, pull, (lambda: ce, lambda: -log_zero * miss, lambda: -beta * miss))
+    neg_grad = miss * (alpha - beta * log_zero * torch.sigmoid(d))
+    return Link(value, neg_grad, (lambda: ce, lambda: -log_zero * miss, lambda: -beta * miss))
 
 
 class SymmetricCrossEntropyLoss(AnalyticLoss):
@@ -101,7 +101,7 @@ class SymmetricCrossEntropyLoss(AnalyticLoss):
         "beta": Hyper("weight of its reverse", 0.0),
         "log_zero": Hyper("A, the logarithm of zero", high=0.0),
     }
-    body = staticmethod(symmetric_cross_entropy)
+    link = staticmethod(symmetric_cross_entropy)
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ class SymmetricCrossEntropyLoss(AnalyticLoss):
         super().__init__(hypers={"alpha": alpha, "beta": beta, "log_zero": log_zero}, **common)
 
 
-def squared(d: Tensor) -> Linked:
+def squared(d: Tensor) -> Link:
     miss = torch.sigmoid(-d)
     value = miss * miss
-    return Linked(value, 2 * value * torch.sigmoid(d))
+    return Link(value, 2 * value * torch.sigmoid(d))
 
 
 class SquaredLoss(AnalyticLoss):
@@ -138,16 +138,16 @@ class SquaredLoss(AnalyticLoss):
     formula = "(1 - p)^2"
     sensitivity = "2 (1 - p)"
     source = "Jianlin Su, How to Train Your Accuracy?, 2022, section 5"
-    body = staticmethod(squared)
+    link = staticmethod(squared)
 
     def __init__(self, **common: Unpack[Common]) -> None:
         super().__init__(**common)
 
 
-def exponential(d: Tensor) -> Linked:
+def exponential(d: Tensor) -> Link:
     p = torch.sigmoid(d)
     value = exp(-p)
-    return Linked(value, value * p * torch.sigmoid(-d))
+    return Link(value, value * p * torch.sigmoid(-d))
 
 
 class ExponentialLoss(AnalyticLoss):
@@ -169,7 +169,7 @@ class ExponentialLoss(AnalyticLoss):
     formula = "exp(-p)"
     sensitivity = "exp(-p)"
     source = "Jianlin Su, How to Train Your Accuracy?, 2022, section 5"
-    body = staticmethod(exponential)
+    link = staticmethod(exponential)
 
     def __init__(self, **common: Unpack[Common]) -> None:
         super().__init__(**common)
