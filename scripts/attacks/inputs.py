@@ -118,7 +118,6 @@ CASES = [
 
 
 def run(count: int, seed: int) -> Tally:
-    warnings.simplefilter("ignore")
     tally = Tally()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "original"
@@ -131,13 +130,13 @@ def run(count: int, seed: int) -> Tally:
             for i in range(max(1, round(count * case.share / total)))
         ]
         jobs += [(0, seed * 1_000_003 + 500_000 + i) for i in range(count - len(jobs))]
-        context = multiprocessing.get_context("fork")
-        queue = context.SimpleQueue()
+        context = multiprocessing.get_context("forkserver")  # the threads of Polars do not outlive a fork
+        context.set_forkserver_preload(["attacks.inputs"])
         workers = []
         for w in range(_WORKERS):
             copy = Path(name) / f"copy{w}"
             shutil.copytree(root, copy)
-            workers.append(_Worker(context, copy, jobs[w::_WORKERS], queue))
+            workers.append(_Worker(context, copy, jobs[w::_WORKERS]))
         for worker in workers:
             tally.join(worker.tally())
     return tally
@@ -146,7 +145,7 @@ def run(count: int, seed: int) -> Tally:
 class _Worker:
     """Goes through jobs in a process; one that ends the process is wrong, and the next goes on after it."""
 
-    def __init__(self, context: Any, root: Path, jobs: list[tuple[int, int]], queue: Any) -> None:
+    def __init__(self, context: Any, root: Path, jobs: list[tuple[int, int]]) -> None:
         self.context, self.root, self.jobs = context, root, jobs
         self.result = root.parent / f"{root.name}.txt"
         self.result.touch()
@@ -175,6 +174,7 @@ class _Worker:
 
 
 def _go_through(root: Path, jobs: list[tuple[int, int]], result: Path) -> None:
+    warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, _too_long)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with result.open("a") as file:

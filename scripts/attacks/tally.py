@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-_SHOWN = 20
+_SHOWN, _LONGEST = 20, 600
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Tally:
         if wrong:
             self.wrong += 1
             if len(self.examples) < _SHOWN:
-                self.examples.append(f"{kind}: {wrong}")
+                self.examples.append(f"{kind}: {wrong}"[:_LONGEST].replace("\n", " | "))
 
     def join(self, other: Tally) -> None:
         self.tried += other.tried

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -12,13 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-# Control characters but the tab and the end of a line, marks that turn the direction of writing, and halves of pairs.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def shown(text: str) -> str:
-    r"""The text with escapes such as ``\x1b`` in the place of what a terminal would obey."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
+from lossfit.compare.errors import shown
 
 
 class Terminal(Console):

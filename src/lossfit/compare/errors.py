@@ -1,10 +1,26 @@
 """Errors that are shown to the user as they are, without a traceback."""
 
+import re
 from collections.abc import Iterable
+
+# Control characters but the tab and the end of a line, marks that turn the direction of writing, and halves of pairs.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 1500
+
+
+def shown(text: str) -> str:
+    r"""The text with escapes such as ``\x1b`` in the place of what a terminal would obey."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
 
 
 class InputError(ValueError):
-    """Something in the data or the arguments that the user can mend."""
+    """Something in the data or the arguments that the user can mend, told in a line, whatever names are in it."""
+
+    def __init__(self, sentence: str) -> None:
+        line = shown(sentence).replace("\n", "\\n")
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST - 500]} ... {line[-480:]}"
+        super().__init__(line)
 
 
 class NoFileError(InputError, FileNotFoundError):

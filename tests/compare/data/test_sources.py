@@ -1,5 +1,6 @@
 """Files and folders: arrays, images, saved data sets, and given test rows."""
 
+import gzip
 import io
 import json
 import re
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from lossfit.compare import memory_limits
 from lossfit.compare.data.dataset import load
 from lossfit.compare.errors import InputError
 
@@ -432,3 +434,64 @@ class TestGivenTest:
         refused(
             re.escape("given already; leave out --test-column"), Path(rows), target="y", test=rows, test_column="held"
         )
+
+
+class TestForeignFiles:
+    """Files of anyone's: too wide, unpacking to more than the memory, or leading elsewhere."""
+
+    def test_a_wide_header_takes_no_time(self, tmp_path: Path) -> None:
+        """By its operations, not by a clock: each name is counted once."""
+        names = [f"column_{i}" for i in range(20_000)]
+        (tmp_path / "t.csv").write_text(",".join([*names, "column_7"]) + "\n1\n")
+        with pytest.raises(InputError, match="several columns of the same name: 'column_7'"):
+            load(str(tmp_path / "t.csv"), "y")
+
+    def test_a_first_line_without_an_end(self, tmp_path: Path) -> None:
+        with (tmp_path / "t.csv").open("wb") as file:
+            file.write(b"a" * 1000)
+            file.truncate(40 << 20)
+        with pytest.raises(InputError, match="does not end within 16 MiB"):
+            load(str(tmp_path / "t.csv"), "y")
+
+    def test_what_is_compressed(self, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_bytes(gzip.compress(b"x,y\n" + b"1,2\n" * 100))
+        with pytest.raises(InputError, match="is compressed; unpack it first"):
+            load(str(tmp_path / "t.csv"), "y")
+
+    def test_archives_that_unpack_to_more_than_the_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        np.savez_compressed(tmp_path / "t.npz", X=np.zeros((4000, 50), np.float32), y=np.arange(4000) % 2)
+        pl.DataFrame({"x": np.zeros(100_000), "y": np.zeros(100_000)}).write_parquet(tmp_path / "t.parquet")
+        monkeypatch.setattr(memory_limits, "available", lambda: 500_000)
+        for name in ("t.npz", "t.parquet"):
+            with pytest.raises(InputError, match=rf"{name}' would take .* GiB of memory once unpacked, but"):
+                load(str(tmp_path / name), "y")
+
+    def test_pictures_behind_a_link(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / "p" / name).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / "p" / name / "1.png")
+        Image.new("L", (4, 4)).save(tmp_path / "private.png")
+        (tmp_path / "p" / "a" / "2.png").symlink_to(tmp_path / "p" / "a" / "1.png")
+        assert load(str(tmp_path / "p")).rows == 3
+        (tmp_path / "p" / "a" / "3.png").symlink_to(tmp_path / "private.png")
+        with pytest.raises(InputError, match=r"3.png' is a link that leads out of the folder"):
+            load(str(tmp_path / "p"))
+        (tmp_path / "p" / "a" / "3.png").unlink()
+        (tmp_path / "p" / "c").symlink_to(tmp_path / "p" / "a")
+        with pytest.raises(InputError, match="c' is a link"):
+            load(str(tmp_path / "p"))
+
+    def test_a_name_that_a_shell_would_expand(self, tmp_path: Path) -> None:
+        (tmp_path / "[t]*.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(30)))
+        (tmp_path / "t1.csv").write_text("x,y\n1,2\n")
+        assert load(str(tmp_path / "[t]*.csv"), "y").rows == 30
+
+    def test_an_error_is_a_line_whatever_the_names_are(self, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text('"a\nb\x1b[2J' + "c" * 5000 + '",y\n1,2\n')
+        with pytest.raises(InputError) as caught:
+            load(str(tmp_path / "t.csv"), "z")
+        assert len(str(caught.value)) <= 1500
+        assert "\n" not in str(caught.value)
+        assert "\x1b" not in str(caught.value)
