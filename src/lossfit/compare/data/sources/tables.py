@@ -132,11 +132,11 @@ def _lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         while line := file.readline(left):
             left -= len(line)
-            yield line
             if left <= 0:
                 raise InputError(
                     f"The first line of the file {str(path)!r} does not end within {LONGEST_HEADER >> 20} MiB."
                 )
+            yield line
 
 
 def _with_points(frame: pl.DataFrame, strings: Collection[str]) -> pl.DataFrame:
