@@ -462,6 +462,10 @@ class TestTransformations:
         close(case, gradient(loss, z), gradient(make(case)(z, y), z))
 
     @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch does it
+    @pytest.mark.parametrize(
+        "case",
+        [pytest.param(case, id=case_id(case), marks=[pytest.mark.slow] * (case not in PATHS)) for case in CASES],
+    )
     def test_compiled_is_eager(self, case: Case) -> None:
         torch._dynamo.reset()
         z, y, s = scores().requires_grad_(), targets(), weights(N)
