@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import lossfit
-from lossfit.compare.data import dataset, splits
+from lossfit.compare.data import dataset, folds
 from lossfit.compare.features import make
 from lossfit.meta import HyperGradient
 
@@ -44,16 +44,17 @@ Rows = tuple[Tensor, Tensor]
 def load(seed: int) -> dict[str, Rows]:
     """Training rows, those to learn the loss on, to validate on and to test on."""
     tweets = dataset.load("tweets")
-    split = splits.draw(tweets, 1, seed, label_noise=0.4)[0]
-    train, validation, test = (torch.from_numpy(m) for m in make.make(tweets, [split])[0])
-    seen = torch.from_numpy(np.asarray(split.seen))
+    drawn = folds.draw(tweets, 5, 1, seed, label_noise=0.4)
+    pair, repeat = drawn.pairs[0], drawn.repeats[0]
+    rows = make.Parts(drawn.train(0, pair), *drawn.held_out(0, pair))
+    train, validation, test = (torch.from_numpy(m) for m in make.make(tweets, [rows])[0])
     half = len(validation) // 2
-    labels = seen[split.validation]
+    labels = torch.from_numpy(repeat.chosen[rows.held_out])
     return {
-        "train": (train, seen[split.train]),
+        "train": (train, torch.from_numpy(repeat.trained[rows.train])),
         "learn": (validation[:half], labels[:half]),
         "validation": (validation[half:], labels[half:]),
-        "test": (test, torch.from_numpy(tweets.labels[split.test])),
+        "test": (test, torch.from_numpy(tweets.labels[rows.test])),
     }
 
 

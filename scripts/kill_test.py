@@ -26,7 +26,7 @@ from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.verdict.summary import summarise
 
-PLAN = Plan("yeast", losses="focal,poly,squared,hinge", splits=12, trials=2)
+PLAN = Plan("yeast", losses="focal,poly,squared,hinge", folds=4, trials=2)
 _TIMES = ("seconds", "seconds_per_training")
 
 

@@ -1,4 +1,4 @@
-"""Trainings in a process whose memory is limited: how many parts, whether they are as without a limit, and an error."""
+"""Trainings in a process whose memory is limited: how many tries, whether they are as without a limit, and an error."""
 
 import gc
 import resource
@@ -21,25 +21,27 @@ def limit(mebibytes: int | None) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    whole = changed(task(count=2, features=3000), steps=6)
-    whole = changed(whole, model=Architecture("mlp", 3000, CLASSES, 100))
-    train.train(whole.part(range(1), range(1)))  # what libraries take once
+    whole = changed(task(count=4, features=3000), steps=8)
+    whole = changed(whole, model=Architecture("mlp", 3000, CLASSES, 50), batch=82)
+    small = changed(task(count=3), steps=8)
+    train.train(small)  # what libraries take once
     calls = []
-    original = train.together
+    original = train._together
 
     def counting(*arguments: object) -> object:
         calls.append(0)
-        return original(*arguments)
+        return original(*arguments)  # type: ignore[arg-type]
 
-    train.together = counting
-    limit(25)
-    divided = train.train(whole)
+    train._together = counting  # type: ignore[assignment]
+    (together,) = train.train(whole).values()
+    calls.clear()
+    limit(68)
+    (divided,) = train.train(whole).values()
     print(len(calls))
     limit(None)
-    together = train.train(whole)
     close = [
-        abs(a["test_log_loss"] - b["test_log_loss"]) < 1e-4 and (a["split"], a["trial"]) == (b["split"], b["trial"])
-        for a, b in zip(divided, together, strict=True)
+        abs(a["validation"] - b["validation"]) < 1e-4 and (a["fold"], a["trial"]) == (b["fold"], b["trial"])
+        for a, b in zip(divided.settings, together.settings, strict=True)
     ]
     print(all(close))
     limit(2)

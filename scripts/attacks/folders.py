@@ -15,7 +15,20 @@ from typer.testing import CliRunner, Result
 
 from lossfit.commands.app import app
 
-QUICK = ("--losses", "focal,poly", "--splits", "3", "--trials", "2", "--workers", "1", "--model", "linear")
+QUICK = (
+    "--losses",
+    "focal,poly",
+    "--folds",
+    "3",
+    "--repeats",
+    "1",
+    "--trials",
+    "2",
+    "--workers",
+    "1",
+    "--model",
+    "linear",
+)
 
 
 def run(*arguments: object) -> Result:

@@ -17,11 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from attacks import folders, mutations
 from attacks.tally import Tally
 from lossfit.compare import load_model
 from lossfit.compare.calibrate import predictions
-from lossfit.compare.data import dataset, splits
+from lossfit.compare.data import dataset, folds
 from lossfit.compare.errors import InputError
 from lossfit.compare.export import final
 from lossfit.compare.features import make
@@ -52,9 +54,10 @@ def _data(path: str, target: str | None = None, **roles: Any) -> Callable[[Path]
 
     def read(root: Path) -> None:
         data = dataset.load(str(root / path), target, **roles)
-        drawn = splits.draw(data, 2, 0)
+        drawn = folds.draw(data, 3, 1)
         reader, _ = make.reader(data)
-        make.make(data, drawn, reader)
+        parts = (make.Parts(drawn.train(0, p), np.concatenate(drawn.held_out(0, p)), drawn.test) for p in drawn.pairs)
+        make.make(data, list(parts), reader)
 
     return read
 
@@ -68,7 +71,7 @@ def _predict_from(path: str) -> Callable[[Path], Any]:
 
 
 def _diff(root: Path) -> None:
-    diff.render(diff.read(root / "out"), diff.read(root / "other"))
+    diff.render(diff.read_run(root / "out"), diff.read_run(root / "other"))
 
 
 def _serve(root: Path) -> None:
@@ -111,7 +114,7 @@ CASES = [
     Case("out/summary.json", mutations.json_of, _export, 0.02),
     Case("out/plan.json", mutations.json_of, _diff, 0.01),
     Case("out/summary.json", mutations.json_of, _diff, 0.02),
-    Case("out/results.parquet", mutations.bytes_of, _diff, 0.005),
+    Case("out/passes.parquet", mutations.bytes_of, _diff, 0.005),
     Case("out/summary.json", mutations.json_of, _serve, 0.005),
     Case("noise/noise.json", mutations.json_of, lambda root: server.find(root), 0.005),
 ]

@@ -13,7 +13,7 @@ import polars as pl
 from attacks import folders, mutations
 from attacks.tally import Tally
 from lossfit.compare.running import engine, store
-from lossfit.compare.verdict.finished import read_plan
+from lossfit.compare.running.finished import read_plan
 
 _RESUMED = 6
 """How many of them are gone on with to the end."""

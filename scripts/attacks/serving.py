@@ -23,7 +23,7 @@ from lossfit.compare.report import server
 
 _SECRET = "TOP-SECRET-7f3a"
 _SECONDS = 20.0
-_FILES = ("plan.json", "summary.json", "results.parquet", "report.html")
+_FILES = ("plan.json", "summary.json", "passes.parquet", "report.html")
 _SPOILT = [(way, name) for way in ("link", "secret", "pipe", "deep", "large", "mutated") for name in _FILES]
 _KINDS = (
     *("a page", "a hostile folder", "two runs", "another path", "another host", "a client that leaves", "no HTTP"),

@@ -10,6 +10,8 @@ import pytest
 
 import lossfit
 from command import refused, run
+from lossfit.compare.candidates import candidates
+from lossfit.compare.plan import QUICK_TRIALS
 
 ROWS = 60
 
@@ -32,18 +34,21 @@ class TestCompare:
     def test_a_file_of_ones_own(self, table: pl.DataFrame, tmp_path: Path) -> None:
         out = tmp_path / "out"
         table.write_csv(tmp_path / "customers.csv")
-        options = ("--losses", "focal", "--splits", 2, "--trials", 2, "--workers", 1, "--out", out)
+        options = ("--losses", "focal", "--folds", 3, "--repeats", 1, "--trials", 2, "--workers", 1, "--out", out)
         found = run("compare", tmp_path / "customers.csv", "--target", "churned", "--text", "note", *options)
         assert found.exit_code == 0, found.output
         assert sorted(p.name for p in out.iterdir()) == [
             "parts",
+            "passes.parquet",
             "plan.json",
             "report.html",
             "results.parquet",
             "summary.json",
         ]
         summary = json.loads((out / "summary.json").read_text())
-        assert pl.read_parquet(out / "results.parquet").height == summary["trainings"] == 2 * 2 * 2
+        assert pl.read_parquet(out / "results.parquet").height == 2 * 3 * 2
+        assert pl.read_parquet(out / "passes.parquet").height == 2 * 2
+        assert summary["trainings"] == 2 * 3 * 2
         assert "Focal loss" in found.stdout
         assert "Cross-entropy" in found.stdout
         assert f"Report: {out / 'report.html'}" in found.stdout
@@ -55,17 +60,54 @@ class TestCompare:
         table.write_parquet(tmp_path / "t.parquet")
         found = []
         for suffix in ("csv", "parquet"):
-            options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1, "--out", tmp_path / suffix)
+            options = (
+                "--losses",
+                "focal",
+                "--folds",
+                3,
+                "--repeats",
+                1,
+                "--trials",
+                1,
+                "--workers",
+                1,
+                "--out",
+                tmp_path / suffix,
+            )
             assert run("compare", tmp_path / f"t.{suffix}", "--target", "churned", *options).exit_code == 0
             found.append(pl.read_parquet(tmp_path / suffix / "results.parquet").drop("seconds"))
         assert found[0].equals(found[1])
 
     def test_the_folder_is_named_after_the_source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1, "--model", "linear")
+        options = (
+            "--losses",
+            "focal",
+            "--folds",
+            3,
+            "--repeats",
+            1,
+            "--trials",
+            1,
+            "--workers",
+            1,
+            "--model",
+            "linear",
+        )
         assert run("compare", "yeast", *options).exit_code == 0
         assert (tmp_path / "lossfit-yeast" / "report.html").is_file()
         assert "exists. Pass --resume" in refused("compare", "yeast", *options)
+
+    def test_a_quick_one_has_few_losses_settings_and_trainings(self, table: pl.DataFrame, tmp_path: Path) -> None:
+        table.drop("note").write_csv(tmp_path / "t.csv")
+        quick = ("--quick", "--metric", "roc_auc", "--model", "linear", "--folds", 3, "--out", tmp_path / "out")
+        found = run("compare", tmp_path / "t.csv", "--target", "churned", *quick)
+        assert found.exit_code == 0, found.output
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert (summary["metric"], summary["repeats"], summary["trials"]) == ("auc", 1, QUICK_TRIALS)
+        assert {e["loss"] for e in summary["losses"]} == {"cross_entropy", *candidates.QUICK}
+        assert summary["trainings"] == 3 * QUICK_TRIALS * len(summary["losses"])
+        assert "Area under the ROC curve" in (tmp_path / "out" / "report.html").read_text()
 
     @pytest.mark.parametrize(
         ("arguments", "told"),
@@ -86,9 +128,10 @@ class TestCompare:
             (("one.csv", "--target", "y"), "has one class only, 'a'"),
             (("rare.csv", "--target", "y"), "Every class needs at least 3 rows"),
             (("yeast", "--target", "y"), "The bundled set 'yeast' needs no --target"),
-            (("yeast", "--metric", "f1"), "got 'f1'. Did you mean 'macro_f1'?"),
+            (("yeast", "--metric", "macro_f2"), "got 'macro_f2'. Did you mean 'macro_f1'?"),
+            (("yeast", "--metric", "f1"), "--metric f1 is for two classes, but there are 10."),
             (("yeast", "--losses", "gamma"), "got 'gamma'. Did you mean 'gamma_cross_entropy'?"),
-            (("yeast", "--splits", "1"), "--splits of at least 2, but got 1"),
+            (("yeast", "--folds", "2"), "--folds of at least 3, but got 2"),
             (("yeast", "--label-noise", "2"), "--label-noise in [0, 1), but got 2.0"),
             (("yeast", "--workers", "0"), "'--workers': Input should be greater than or equal to 1"),
             (("t.csv", "--target", "churned", "--embedding", "x"), "--embedding needs a text column"),

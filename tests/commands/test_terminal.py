@@ -49,7 +49,7 @@ def test_names_in_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [f"{i % 7},{i % 3},a{i % 2}" for i in range(40)]
     Path("t.csv").write_text("\n".join([f'"{EVIL}","x","y"', *rows]))
-    options = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1, "--model", "linear")
+    options = ("--losses", "focal", "--folds", 3, "--repeats", 1, "--trials", 1, "--workers", 1, "--model", "linear")
     found = run("compare", "t.csv", "--target", "y", *options)
     assert found.exit_code == 0, found.output
     assert "\x1b" not in found.stdout

@@ -13,16 +13,18 @@ from lossfit.claims.tools import compare, points
     "Optimising expected accuracy E[p] directly trains worse than optimising cross-entropy.",
 )
 def check() -> Finding:
-    """Both losses on yeast, 10 splits, 8 settings each; and the size of their gradients where all classes are even."""
-    found = compare("yeast", "expected_accuracy", metric="accuracy", splits=10, trials=8)
+    """Both losses on yeast, 10 trainings on three of five folds, 8 settings each; and the size of their gradients where
+    all classes are even.
+    """
+    found = compare("yeast", "expected_accuracy", metric="accuracy", repeats=1, trials=8)
     balanced = found["expected_accuracy"]["differences"]["balanced_accuracy"]
     versus = found["expected_accuracy"]["vs_cross_entropy"]
     sizes = []
     for loss in (CrossEntropyLoss(), ExpectedAccuracyLoss()):
         z = torch.zeros(1, 10, dtype=torch.float64, requires_grad=True)
         sizes.append(float(torch.autograd.grad(loss(z, torch.tensor([0])), z)[0].abs().sum()))
-    worse = versus["difference"] < 0 and versus["p_value"] < 0.05
-    collapses = balanced["difference"] < 0 and balanced["p_value"] < 0.05
+    worse = versus["ci95"][1] < 0
+    collapses = balanced["ci95"][1] < 0
     return Finding(
         "holds" if worse and collapses else "holds with a correction" if collapses else "refuted",
         [

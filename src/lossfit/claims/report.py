@@ -12,7 +12,7 @@ from typing import Any
 from lossfit import page, plot
 from lossfit.claims import ARTICLES, Claim, Finding, Verdict
 from lossfit.compare import files
-from lossfit.compare.running.engine import versions
+from lossfit.compare.outcome import versions
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "holds with a correction", "refuted")
 _COLORS = {"holds": "better", "holds with a correction": "undecided", "refuted": "worse"}

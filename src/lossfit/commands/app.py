@@ -41,7 +41,7 @@ COMMANDS = {
     "plot": Source("losses", "plot", "Draw losses and their sensitivities."),
     "bench": Source("bench", "bench", "What a step of each loss takes on this machine, as a ratio to F.cross_entropy."),
     "export": Source(
-        "export", "export", "Train the loss that a comparison recommends on all its rows, and write the model."
+        "export", "export", "Train the loss that a comparison advises on all its rows, and write the model."
     ),
     "predict": Source("predict", "predict", "Predict the classes of new rows with an exported model."),
     "calibrate": Source(

@@ -21,16 +21,19 @@ from lossfit.commands.noise import print_noise, write_noise
 from lossfit.commands.terminal import Terminal
 from lossfit.compare import files
 from lossfit.compare.data import dataset as sources
+from lossfit.compare.data.folds import FOLDS, REPEATS
 from lossfit.compare.errors import InputError, NotWrittenError
 from lossfit.compare.export import final
 from lossfit.compare.features import make
-from lossfit.compare.plan import MAX_ROWS, Plan
+from lossfit.compare.outcome import Outcome
+from lossfit.compare.plan import MAX_ROWS, QUICK_TRIALS, TRIALS, Plan
 from lossfit.compare.report import render, wording
 from lossfit.compare.running import engine
 from lossfit.compare.running import label_noise as noise_levels
 from lossfit.compare.scoring import tasks
 from lossfit.compare.verdict.summary import summarise, verdict
 
+_SHOWN = 10
 _STYLES = {"better": "green", "worse": "red", "undecided": ""}
 
 
@@ -90,9 +93,7 @@ def compare(
     ] = None,
     max_rows: Annotated[
         int,
-        typer.Option(
-            help="Rows that a split draws at most, others for each split; given test rows come on top. 0: no limit."
-        ),
+        typer.Option(help="Rows that take part at most; given test rows come on top. 0: no limit."),
     ] = MAX_ROWS,
     impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
     embedding: Annotated[
@@ -110,13 +111,28 @@ def compare(
     metric: Annotated[
         str | None,
         typer.Option(
-            help=f"What counts: {', '.join(tasks.SINGLE_LABEL.metrics)}; with several targets "
-            f"{', '.join(tasks.MULTI_LABEL.metrics)}. The first of them if not given."
+            help=f"What counts: {', '.join(tasks.SINGLE_LABEL.choices())}; with several targets "
+            f"{', '.join(tasks.MULTI_LABEL.choices())}. The first of them if not given."
         ),
     ] = None,
-    losses: Annotated[str, typer.Option(help="all, or names separated by commas (see `lossfit list`).")] = "all",
-    splits: Annotated[int, typer.Option(help="Random splits into train, validation and test.")] = 20,
-    trials: Annotated[int, typer.Option(help="Settings tried for each loss.")] = 8,
+    losses: Annotated[
+        str | None, typer.Option(help="all, if not given, or names separated by commas (see `lossfit list`).")
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(help="Each setting is trained once for every two folds, on the others, and tested on the two."),
+    ] = FOLDS,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            help=f"How often the rows are dealt out anew, {REPEATS} if not given. From the second time on, only losses "
+            "take part that may still be the best."
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help=f"Settings tried for each loss, {TRIALS} if not given.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One repeat, 4 settings, and a few losses: an answer within a minute or so.")
+    ] = False,
     label_noise: Annotated[
         str,
         typer.Option(
@@ -153,7 +169,7 @@ def compare(
             metavar="HOST:PORT",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes splits, noise, weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Fixes folds, noise, weights and batches.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; lossfit-SOURCE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in that folder.")] = False,
 ) -> None:
@@ -166,8 +182,8 @@ def compare(
     lossfit compare mails.csv --target folder --text subject --text body --text-features hashing
     lossfit compare films.csv --text plot --target drama --target comedy --target crime
     lossfit compare digits.npz --metric log_loss
-    lossfit compare photos/ --splits 5 --max-rows 5000
-    lossfit compare photos/ --model networks:small --splits 5 --trials 4
+    lossfit compare photos/ --quick --max-rows 5000
+    lossfit compare photos/ --model networks:small --repeats 1 --trials 4
     lossfit compare scans.csv --target finding --group patient --drop scanner,date
     lossfit compare survey.csv --target vote --weight design_weight --categorical zip
     lossfit compare train.csv --target churned --test test.csv
@@ -176,7 +192,8 @@ def compare(
     lossfit compare tweets --label-noise 0,0.1,0.2,0.4 --out robust
     lossfit compare photos/ --engine ray --ray-address 10.0.0.1:6379
 
-    Writes report.html (open it), summary.json, and results.parquet with one row for each training.
+    Writes report.html (open it), summary.json, results.parquet with what was known of each setting, and passes.parquet
+    with what was measured.
     """
     console = terminal.console()
     targets = tuple(target or ())
@@ -189,10 +206,11 @@ def compare(
         tuple(drop or ()),
         impute,
         embedding,
-        metric or kind.metric,
-        losses,
-        splits,
-        trials,
+        tasks.ALIASES.get(metric or "", metric) or kind.metric,
+        losses or ("quick" if quick else "all"),
+        folds,
+        (1 if quick else REPEATS) if repeats is None else repeats,
+        (QUICK_TRIALS if quick else TRIALS) if trials is None else trials,
         levels[0],
         model,
         seed,
@@ -243,7 +261,7 @@ def _part_of(progress: engine.Progress, part: int, parts: int) -> engine.Progres
     return lambda loss, share, trainings: progress(loss, (part + share) / parts, trainings * parts)
 
 
-def _written(outcome: engine.Outcome, out: Path) -> dict[str, Any]:
+def _written(outcome: Outcome, out: Path) -> dict[str, Any]:
     """The summary, which is written with its report."""
     summary = summarise(outcome)
     contents = json.dumps(_finite(summary), indent=2, allow_nan=False)
@@ -303,30 +321,39 @@ def _print(console: Terminal, plan: Plan, summary: dict[str, Any], out: Path) ->
     table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
-    table.add_column("p by the rule", justify="right", no_wrap=True)
-    for entry in summary["losses"]:
+    table.add_column("expected", justify="right", no_wrap=True)
+    table.add_column("best", justify="right", no_wrap=True)
+    shown = _shown(summary)
+    for entry in shown:
         versus = entry["vs_cross_entropy"]
         row = [
             wording.with_setting(entry["loss"], entry["params"]),
             wording.number(entry["test"][metric]["mean"], metric),
         ]
+        chances = [wording.gain(entry["expected"], metric), wording.chance(entry["probability_best"])]
+        style = "bold" if entry["loss"] == summary["advised"]["loss"] else ""
         if versus is None or entry["loss"] == summary["reference"]:
-            table.add_row(*(Text(cell) for cell in row), style="bold")
+            table.add_row(*(Text(cell) for cell in [*row, "", "", *(chances if versus else ())]), style=style)
             continue
-        change = Text(wording.change(versus["difference"], metric), style=_STYLES[verdict(versus, metric)])
-        table.add_row(
-            *(Text(cell) for cell in row), change, wording.interval(versus, metric), wording.p_value(versus["p_rule"])
-        )
+        change = Text(wording.change(versus["difference"], metric), style=_STYLES[verdict(versus)])
+        rest = (Text(cell) for cell in (wording.interval(versus, metric), *chances))
+        table.add_row(*(Text(cell) for cell in row), change, *rest, style=style)
     console.print(table)
-    console.print()
+    left = len(summary["losses"]) - len(shown)
+    console.print(f"{left} more in the report.\n" if left else "", highlight=False)
     for note in summary["data"]["notes"] if summary["source"] not in sources.BUNDLED else ():
         console.say(note)
     for sentence in wording.answer(summary):
         console.say(sentence)
     console.say(
-        f"\n{summary['trainings']:,} trainings ({summary['search']['pruned']:,} of them pruned) in "
-        f"{summary['seconds']:.0f} s. Report: {out / 'report.html'}\n"
+        f"\n{summary['trainings']:,} trainings in {summary['seconds']:.0f} s. Report: {out / 'report.html'}\n"
         f"A model for new rows: {_export(plan, summary, out)}\n"
     )
-    for line in summary["recommended"]["code"]:
+    for line in summary["advised"]["code"]:
         console.say(f"    {line}" if line else "")
+
+
+def _shown(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The best few, and what they are compared to."""
+    always = (summary["reference"], summary["free"])
+    return [e for i, e in enumerate(summary["losses"]) if i < _SHOWN or e["loss"] in always]

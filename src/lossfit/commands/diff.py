@@ -24,9 +24,9 @@ def diff(
     lossfit diff lossfit-tweets lossfit-tweets-noisy
     lossfit diff before after --out changes.html
 
-    On the same data and seed the differences are taken within splits.
+    On the same data, seed and folds the differences are taken row by row.
     """
     if out.is_dir():
         raise InputError(f"The output {str(out)!r} is a folder; name a file by --out.")
-    files.write({out: report.render(report.read(first), report.read(second))})
+    files.write({out: report.render(report.read_run(first), report.read_run(second))})
     terminal.console().say(f"Wrote {out}")

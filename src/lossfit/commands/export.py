@@ -17,7 +17,7 @@ from lossfit.compare.report import wording
 
 def export(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished comparison.", metavar="DIR")],
-    loss: Annotated[str | None, typer.Option(help="A loss of the comparison, if not the recommended one.")] = None,
+    loss: Annotated[str | None, typer.Option(help="A loss of the comparison, if not the advised one.")] = None,
     source: Annotated[
         str | None, typer.Option(help="Where the data of the comparison is now, if it was moved.", metavar="FILE")
     ] = None,
@@ -36,15 +36,15 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the model; DIR/model if not given.")] = None,
 ) -> None:
-    """Train the loss that a comparison recommends on all its rows, and write the model.
+    """Train the loss that a comparison advises on all its rows, and write the model.
 
     \b
     lossfit export lossfit-customers
     lossfit export lossfit-customers --loss focal --out focal-model
     lossfit export lossfit-customers --source archive/customers.csv
 
-    Writes model.safetensors and model.json, for `lossfit predict`. Four of five rows are trained on, one of five
-    chooses the checkpoint; rows that were given to test on are left out.
+    Writes model.safetensors and model.json, for `lossfit predict`. Rows that were given to test on are
+    left out.
     """
     console = terminal.console()
     out = out or files.child(folder, FOLDER)
@@ -69,8 +69,8 @@ def export(
     trained.save(out)
     about = trained.trained
     console.say(
-        f"{wording.with_setting(trained.loss, trained.params)}: trained on {about['rows']:,} rows; "
-        f"{about['rows_to_choose_on']:,} others chose the weights after step {about['steps']:,}."
+        f"{wording.with_setting(trained.loss, trained.params)}: trained on {about['rows']:,} rows for "
+        f"{about['steps']:,} of {about['of']:,} steps, as the comparison advises."
     )
     size = sum((out / name).stat().st_size for name in (JSON, WEIGHTS))
     console.say(f"Wrote {out / WEIGHTS} and {JSON}, {size / 1024:,.0f} KiB. Use them by:")

@@ -23,6 +23,8 @@ def write_noise(summaries: list[dict[str, Any]], folders: list[str], out: Path) 
             {
                 "label_noise": summary["label_noise"],
                 "folder": folder,
+                "advised": summary["advised"]["loss"],
+                "claim": summary["advised"]["claim"],
                 "recommended": summary["recommended"]["loss"],
                 "better_than_cross_entropy": summary["recommended"]["better_than_cross_entropy"],
                 "answer": wording.answer(summary)[0],

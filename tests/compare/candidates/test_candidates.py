@@ -11,13 +11,13 @@ import lossfit
 from lossfit import registry
 from lossfit.compare.candidates import candidates, sampling
 from lossfit.compare.candidates.candidates import Candidate
+from lossfit.compare.plan import Plan
 from lossfit.compare.scoring.metrics import METRICS
 from lossfit.compare.training.models import Architecture
 from lossfit.compare.training.objective import Objective
 from lossfit.compare.training.task import Recipe
 
 CANDIDATES = candidates.candidates()
-FREE = {name: candidate for name, candidate in CANDIDATES.items() if candidate.tuned}
 SEARCHED = [name for name, candidate in CANDIDATES.items() if candidate.search]
 
 
@@ -25,9 +25,8 @@ def test_who_takes_part() -> None:
     names = list(CANDIDATES)
     assert names[:4] == ["cross_entropy", "label_smoothing", "class_weights", "logit_adjustment"]
     of_metrics = ["for_balanced_accuracy", "for_macro_f1", "for_brier"]
-    assert names[-5:-2] == of_metrics
-    assert names[-2:] == list(FREE) == ["cross_entropy+tuned_prior", "cross_entropy+temperature"]
-    assert set(names[4:-5]) == set(lossfit.available_losses("single_label")) - {"cross_entropy", "sensitivity"}
+    assert names[-3:] == of_metrics
+    assert set(names[4:-3]) == set(lossfit.available_losses("single_label")) - {"cross_entropy", "sensitivity"}
     assert all(name == candidate.name for name, candidate in CANDIDATES.items())
     assert not CANDIDATES["cross_entropy"].search
 
@@ -93,7 +92,7 @@ def test_describe_leaves_the_optimiser_out() -> None:
 
 
 def test_choose_puts_cross_entropy_first() -> None:
-    assert [c.name for c in candidates.choose("all")] == list(CANDIDATES)[:-5]
+    assert [c.name for c in candidates.choose("all")] == list(CANDIDATES)[:-3]
     assert [c.name for c in candidates.choose("poly, focal,poly ,,")] == ["cross_entropy", "poly", "focal"]
     assert [c.name for c in candidates.choose("focal,cross_entropy,focal")] == ["cross_entropy", "focal"]
     assert [c.name for c in candidates.choose("")] == ["cross_entropy"]
@@ -131,39 +130,59 @@ def shown(candidate: Candidate, setting: candidates.Setting, **names: torch.Tens
     return loss
 
 
-def test_what_is_free_for_the_metric_always_takes_part() -> None:
-    prior, temperature = FREE.values()
-    expected = {
-        "accuracy": [],
-        "balanced_accuracy": [prior],
-        "macro_f1": [prior],
-        "log_loss": [temperature],
-        "brier": [temperature],
-        "calibration_error": [temperature],
-        "aurc": [],
-    }
-    assert expected.keys() == METRICS.keys()
-    for metric, free in expected.items():
-        assert candidates.choose("focal", metric) == [CANDIDATES["cross_entropy"], *free, CANDIDATES["focal"]]
-        assert [c for c in candidates.choose("all", metric) if c.tuned] == free
-    assert candidates.choose("cross_entropy+temperature", "accuracy")[1:] == [temperature]
-    assert [c.name for c in candidates.choose("focal_bce", "macro_f1", "multi_label")] == [
-        "bce",
-        "bce+tuned_thresholds",
-        "focal_bce",
-    ]
-    assert not any(c.tuned for c in candidates.choose("all", "hamming_loss", "multi_label"))
+STEPS = {
+    "accuracy": "",
+    "balanced_accuracy": "prior",
+    "macro_f1": "prior",
+    "log_loss": "temperature",
+    "brier": "temperature",
+    "calibration_error": "temperature",
+    "aurc": "",
+}
 
 
-@pytest.mark.parametrize("name", FREE)
-def test_the_code_of_what_is_free_runs(name: str) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_loss_takes_part_with_the_step_that_helps_the_metric(metric: str) -> None:
+    plan = Plan("yeast", losses="focal,exact", metric=metric)
+    ending = candidates.ENDINGS.get(STEPS[metric], "")
+    names = [c.name for c in plan.candidates]
+    plain = ["cross_entropy", "focal", "exact"]
+    assert names == [name for loss in plain for name in ([loss, loss + ending] if ending else [loss])]
+    assert [c.name for c in plan.trained] == plain
+    assert (None if plan.free is None else plan.free.name) == (f"cross_entropy{ending}" if ending else None)
+    for candidate in plan.candidates:
+        assert candidate.tuned == (STEPS[metric] if "+" in candidate.name else "")
+        assert candidates.candidate(candidate.name) == candidate
+
+
+def test_a_loss_may_be_named_with_its_step() -> None:
+    assert [c.name for c in candidates.choose("focal+temperature,focal", "log_loss")] == ["cross_entropy", "focal"]
+    with pytest.raises(ValueError, match=r"but got 'focal\+temperature'"):
+        candidates.choose("focal+temperature", "accuracy")
+
+
+def test_steps_of_several_labels() -> None:
+    bce = candidates.candidates("multi_label")["bce"]
+    assert candidates.tuned(bce, "macro_f1", "multi_label").name == "bce+tuned_thresholds"  # type: ignore[union-attr]
+    assert candidates.tuned(bce, "hamming_loss", "multi_label") is None
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_quick_comparison_has_the_reference_first_and_the_metric_s_own_loss(metric: str) -> None:
+    names = [c.name for c in candidates.choose("quick", metric)]
+    own = [f"for_{metric}"] if metric in candidates.OWN else []
+    assert names == ["cross_entropy", *(n for n in CANDIDATES if n in candidates.QUICK), *own]
+
+
+@pytest.mark.parametrize(("metric", "name"), [("macro_f1", "tuned_prior"), ("log_loss", "temperature")])
+def test_the_code_of_steps_runs(metric: str, name: str) -> None:
     labels = torch.arange(3).repeat(20)
     logits = torch.randn(60, 3, requires_grad=True)
     scope: dict[str, object] = {"validation_logits": logits, "validation_labels": labels}
     scope |= {"logits": logits, "labels": labels}
-    exec("\n".join(FREE[name].code({}, "macro_f1")), scope)
+    exec("\n".join(candidates.candidate(f"cross_entropy+{name}").code({}, metric)), scope)
     assert_close(scope["loss"], torch.nn.functional.cross_entropy(logits, labels))
-    if name.endswith("prior"):
+    if name == "tuned_prior":
         assert scope["predicted"].shape == (60,)
         assert scope["tuned"].metric == "macro_f1"
     else:
@@ -180,7 +199,7 @@ def test_the_code_of_tuned_thresholds_runs() -> None:
     assert_close(scope["loss"], torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
 
 
-@pytest.mark.parametrize("name", [name for name in CANDIDATES if name not in FREE])
+@pytest.mark.parametrize("name", list(CANDIDATES))
 def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     candidate, (splits, rows, batch, classes) = CANDIDATES[name], (2, 60, 11, 4)
     settings = candidates.settings(candidate, 5, 3)
@@ -188,7 +207,7 @@ def test_the_code_shown_is_the_loss_trained(name: str) -> None:
     train_labels = torch.cat([torch.arange(classes).expand(splits, -1), shares.multinomial(rows, replacement=True)], 1)
     labels = torch.stack([train_labels[s, torch.randperm(rows)[:batch]] for s in range(splits)])
     model = Architecture("linear", 1, classes)
-    recipe = Recipe(candidate, settings, classes, model, "accuracy")
+    recipe = Recipe(candidate, settings, classes, model, ("accuracy",))
     z = torch.randn(splits, batch, len(settings), classes, requires_grad=True)
     found = Objective(recipe, train_labels, batch)(z, labels)
     each = [

@@ -263,7 +263,7 @@ class TestVotes:
         assert found.votes.tolist() == [[3, 1], [2, 5], [0, 1]]
         assert found.numeric["x"].to_list() == [1, 4, 3]
         assert found.notes[0] == "Left out: 1 rows without one class of most votes."
-        assert found.notes[1].startswith("The classes are the columns neg, pos: each split trains and validates on")
+        assert found.notes[1].startswith("The classes are the columns neg, pos: in each repeat models are trained and")
         assert types(found) == {"x": "numeric", "neg": "votes", "pos": "votes"}
 
     def test_probabilities(self) -> None:

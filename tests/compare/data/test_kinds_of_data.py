@@ -14,7 +14,6 @@ from lossfit.commands.app import app
 from lossfit.compare.errors import InputError
 from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
-from lossfit.compare.training.task import Limits
 
 ROWS = 80
 RNG = np.random.default_rng(0)
@@ -32,7 +31,7 @@ FRAME = pl.DataFrame(
         "day": [20200100 + i for i in range(ROWS)],
     }
 )
-QUICK = ("--losses", "focal", "--splits", "2", "--trials", "1", "--workers", "1", "--out", "out")
+QUICK = ("--losses", "focal", "--folds", "3", "--repeats", "1", "--trials", "1", "--workers", "1", "--out", "out")
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +48,9 @@ def done(*arguments: object) -> dict[str, Any]:
     found = compare(*arguments)
     assert found.exit_code == 0, found.output
     summary: dict[str, Any] = json.loads(Path("out/summary.json").read_text())
-    assert summary["trainings"] == pl.read_parquet("out/results.parquet").height == 4
-    assert summary["failed_trainings"] == 0
+    assert summary["trainings"] == 2 * 3
+    assert pl.read_parquet("out/passes.parquet").height in (4, 6, 8, 12)
+    assert summary["failed_settings"] == 0
     report = Path("out/report.html").read_text()
     for note in summary["data"]["notes"]:
         assert note.replace("'", "&#39;") in report.replace("&#x27;", "&#39;")
@@ -89,10 +89,10 @@ def test_every_option_at_once() -> None:
     )  # fmt: skip
     notes = " ".join(found["data"]["notes"])
     assert "The classes are the columns neg, pos" in notes
-    assert "No value of 'site' is in two parts of a split; there are 10 of them." in notes
+    assert "No value of 'site' is in two folds; there are 10 of them." in notes
     assert "Rows count by 'w', in training and in the metrics." in notes
     assert "Left out: the column 'day', an id, different in every row; --numeric or --categorical keeps it." in notes
-    assert "Every split tests on the 16 rows that are given for it." in notes
+    assert "Every model is tested on the 16 rows that are given for it" in notes
 
 
 def test_a_test_file_and_fewer_rows() -> None:
@@ -101,11 +101,9 @@ def test_a_test_file_and_fewer_rows() -> None:
     pl.concat([columns[60:], columns[:2]]).write_csv("test.csv")
     found = done("train.csv", "--target", "y", "--test", "test.csv", "--max-rows", 40)
     notes = found["data"]["notes"]
-    assert notes[0] == (
-        "Each split draws 40 of 60 rows, 28 of them to train on, and each split draws others (--max-rows)."
-    )
-    assert notes[1].startswith("Every split tests on the 22 rows that are given for it. The splits differ in the rows")
-    assert notes[2].startswith("Duplicates: 4 of 82 rows have the same features as another row. In the mean over the")
+    assert notes[0] == ("Of 60 rows 40 take part (--max-rows).")
+    assert notes[1] == "Every model is tested on the 22 rows that are given for it; folds are made of the others."
+    assert notes[2].startswith("Duplicates: 4 of 82 rows have the same features as another row. On average ")
 
 
 def test_groups_of_very_different_sizes() -> None:
@@ -135,7 +133,7 @@ def test_given_test_rows_without_a_class() -> None:
         (("t.csv", "--target", "y", "--weight", "z"), "Expected weights of at least 0 in the column 'z'"),
         (("t.csv", "--target", "y", "--numeric", "y"), "--numeric: the column 'y' is named by --target already"),
         (("t.csv", "--target", "day"), "Each of the 80 rows has a class of its own"),
-        (("t.csv", "--target", "one"), "Every class needs at least 3 rows, one each to train, to choose and to test."),
+        (("t.csv", "--target", "one"), "Every class needs at least 3 rows, so that each training has one."),
         (("t.csv", "--target", "y", "--test", "other.csv"), "lack the columns 'neg', 'pos'"),
         (("t.csv", "--target", "y", "--test-column", "x"), "Expected the column 'x' to tell the rows to test on"),
         (("t.csv", "--target", "y", "--max-rows", "-1"), "Expected --max-rows of at least 0"),
@@ -162,7 +160,7 @@ def test_the_same_data_from_any_file_gives_the_same_results(tmp_path: Path) -> N
     frame.write_csv("a.csv")
     np.savez("a.npz", X=frame.select("x", "z").to_numpy(), y=frame["y"].to_numpy().astype(str))
     found = [
-        engine.run(Plan(source, target, losses="focal", splits=2, trials=2), tmp_path / source[-3:]).results
+        engine.run(Plan(source, target, losses="focal", folds=3, repeats=1, trials=2), tmp_path / source[-3:]).results
         for source, target in (("a.csv", "y"), ("a.npz", None))
     ]
     assert found[0].drop("seconds").equals(found[1].drop("seconds"))
@@ -171,21 +169,8 @@ def test_the_same_data_from_any_file_gives_the_same_results(tmp_path: Path) -> N
 def test_the_test_file_is_part_of_what_is_resumed(tmp_path: Path) -> None:
     FRAME.select("x", "z", "y").write_csv("a.csv")
     FRAME[::2].select("x", "z", "y").write_csv("b.csv")
-    plan = Plan("a.csv", "y", losses="focal", splits=2, trials=1, test="b.csv")
+    plan = Plan("a.csv", "y", losses="focal", folds=3, repeats=1, trials=1, test="b.csv")
     engine.run(plan, tmp_path / "out")
     FRAME[::4].select("x", "z", "y").write_csv("b.csv")
     with pytest.raises(InputError, match="The data has changed since the comparison"):
         engine.run(plan, tmp_path / "out", resume=True)
-
-
-def test_tasks_hold_less_where_classes_are_many(tmp_path: Path) -> None:
-    """The same results, in more tasks."""
-    FRAME.select("x", "z", "y").write_csv("a.csv")
-    plan = Plan("a.csv", "y", losses="focal", splits=4, trials=2)
-    whole = engine.run(plan, tmp_path / "whole")
-    parts = engine.run(plan, tmp_path / "parts", limits=Limits(numbers=2 * 4 * 16 * 2 * 2))
-    counts = [len(list((tmp_path / name / "parts").glob("*.parquet"))) for name in ("whole", "parts")]
-    assert counts == [2, 4]
-    tests = [c for c in whole.results.columns if c.startswith("test_")]
-    for column in tests:
-        assert parts.results[column].to_list() == pytest.approx(whole.results[column].to_list(), abs=1e-4)

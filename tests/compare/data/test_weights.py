@@ -9,14 +9,12 @@ import torch
 from sklearn import metrics as sklearn
 
 from lossfit.compare.candidates import candidates
-from lossfit.compare.data import splits
-from lossfit.compare.data.dataset import Dataset
 from lossfit.compare.scoring import metrics, multilabel_metrics
 from lossfit.compare.training import train
 from lossfit.compare.training.models import Architecture
 from lossfit.compare.training.objective import Objective
-from lossfit.compare.training.task import Recipe, SplitRows, Task
-from trainings import SHORT
+from lossfit.compare.training.task import Recipe, Task
+from trainings import SHORT, dealt
 
 M, N, C = 3, 120, 4
 TIMES = torch.randint(0, 4, (M, N), generator=torch.Generator().manual_seed(0))
@@ -135,22 +133,22 @@ def task(name: str, weight: np.ndarray | None, flipped: np.ndarray | None = None
     labels = rng.permutation(np.repeat(np.arange(3), 50))
     x = (rng.normal(size=(3, 5))[labels] + rng.normal(size=(ROWS, 5))).astype(np.float32)
     right = rng.random((ROWS, 3)) < 0.4
-    drawn = splits.draw(Dataset("test", right if many else labels, list("abc"), ""), 2, 0)
+    seen = None
     if flipped is not None:
-        seen = [right ^ flipped[:, None] if many else (labels + flipped) % 3 for _ in drawn]
-        drawn = [replace(split, seen=s) for split, s in zip(drawn, seen, strict=True)]
-    matrices = [(x[s.train], x[s.validation], x[s.test]) for s in drawn]
+        seen = right ^ flipped[:, None] if many else (labels + flipped) % 3
     candidate = candidates.candidates("multi_label" if many else "single_label")[name]
     settings, metric = candidates.settings(candidate, 2, 0), "micro_f1" if many else "log_loss"
     return Task(
-        Recipe(candidate, settings, 3, Architecture("mlp", 5, 3, 4), metric, limits=SHORT),
-        SplitRows(drawn, matrices, [1, 2], right if many else labels, weight),
+        Recipe(candidate, settings, 3, Architecture("mlp", 5, 3, 4), (metric,), SHORT),
+        replace(dealt(x, right if many else labels, 3, seen), weight=weight),
     )
 
 
 def numbers(whole: Task) -> list[float]:
-    records = train.train(whole)
-    return [r[key] for r in records for key in r if key.startswith("test_") or key == "validation"]
+    (metric,) = whole.recipe.metrics
+    found = train.train(whole)[metric]
+    tested = [r[key] for r in found.passes for key in r if key.startswith("test_")]
+    return [*(r["validation"] for r in found.settings), *tested]
 
 
 NAMES = [(name, False) for name in candidates.candidates()] + [
@@ -178,14 +176,13 @@ def test_rows_without_weight_are_not_learnt_from(name: str, many: bool) -> None:
 def test_the_objective_longhand(name: str) -> None:
     weight = np.random.default_rng(6).random(ROWS) + 0.1
     whole = task(name, weight)
-    of_rows = whole.rows.weights("train")
-    assert of_rows is not None
-    y = torch.from_numpy(np.stack([s.seen[s.train] for s in whole.rows.splits]))
+    of_rows = torch.from_numpy(np.stack([weight[own] for own in whole.rows.train])).float()
+    y = torch.from_numpy(np.stack([whole.rows.trained[own] for own in whole.rows.train]))
     objective = Objective(whole.recipe, y, 30, of_rows)
-    z = torch.randn(2, 30, 2, 3, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(3, 30, 2, 3, generator=torch.Generator().manual_seed(0))
     found = objective(z, y[:, :30], of_rows[:, :30]).item()
     expected = 0.0
-    for s in range(2):
+    for s in range(3):
         w, t = of_rows[s, :30], y[s, :30]
         counts = torch.stack([of_rows[s][y[s] == c].sum() for c in range(3)])
         for m, setting in enumerate(whole.recipe.settings):

@@ -28,6 +28,7 @@ from lossfit.compare.plan import Plan
 
 ROWS = 90
 SETTING = {"learning_rate": 0.02, "weight_decay": 0.1}
+STEPS = {"prior": (0.5, -0.2, 0.0), "temperature": (1.7,), "thresholds": (0.3, -0.4)}
 
 
 def table(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
@@ -50,7 +51,7 @@ def table(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
 
 
 OPTIONS = ("--target", "grade", "--text", "note", "--categorical", "zip", "--metric", "log_loss")
-QUICK = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1)
+QUICK = ("--losses", "focal", "--folds", 3, "--repeats", 1, "--trials", 1, "--workers", 1)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +100,12 @@ def test_the_setting_and_the_rows_are_those_of_the_comparison(here: Path) -> Non
     entry = next(e for e in summary["losses"] if e["loss"] == "focal")
     model = load_model("other")
     assert (model.loss, model.params) == ("focal", entry["params"])
-    assert model.trained["training"] == entry["training"]
-    assert model.trained["rows"] + model.trained["rows_to_choose_on"] == ROWS
-    assert model.trained["rows_to_choose_on"] == ROWS // 5
-    assert load_model("out").loss == summary["recommended"]["loss"]
+    trained = {**model.trained["training"], **{k: model.trained[k] for k in ("steps", "of")}, "batch": 90}
+    assert trained == entry["training"]
+    assert model.trained["rows"] == ROWS
+    advised = load_model("out")
+    assert advised.loss == summary["advised"]["loss"]
+    assert ([advised.temperature] if advised.temperature else []) == summary["losses"][0]["step"]
     assert "lossfit predict other new.csv" in flat(found.stdout)
     assert sorted(p.name for p in Path("other").iterdir()) == ["model.json", "model.safetensors"]
 
@@ -209,6 +212,7 @@ def test_a_column_may_not_stand_twice(compared: Path) -> None:
         (lambda p: (p / "out/plan.json").write_text("{"), "cannot be read as JSON"),
         (lambda p: (p / "t.csv").rename(p / "moved.csv"), "is not there; --source names where it is"),
         (lambda p: table(seed=5).write_csv(p / "t.csv"), "it has changed since, or is other data"),
+        (lambda p: _edit(p / "out/summary.json", version=1), "is no summary of this lossfit"),
         (lambda p: _edit(p / "out/plan.json", novelty=1, lossfit="9.0"), "was written by lossfit 9.0, whose plan"),
     ],
 )
@@ -267,7 +271,7 @@ def _cut(path: Path) -> None:
         (lambda p: _edit(p / "model.json", reading={}), "'numeric' is missing"),
         (lambda p: _edit(p / "model.json", reading=None), "cannot be rebuilt"),
         (lambda p: _edit(p / "model.json", preparation={}), "Expected the parts"),
-        (lambda p: _edit(p / "model.json", metric="f1"), "There is no metric 'f1'"),
+        (lambda p: _edit(p / "model.json", metric="f7"), "There is no metric 'f7'"),
         (
             lambda p: _weights(p, lambda a: a.update({"network.0.weight": np.ones((2, 2), np.float32)})),
             "Expected torch.float32 of shape",
@@ -285,8 +289,12 @@ def test_spoilt_models_are_told_in_a_line(here: Path, spoil: Callable[[Path], An
         load_model("out")
 
 
-def fitted(rows: dataset.Dataset, name: str, plan: Plan, network: str = "mlp", **params: float) -> Model:
-    return final.fit(plan, rows, candidates.candidate(name), {**SETTING, **params}, network)
+def fitted(
+    rows: dataset.Dataset, name: str, plan: Plan, network: str = "mlp", step: tuple[float, ...] = (), **params: float
+) -> Model:
+    training = {k: params.pop(k, v) for k, v in SETTING.items()} | {"steps": 300, "of": 400, "batch": 128}
+    entry = {"loss": name, "params": params, "training": training, "step": list(step)}
+    return final.fit(plan, rows, entry, network)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +310,8 @@ def fitted(rows: dataset.Dataset, name: str, plan: Plan, network: str = "mlp", *
 def test_predictions_are_those_before_saving(tmp_path: Path, name: str, params: dict[str, float], metric: str) -> None:
     frame = table().with_columns(pl.Series("grade", ["high"] * 40 + ["low"] * 30 + ["mid"] * 20)).drop("id", "note")
     plan = Plan("t", "grade", metric=metric, model="linear")
-    before = fitted(dataset.table(frame, "t", "grade"), name, plan, "linear", **params)
+    step = STEPS.get(candidates.candidate(name).tuned, ())
+    before = fitted(dataset.table(frame, "t", "grade"), name, plan, "linear", step, **params)
     before.save(tmp_path / "model")
     after = load_model(tmp_path / "model")
     found, expected = after.predict(frame), before.predict(frame)
@@ -314,12 +323,12 @@ def test_predictions_are_those_before_saving(tmp_path: Path, name: str, params: 
         p = candidates.make_loss(candidates.candidate(name), **params).probabilities(z)
         assert found.select("p_high", "p_low", "p_mid").to_numpy() == pytest.approx(p.numpy(), abs=1e-5)
     elif name.endswith("prior"):
-        assert before.offset is not None
+        assert before.offset == [0.5, -0.2, 0.0]
         moved = (_logits(before, frame) + torch.tensor(before.offset)).softmax(1)
         assert found.select("p_high", "p_low", "p_mid").to_numpy() == pytest.approx(moved.numpy(), abs=1e-5)
     elif name.endswith("temperature"):
         scaled = (_logits(before, frame) / before.temperature).softmax(1)
-        assert before.temperature != 1
+        assert before.temperature == 1.7
         assert found.select("p_high", "p_low", "p_mid").to_numpy() == pytest.approx(scaled.numpy(), abs=1e-5)
 
 
@@ -337,14 +346,14 @@ def test_any_number_of_classes(tmp_path: Path, name: str) -> None:
     labels = (x[:, :2] + rng.normal(0, 0.3, (ROWS, 2)) > 0).astype(int)
     frame = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "drama": labels[:, 0], "crime": labels[:, 1]})
     plan = Plan("t", ("drama", "crime"), metric="micro_f1")
-    before = fitted(dataset.table(frame, "t", ("drama", "crime")), name, plan)
+    step = STEPS.get(candidates.candidate(name).tuned, ())
+    before = fitted(dataset.table(frame, "t", ("drama", "crime")), name, plan, step=step)
     before.save(tmp_path / "m")
     found = load_model(tmp_path / "m").predictions(frame)
     assert found.table.columns == ["drama", "crime", "p_drama", "p_crime"]
     scores = _logits(before, frame)
     if name != "bce":
-        assert before.offset is not None
-        assert any(before.offset)
+        assert before.offset == [0.3, -0.4]
         scores = scores + torch.tensor(before.offset)
     assert found.table.select("p_drama", "p_crime").to_numpy() == pytest.approx(scores.sigmoid().numpy(), abs=1e-6)
     assert np.array_equal(found.table.select("drama", "crime").to_numpy(), (scores > 0).numpy())
@@ -361,7 +370,7 @@ def test_arrays_and_given_test_rows(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", X=x[:60], y=y[:60], X_test=x[60:], y_test=y[60:])
     np.savez(tmp_path / "new.npz", X=x[60:])
     model = fitted(dataset.load(str(tmp_path / "d.npz")), "focal", Plan("d"), gamma=1.0)
-    assert model.trained["rows"] + model.trained["rows_to_choose_on"] == 60  # those to test on stay out
+    assert model.trained["rows"] == 60  # those to test on stay out
     model.save(tmp_path / "m")
     after = load_model(tmp_path / "m")
     expected = after.predict(x[60:])
@@ -421,6 +430,14 @@ def test_votes_and_weights(tmp_path: Path) -> None:
     assert found.labelled == ROWS
 
 
+def test_it_is_trained_for_the_share_of_steps_that_the_comparison_found() -> None:
+    """On more rows there are more steps."""
+    frame = pl.concat([table(900, seed).drop("id", "note") for seed in range(8)])
+    plan = Plan("t", "grade", model="linear")
+    model = fitted(dataset.table(frame, "t", "grade"), "focal", plan, "linear", gamma=1.0)
+    assert (model.trained["steps"], model.trained["of"]) == (420, 560)
+
+
 def test_a_training_that_fails_is_told() -> None:
     plan = Plan("t", "grade", model="linear")
     frame = table().drop("id", "note")
@@ -434,7 +451,7 @@ def test_classes_with_the_names_of_others_probabilities_keep_theirs(tmp_path: Pa
     names = ("a", "p_a", "p_p_a")
     pl.DataFrame({"x": x, **{n: (x > c - 1).astype(int) for c, n in enumerate(names)}}).write_csv(tmp_path / "t.csv")
     out, targets = tmp_path / "out", [part for name in names for part in ("--target", name)]
-    quick = ("--losses", "bce", "--splits", 2, "--trials", 1, "--workers", 1)
+    quick = ("--losses", "bce", "--folds", 3, "--repeats", 1, "--trials", 1, "--workers", 1)
     assert run("compare", tmp_path / "t.csv", *targets, *quick, "--out", out).exit_code == 0
     assert run("export", out, "--source", tmp_path / "t.csv").exit_code == 0
     found = load_model(out).predict(pl.DataFrame({"x": x}))

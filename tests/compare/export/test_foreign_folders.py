@@ -37,7 +37,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        quick = ("--losses", "focal", "--splits", 2, "--trials", 1, "--workers", 1)
+        quick = ("--losses", "focal", "--folds", 3, "--repeats", 1, "--trials", 1, "--workers", 1)
         found = run("compare", "t.csv", "--target", "y", *quick, "--model", "own_network:make", "--out", "out")
         assert found.exit_code == 0, found.output
         assert "lossfit export out --model own_network:make" in found.stdout

@@ -8,18 +8,17 @@ import polars as pl
 import pytest
 
 from lossfit.compare.data.dataset import Dataset
-from lossfit.compare.data.splits import Split
 from lossfit.compare.errors import InputError
 from lossfit.compare.features import make, texts
+from lossfit.compare.features.make import Parts
 
 ROWS = 60
 WORDS = ["red", "green", "blue", "old", "new", "fast", "slow", "warm", "cold", "dry"]
 
 
-def split(train: int = 40, validation: int = 10, rows: int = ROWS, seed: int = 0) -> Split:
+def split(train: int = 40, validation: int = 10, rows: int = ROWS, seed: int = 0) -> Parts:
     order = np.random.default_rng(seed).permutation(rows)
-    parts = order[:train], order[train : train + validation], order[train + validation :]
-    return Split(*parts, seen=np.zeros(rows, dtype=np.int64))
+    return Parts(order[:train], order[train : train + validation], order[train + validation :])
 
 
 def dataset(**columns: object) -> Dataset:
@@ -39,13 +38,13 @@ def sentences(seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(WORDS, 6)) for _ in range(ROWS)]
 
 
-def one(data: Dataset, rows: Split, embedding: str | None = None, asked: str = "auto") -> make.Matrices:
+def one(data: Dataset, rows: Parts, embedding: str | None = None, asked: str = "auto") -> make.Matrices:
     return make.make(data, [rows], make.reader(data, asked, embedding)[0])[0]
 
 
 def test_rows_are_where_the_split_puts_them() -> None:
     rows, given = split(), numbers()
-    for part, matrix in zip((rows.train, rows.validation, rows.test), one(dataset(numeric=given), rows), strict=True):
+    for part, matrix in zip((rows.train, rows.held_out, rows.test), one(dataset(numeric=given), rows), strict=True):
         assert matrix.shape == (len(part), 3)
         assert matrix.dtype == np.float32
         for j, column in enumerate(given.values()):
@@ -84,7 +83,7 @@ def test_outliers_held_out_stay_finite(value: float) -> None:
     given = {"x": np.random.default_rng(0).normal(size=ROWS), "same": np.zeros(ROWS)}
     rows = split()
     expected = one(dataset(numeric=given), rows)
-    given["x"][rows.validation[0]] = given["same"][rows.test[0]] = value
+    given["x"][rows.held_out[0]] = given["same"][rows.test[0]] = value
     found = one(dataset(numeric=given), rows)
     assert all(np.isfinite(part).all() for part in found)
     assert np.sign(found[1][0, 0]) == np.sign(value)
@@ -96,9 +95,7 @@ def test_categories_are_one_hot() -> None:
     colours, sizes = np.arange(ROWS) % 3, np.arange(ROWS) % 2
     given = {"colour": [["red", "green", "blue"][i] for i in colours], "size": [["s", "l"][i] for i in sizes]}
     rows = split()
-    for part, matrix in zip(
-        (rows.train, rows.validation, rows.test), one(dataset(categorical=given), rows), strict=True
-    ):
+    for part, matrix in zip((rows.train, rows.held_out, rows.test), one(dataset(categorical=given), rows), strict=True):
         assert matrix.shape == (len(part), 5)
         assert set(matrix.ravel()) == {0.0, 1.0}
         assert (matrix[:, :3].sum(1) == 1).all()
@@ -263,7 +260,7 @@ def test_images_are_scaled_by_channel_and_flattened(channels: int, kind: type) -
     rows = split()
     train = images[rows.train].astype(float)
     mean, spread = train.mean((0, 1, 2)), train.std((0, 1, 2))
-    for part, matrix in zip((rows.train, rows.validation, rows.test), one(dataset(images=images), rows), strict=True):
+    for part, matrix in zip((rows.train, rows.held_out, rows.test), one(dataset(images=images), rows), strict=True):
         assert matrix.dtype == np.float32
         expected = ((images[part] - mean) / spread).reshape(len(part), 12 * channels)
         assert matrix == pytest.approx(expected, abs=1e-5)

@@ -9,10 +9,9 @@ import pytest
 
 from lossfit.compare.data.dataset import Dataset, table
 from lossfit.compare.data.sources.bundled import tweet_texts
-from lossfit.compare.data.splits import Split
 from lossfit.compare.errors import InputError
 from lossfit.compare.features import make
-from lossfit.compare.features.make import Reader
+from lossfit.compare.features.make import Parts, Reader
 from lossfit.compare.features.preparation import Preparation
 from lossfit.compare.features.texts import Hashed, Words
 
@@ -24,9 +23,9 @@ def tweets() -> list[str]:
     return tweet_texts()[:ROWS]
 
 
-def split() -> Split:
+def split() -> Parts:
     order = np.random.default_rng(0).permutation(ROWS)
-    return Split(order[:80], order[80:100], order[100:], seen=np.zeros(ROWS, dtype=np.int64))
+    return Parts(order[:80], order[80:100], order[100:])
 
 
 def dataset(**columns: list[str]) -> Dataset:

@@ -3,12 +3,11 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from lossfit.compare.plan import Plan
@@ -33,11 +32,11 @@ def hostile(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("report")
-    plan = Plan(str(hostile(folder)), HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
+    plan = Plan(str(hostile(folder)), HOSTILE, losses="focal,label_smoothing,exact", folds=3, repeats=1, trials=2)
     outcome = engine.run(plan, folder / "out")
     summary = summarise(outcome)
     text = render(outcome, summary)
-    return text, summary | {"parquet": folder / "out" / "results.parquet"}
+    return text, summary | {"outcome": outcome}
 
 
 def test_names_in_the_data_stay_text(page: tuple[str, dict[str, Any]]) -> None:
@@ -72,21 +71,18 @@ def test_it_says_what_was_found_and_run(page: tuple[str, dict[str, Any]]) -> Non
         assert card.title in told
     for name, version in summary["versions"].items():
         assert version in told, name
-    for line in filter(None, summary["recommended"]["code"]):
+    for line in filter(None, summary["advised"]["code"]):
         assert " ".join(line.split()) in told
 
 
-def test_it_says_how_rows_are_split(page: tuple[str, dict[str, Any]]) -> None:
+def test_it_says_how_rows_are_dealt_out(page: tuple[str, dict[str, Any]]) -> None:
     text, summary = page
-    assert "60% to train, 20% to choose the setting, 20% to test" in text
-    plan = Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
-    given = SimpleNamespace(test=np.array([True]))
-    outcome = SimpleNamespace(plan=plan, results=pl.read_parquet(summary["parquet"]), data=given)
-    told = render(outcome, summary)  # type: ignore[arg-type]
-    assert "random splits 75 / 25, tested on given rows" in told
-    assert "of the rows that are not given to test on, 75% to train and 25% to choose the setting" in told
-    assert "for the given test rows by the delete-a-group jackknife" in told
-    assert "60%" not in told.split("What was run")[1].split("</section>")[0]
+    assert "It is tested on each of the two, where the other one helps to choose it" in text
+    outcome = summary["outcome"]
+    given = replace(outcome, data=replace(outcome.data, test=np.arange(60) < 20))
+    told = render(given, summary)
+    assert "folds, tested on given rows" in told
+    assert "Both choose it, and it is tested on the given rows." in told
 
 
 def data(text: str) -> dict[str, Any]:
@@ -106,22 +102,8 @@ def test_the_charts_are_specifications(page: tuple[str, dict[str, Any]]) -> None
     assert {spec["description"] for spec in specs.values()}
     assert all(len(spec["description"]) > 40 and spec["usermeta"]["columns"] for spec in specs.values())
     assert specs["cost"]["encoding"]["x"]["scale"]["domainMin"] == 0  # no seconds below 0
-    splits = json.dumps(specs["splits"])
-    assert splits.count('"split"') >= 4 * 3  # every split is there to see
-
-
-def test_results_without_the_counts_by_class_leave_the_views_out(page: tuple[str, dict[str, Any]]) -> None:
-    """Those of an earlier version."""
-    _, summary = page
-    results = pl.read_parquet(summary["parquet"])
-    old = results.drop([name for name in results.columns if name.startswith(("class_", "confused_", "curve_"))])
-    plan = Plan(summary["source"], HOSTILE, losses="focal,label_smoothing,exact", splits=3, trials=2)
-    outcome = SimpleNamespace(plan=plan, results=old, data=SimpleNamespace(test=None))
-    text = render(outcome, summary)  # type: ignore[arg-type]
-    assert set(data(text)["specs"]) == {
-        *("differences", "splits", "trade_off", "cost", "reliability", "risk_coverage", "loss_curves", "sensitivities"),
-    }
-    assert "Class by class" not in text
+    passes = json.dumps(specs["passes"])
+    assert passes.count('"pass"') >= 4 * 2  # every pass is there to see
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +142,11 @@ def test_controls_change_the_charts(browser: Any, address: str) -> None:
     view = View(browser, 1280)
     view.open(address)
     page = view.page
-    before = {name: view.text(name) for name in ("differences", "splits", "risk_coverage", "by_class", "confusion")}
+    before = {name: view.text(name) for name in ("differences", "passes", "risk_coverage", "by_class", "confusion")}
     assert "Focal loss" in before["differences"]
     page.locator("details.picker summary").click()
     page.get_by_label("Focal loss", exact=True).uncheck()
-    for name in ("differences", "splits", "risk_coverage"):
+    for name in ("differences", "passes", "risk_coverage"):
         assert "Focal loss" not in view.changed(name, before[name]), name
     assert page.locator("[data-picked]").inner_text() == "3 of 4"
     page.get_by_role("button", name="All").click()

@@ -27,7 +27,7 @@ from lossfit.commands.app import app
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import diff, server
 from lossfit.compare.report import noise as noise_page
-from lossfit.compare.running import label_noise
+from lossfit.compare.running import label_noise, store
 from pages import DRAWN, HOSTILE, LEAST_CONTRAST, Page, View
 
 NAME = HOSTILE.replace("/", " ")
@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / f"{NAME}.csv"
     rows = [f'{(i * 7) % 5 + 3 * (i % 2)},"{HOSTILE}{i % 2}"' for i in range(60)]
     data.write_text("\n".join([f"x,{HOSTILE}", *rows]))
-    options = ("--target", HOSTILE, "--splits", 3, "--trials", 1, "--workers", 1, "--model", "linear")
+    options = ("--target", HOSTILE, "--folds", 3, "--repeats", 1, "--trials", 1, "--workers", 1, "--model", "linear")
     for arguments in (
         (*options, "--losses", "focal", "--label-noise", "0.3,0", "--out", folder / NAME),
         (*options, "--losses", "focal,squared", "--metric", "log_loss", "--out", folder / "below" / "other"),
@@ -90,7 +90,20 @@ class TestNoise:
         assert links == ["noise-0/report.html", "noise-0.3/report.html"]
 
     def test_resuming(self, root: Path) -> None:
-        options = ("--target", HOSTILE, "--splits", 3, "--trials", 1, "--model", "linear", "--losses", "focal")
+        options = (
+            "--target",
+            HOSTILE,
+            "--folds",
+            3,
+            "--repeats",
+            1,
+            "--trials",
+            1,
+            "--model",
+            "linear",
+            "--losses",
+            "focal",
+        )
         again = (root / f"{NAME}.csv", *options, "--out", root / NAME, "--label-noise", "0,0.3")
         refused = run("compare", *again)
         assert refused.exit_code == 2
@@ -103,52 +116,63 @@ class TestNoise:
         assert "holds something else" in other.stderr
 
     def test_intervals_of_means(self) -> None:
-        values = np.array([0.7, 0.75, 0.72, 0.78])
-        entry = {"test": {"accuracy": {"mean": values.mean(), "std": values.std(ddof=1)}}}
-        reach = distributions.t.ppf(0.975, 3) * np.sqrt((1 / 4 + 0.25) * values.var(ddof=1))
-        found = noise_page.interval(entry, "accuracy", 4)
-        assert found == pytest.approx((values.mean(), values.mean() - reach, values.mean() + reach))
-        assert noise_page.interval({"test": {"accuracy": {"mean": None, "std": None}}}, "accuracy", 4) is None
+        entry = {"test": {"accuracy": {"mean": 0.7, "ci95": [0.6, 0.8]}}}
+        assert noise_page.interval(entry, "accuracy") == (0.7, 0.6, 0.8)
+        assert noise_page.interval({"test": {"accuracy": {"mean": None, "ci95": [None, None]}}}, "accuracy") is None
 
 
 class TestDiff:
     """Two comparisons side by side."""
 
-    def test_within_splits_and_without(self) -> None:
+    def made(self, hits: np.ndarray, loss: str = "focal") -> diff.Run:
+        """A run whose passes have these hits (P, N)."""
+        rows = [
+            {"loss": loss, "repeat": 0, "pass": j, "test_accuracy": own.mean(), "influence_accuracy": own - own.mean()}
+            for j, own in enumerate(hits.astype(float))
+        ]
+        mean = float(hits.mean())
+        entry = {"loss": loss, "test": {"accuracy": {"mean": mean, "ci95": [mean - 0.04, mean + 0.04]}}}
+        return diff.Run(
+            "x", {}, {"losses": [entry], "labels": "single_label", "metric": "accuracy"}, pl.DataFrame(rows)
+        )
+
+    def test_on_the_same_rows_and_on_others(self) -> None:
         rng = np.random.default_rng(0)
-        a = rng.normal(0.7, 0.1, 12)
-        b = a[:10] + rng.normal(0.02, 0.01, 10)
-        within = diff.change(a, b, same_splits=True)
+        easy = rng.random(300)
+        first, second = (easy < rate + 0.02 * rng.standard_normal((4, 300)) for rate in (0.7, 0.75))
+        a, b = self.made(first), self.made(second)
+        within = diff.change(a, b, "focal", "accuracy", same_rows=True)
         assert within is not None
-        d = b - a[:10]
-        error = np.sqrt((1 / 10 + 0.25) * d.var(ddof=1))
+        d = second.astype(float) - first
+        rows, passes = d.mean(0), d.mean(1)
+        error = np.sqrt(rows.var(ddof=1) / 300 + 2 * passes.var(ddof=1) / 4)
         assert within.mean == pytest.approx(d.mean())
-        assert within.high - within.mean == pytest.approx(distributions.t.ppf(0.975, 9) * error)
-        apart = diff.change(a, b, same_splits=False)
+        assert within.high - within.mean == pytest.approx(distributions.t.ppf(0.975, 60) * error)
+        assert within.p_value == pytest.approx(2 * distributions.t.sf(d.mean() / error, 60))
+        apart = diff.change(a, b, "focal", "accuracy", same_rows=False)
         assert apart is not None
-        parts = (1 / 12 + 0.25) * a.var(ddof=1), (1 / 10 + 0.25) * b.var(ddof=1)
-        degrees = sum(parts) ** 2 / (parts[0] ** 2 / 11 + parts[1] ** 2 / 9)
-        assert apart.mean == pytest.approx(b.mean() - a.mean())
-        assert apart.high - apart.mean == pytest.approx(distributions.t.ppf(0.975, degrees) * np.sqrt(sum(parts)))
+        assert apart.mean == pytest.approx(d.mean())
+        assert apart.high - apart.mean == pytest.approx(np.hypot(0.04, 0.04))
         assert apart.high - apart.low > within.high - within.low
-        # Without the correction for shared rows it is Welch's test.
-        _, _, p = diff._welch(apart.mean, a, b, 0.0)
-        assert p == pytest.approx(distributions.ttest_ind(b, a, equal_var=False).pvalue)
 
-    def test_missing_splits(self) -> None:
-        a, nan = np.array([0.5, np.nan, 0.7]), np.full(3, np.nan)
-        found = diff.change(a, np.array([0.6, 0.1, 0.9]), same_splits=True)
+    def test_what_failed_in_one(self) -> None:
+        a = self.made(np.ones((4, 30)))
+        b = diff.Run("b", {}, {"losses": [{"loss": "focal", "test": {"accuracy": {"mean": None}}}]}, a.passes[:0])
+        assert diff.change(a, b, "focal", "accuracy", same_rows=True) is None
+        assert diff.change(a, b, "focal", "accuracy", same_rows=False) is None
+
+    def test_a_repeat_that_one_has_not(self) -> None:
+        a, b = self.made(np.ones((4, 30))), self.made(np.eye(4, 30))
+        found = diff.change(a, diff.Run("b", {}, b.summary, b.passes[:2]), "focal", "accuracy", same_rows=True)
         assert found is not None
-        assert found.mean == pytest.approx(0.15)
-        assert diff.change(a, nan, same_splits=True) is None
-        assert diff.change(a, nan, same_splits=False) is None
+        assert found.mean == pytest.approx(1 / 30 - 1)
 
-    def test_which_runs_share_their_splits(self, root: Path) -> None:
-        clean, noisy = (diff.read(root / NAME / f"noise-{level}") for level in ("0", "0.3"))
-        other = diff.read(root / "below" / "other")
+    def test_which_runs_share_their_folds(self, root: Path) -> None:
+        clean, noisy = (diff.read_run(root / NAME / f"noise-{level}") for level in ("0", "0.3"))
+        other = diff.read_run(root / "below" / "other")
         assert diff.paired(clean, noisy) == ""
         assert diff.paired(clean, other) == ""
-        changed = diff.Run("x", {**noisy.plan, "seed": 1, "max_rows": 5}, noisy.summary, noisy.best)
+        changed = diff.Run("x", {**noisy.plan, "seed": 1, "max_rows": 5}, noisy.summary, noisy.passes)
         assert diff.paired(clean, changed) == "seed, max rows"
 
     def test_the_page(self, root: Path, tmp_path: Path) -> None:
@@ -157,10 +181,10 @@ class TestDiff:
         assert found.exit_code == 0, found.output
         told = " ".join(out.read_text().split('<script type="app')[0].replace("<", " <").split())
         told = " ".join(re.sub(r"<[^>]*>", " ", told).split())
-        for fact in ("losses focal focal,squared", "metric accuracy log_loss", "Both runs have the same data"):
+        for fact in ("losses focal focal,squared", "metric accuracy log_loss", "Both runs test the same rows"):
             assert fact in told
         values = [
-            diff.read(folder).values("focal", "accuracy").mean()
+            diff.read_run(folder).of("focal")["test_accuracy"].mean()
             for folder in (root / NAME / "noise-0", root / "below" / "other")
         ]
         assert f"{100 * values[0]:.1f}" in told
@@ -172,15 +196,17 @@ class TestDiff:
         assert "to hold a finished comparison, but there is no plan.json" in " ".join(found.stderr.split())
         for name in ("plan.json", "summary.json"):
             (tmp_path / name).write_text("{}")
-        pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "results.parquet")
+        pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "passes.parquet")
         with pytest.raises(InputError, match=r"The comparison in .* was written by lossfit None, whose plan"):
-            diff.read(tmp_path)
+            diff.read_run(tmp_path)
         other = root / "below" / "other"
         for name, spoil, told in (
-            ("summary.json", {"splits": "3"}, "is no summary of this lossfit .*: summary.splits is '3', not integer"),
+            ("summary.json", {"folds": "3"}, "is no summary of this lossfit .*: summary.folds is '3', not integer"),
             ("summary.json", {"metric": "micro_f1"}, "summary.metric is no metric of single_label"),
-            ("summary.json", {"version": 2}, "summary.version is 2"),
+            ("summary.json", {"version": 1}, "summary.version is 1"),
             ("summary.json", {"losses": []}, "summary.losses has 0 entries"),
+            ("summary.json", {"free": "poly"}, "summary.free is not once among the losses"),
+            ("summary.json", {"tested": 61}, "has other rows than the 61 of summary.json"),
             ("plan.json", {"seed": "0"}, "plan.json' cannot be read: seed is '0'"),
         ):
             for file in diff.FILES:
@@ -188,15 +214,20 @@ class TestDiff:
             contents = json.loads((tmp_path / name).read_text())
             (tmp_path / name).write_text(json.dumps({**contents, **spoil}))
             with pytest.raises(InputError, match=told):
-                diff.read(tmp_path)
+                diff.read_run(tmp_path)
         shutil.copy(other / "summary.json", tmp_path / "summary.json")
         shutil.copy(other / "plan.json", tmp_path / "plan.json")
-        pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "results.parquet")
-        with pytest.raises(InputError, match=r"results.parquet' holds no results: its column 'split' is missing"):
-            diff.read(tmp_path)
-        (tmp_path / "results.parquet").write_bytes((other / "results.parquet").read_bytes()[:-9])
-        with pytest.raises(InputError, match=r"results.parquet' (is damaged|cannot be read)"):
-            diff.read(tmp_path)
+        pl.DataFrame({"loss": ["focal"]}).write_parquet(tmp_path / "passes.parquet")
+        with pytest.raises(InputError, match=r"passes.parquet' was not written by this version of lossfit"):
+            diff.read_run(tmp_path)
+        (tmp_path / "passes.parquet").write_bytes(
+            store.sealed(tmp_path / "passes.parquet", "a1" * 32, pl.DataFrame({"loss": ["focal"]}))
+        )
+        with pytest.raises(InputError, match=r"passes.parquet' holds no passes: its column 'repeat' is missing"):
+            diff.read_run(tmp_path)
+        (tmp_path / "passes.parquet").write_bytes((other / "passes.parquet").read_bytes()[:-9])
+        with pytest.raises(InputError, match=r"passes.parquet' (is damaged|cannot be read|was not written)"):
+            diff.read_run(tmp_path)
         found = run("diff", root / "below" / "other", root / "below" / "other", "--out", tmp_path)
         assert found.exit_code == 2
         assert "is a folder; name a file by --out" in " ".join(found.stderr.split())
@@ -293,7 +324,7 @@ class TestServe:
         assert text == "There is no such page."
         linked.unlink()
 
-    @pytest.mark.parametrize("name", ["plan.json", "summary.json", "results.parquet", "report.html"])
+    @pytest.mark.parametrize("name", ["plan.json", "summary.json", "passes.parquet", "report.html"])
     def test_links_in_a_run_are_not_followed(self, root: Path, tmp_path: Path, name: str) -> None:
         """One bad file, and the other run is served as ever."""
         for run_name in ("bad", "good"):
@@ -304,7 +335,7 @@ class TestServe:
         with serving(tmp_path / "served") as running:
             links = [a["href"] for tag, a in Page(ask(running, "/")[1]).elements if tag == "a"]
             assert "/runs/good/report.html" in links
-            assert ("/runs/bad/report.html" in links) == (name in ("plan.json", "results.parquet"))
+            assert ("/runs/bad/report.html" in links) == (name in ("plan.json", "passes.parquet"))
             status, text, _ = ask(running, "/view/diff?first=good/&second=bad/")
             assert status in (404, 422)
             assert status == 404 or "is a link" in text

@@ -7,22 +7,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from lossfit.compare.errors import InputError
-from lossfit.compare.plan import Plan
+from lossfit.compare.outcome import Outcome
+from lossfit.compare.plan import RACING, Plan
 from lossfit.compare.running import engine
+from lossfit.compare.verdict import evidence
 
-PLAN = Plan("yeast", losses="focal,logit_adjustment", splits=12, trials=4, seed=3)
+PLAN = Plan("yeast", losses="focal,logit_adjustment", folds=4, trials=4, seed=3)
 COMMAND = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,logit_adjustment"]
-COMMAND += ["--splits", "12", "--trials", "4", "--seed", "3"]
+COMMAND += ["--folds", "4", "--trials", "4", "--seed", "3"]
 
 
 def numbers(results: pl.DataFrame) -> pl.DataFrame:
     return results.drop("seconds")
+
+
+def same(found: Outcome, expected: Outcome) -> bool:
+    return numbers(found.results).equals(numbers(expected.results)) and found.passes.equals(expected.passes)
 
 
 def stop_after(share: float) -> Callable[[str, float, int], None]:
@@ -39,59 +46,73 @@ def parts(out: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    return engine.run(PLAN, tmp_path_factory.mktemp("whole") / "out").results
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return engine.run(PLAN, tmp_path_factory.mktemp("whole") / "out")
 
 
-def test_a_row_for_each_training(whole: pl.DataFrame) -> None:
-    assert whole.height == 3 * 12 * 4
-    assert whole["loss"].unique(maintain_order=True).to_list() == ["cross_entropy", "focal", "logit_adjustment"]
-    counted = whole.group_by("loss", "split").len()
-    assert counted["len"].unique().to_list() == [4]
-    assert whole["split"].max() == 11
-    assert not whole["failed"].any()
-    assert (whole["seconds"] > 0).all()
-    pruned = whole.group_by("loss", "split").agg(pl.col("pruned").sum())["pruned"]
-    assert pruned.is_in([2, 3]).all()  # two of four, and one of two, unless the split ended before
-    assert (whole["steps"] == whole["curve_steps"].list.last()).all()
-    assert not whole.filter(pl.col("pruned"))["stopped"].any()
+def test_a_row_for_each_choice_and_setting_and_for_each_pass(whole: Outcome) -> None:
+    results, passes = whole.results, whole.passes
+    losses = ["cross_entropy", "focal", "logit_adjustment"]
+    assert results["loss"].unique(maintain_order=True).to_list() == losses
+    assert results.group_by("loss", "repeat", "fold").len()["len"].unique().to_list() == [4]
+    assert set(results["fold"]) == set(range(4))
+    assert set(results["repeat"]) == {0, 1}
+    assert not results["failed"].any()
+    assert (results["seconds"] > 0).all()
+    assert results.group_by("loss", "repeat", "fold").agg(pl.col("chosen").sum())["chosen"].unique().to_list() == [1]
+    pruned = results.group_by("loss", "repeat", "fold").agg(pl.col("pruned").sum())["pruned"]
+    assert pruned.is_in([2, 3]).all()  # two of four, and one of two unless the fold ended before
+    assert (results["steps"] == results["curve_steps"].list.last()).all()
+    assert not results.filter(pl.col("pruned"))["stopped"].any()
+    assert passes.group_by("loss", "repeat").len()["len"].unique().to_list() == [3]
+    assert passes["influence_accuracy"].list.len().unique().to_list() == [len(whole.folds.tested)]
+    took_part = results.select("loss", "repeat").unique().height
+    assert whole.trainings == took_part * 6 * 4
+
+
+def test_in_the_second_repeat_takes_part_what_may_be_the_best(whole: Outcome) -> None:
+    first = whole.passes.filter(pl.col("repeat") == 0)
+    chances = evidence.chances(first, whole.folds, whole.data, replace(PLAN, repeats=1))
+    assert chances is not None
+    expected = {"cross_entropy", *(name for name, chance in chances.items() if chance >= RACING)}
+    assert set(whole.passes.filter(pl.col("repeat") == 1)["loss"]) == expected
 
 
 def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
     seen: list[tuple[float, int]] = []
-    plan = Plan("yeast", losses="focal", splits=2, trials=1)
+    plan = Plan("yeast", losses="focal", folds=3, repeats=1, trials=1)
     engine.run(plan, tmp_path / "out", progress=lambda name, done, count: seen.append((done, count)))
     shares = [done for done, _ in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    assert {count for _, count in seen} == {4}
+    assert {count for _, count in seen} == {6}
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: pl.DataFrame, workers: int) -> None:
+def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: Outcome, workers: int) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         engine.run(PLAN, out, workers=workers, progress=stop_after(0.5))
     before = parts(out)
-    assert 0 < len(before) < 6
-    found = engine.run(PLAN, out, resume=True, workers=workers).results
+    assert 0 < len(before) < 12
+    found = engine.run(PLAN, out, resume=True, workers=workers)
     after = parts(out)
     assert {name: after[name] for name in before} == before
-    assert numbers(found).equals(numbers(whole))
+    assert same(found, whole)
     assert not [path for path in (out / "parts").iterdir() if path.name.startswith(".")]
 
 
 def test_resuming_what_is_complete_trains_nothing(tmp_path: Path) -> None:
-    plan, out = Plan("yeast", losses="focal", splits=2, trials=1), tmp_path / "out"
+    plan, out = Plan("yeast", losses="focal", folds=3, repeats=1, trials=1), tmp_path / "out"
     first = engine.run(plan, out)
     again = engine.run(plan, out, resume=True, progress=stop_after(-1))
-    assert again.results.equals(first.results)
+    assert same(again, first)
     assert again.seconds >= first.seconds
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_command_goes_on(tmp_path: Path, whole: pl.DataFrame, kind: signal.Signals) -> None:
+def test_a_killed_command_goes_on(tmp_path: Path, whole: Outcome, kind: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, "--out", str(out), "--workers", "2"]
     running = subprocess.Popen(
@@ -109,12 +130,13 @@ def test_a_killed_command_goes_on(tmp_path: Path, whole: pl.DataFrame, kind: sig
         assert running.returncode == 130, errors
         assert f"Stopped. What is finished is kept in {out}" in " ".join(told.split()).replace("/ ", "/")
     _wait(lambda: not any(_alive(pid) for pid in workers))
-    assert 0 < len(parts(out)) < 6
+    assert 0 < len(parts(out)) < 12
     if kind == signal.SIGKILL:  # test_kill.py goes on
         return
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    assert numbers(pl.read_parquet(out / "results.parquet")).equals(numbers(whole))
-    assert json.loads((out / "summary.json").read_text())["trainings"] == whole.height
+    assert numbers(pl.read_parquet(out / "results.parquet")).equals(numbers(whole.results))
+    assert pl.read_parquet(out / "passes.parquet").equals(whole.passes)
+    assert json.loads((out / "summary.json").read_text())["trainings"] == whole.trainings
 
 
 def _wait(condition: Callable[[], bool]) -> None:
@@ -136,7 +158,7 @@ def _alive(pid: int) -> bool:
 class TestFolders:
     """What stands in the way of a comparison's folder."""
 
-    PLAN = Plan("yeast", losses="focal", splits=2, trials=1)
+    PLAN = Plan("yeast", losses="focal", folds=3, repeats=1, trials=1)
 
     @pytest.fixture
     def out(self, tmp_path: Path) -> Path:
@@ -150,7 +172,7 @@ class TestFolders:
         assert parts(out) == before
 
     def test_of_another_comparison(self, out: Path) -> None:
-        plan = Plan("yeast", losses="focal", splits=2, trials=1, seed=1)
+        plan = Plan("yeast", losses="focal", folds=3, repeats=1, trials=1, seed=1)
         with pytest.raises(InputError, match=r"holds another comparison: seed is 0, not 1"):
             engine.run(plan, out, resume=True)
 
@@ -158,7 +180,7 @@ class TestFolders:
         path = tmp_path / "data.csv"
         rows = [f"{i % 7},{i % 2}" for i in range(40)]
         path.write_text("\n".join(["x,y", *rows]))
-        plan = Plan(str(path), "y", losses="focal", splits=2, trials=1)
+        plan = Plan(str(path), "y", losses="focal", folds=3, repeats=1, trials=1)
         engine.run(plan, tmp_path / "out")
         path.write_text("\n".join(["x,y", *rows, "3,1"]))
         with pytest.raises(InputError, match=r"The data has changed since the comparison"):
@@ -178,13 +200,14 @@ class TestFolders:
             engine.run(self.PLAN, path)
 
     def test_that_is_empty(self, tmp_path: Path) -> None:
-        assert engine.run(self.PLAN, tmp_path).results.height == 4
+        assert engine.run(self.PLAN, tmp_path).results.height == 6
 
 
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"splits": 1}, r"--splits of at least 2, but got 1"),
+        ({"folds": 2}, r"--folds of at least 3, but got 2"),
+        ({"repeats": 0}, r"--repeats of at least 1, but got 0"),
         ({"trials": 0}, r"--trials of at least 1, but got 0"),
         ({"seed": -1}, r"--seed of at least 0, but got -1"),
         ({"seed": 1 << 32}, r"--seed below 2\^32, but got 4294967296"),

@@ -30,7 +30,7 @@ COMMAND = [
     "--out",
     "out",
 ]
-COMMAND += ["--splits", "2", "--trials", "2", "--model", "linear"]
+COMMAND += ["--folds", "3", "--repeats", "1", "--trials", "2", "--model", "linear"]
 OPTIONS = COMMAND[4:]
 
 
@@ -56,19 +56,20 @@ def test_damaged_files_are_found_and_made_again(here: Path) -> None:
     assert run("compare", *OPTIONS, "--workers", 1).exit_code == 0
     whole = numbers()
     parts = sorted(Path("out/parts").glob("*.parquet"))
-    assert len(parts) == 3
+    assert len(parts) == 6
     parts[0].write_bytes(parts[0].read_bytes()[:-100])
-    parts[1].write_bytes(parts[2].read_bytes())
-    kept = parts[2].stat().st_mtime_ns
+    parts[3].write_bytes(parts[5].read_bytes())
+    kept = parts[5].stat().st_mtime_ns
     Path("out/parts/seconds").write_text("")
-    Path("out/parts/.focal-0000.parquet.4000000.partial").write_text("half")
+    Path("out/parts/.focal-0-passes.parquet.4000000.partial").write_text("half")
     found = run("compare", *OPTIONS, "--workers", 1, "--resume")
     assert found.exit_code == 0, found.output
-    names = ", ".join(repr(part.name) for part in parts[:2])
+    damaged = [parts[0].name, parts[3].name]
+    names = ", ".join(map(repr, damaged))
     told = f"Set aside in out/parts/set-aside, since they are damaged or of another comparison: {names}."
     assert told in found.stdout
-    assert sorted(p.name for p in Path("out/parts/set-aside").iterdir()) == [part.name for part in parts[:2]]
-    assert parts[2].stat().st_mtime_ns == kept
+    assert sorted(p.name for p in Path("out/parts/set-aside").iterdir()) == damaged
+    assert parts[5].stat().st_mtime_ns == kept
     assert numbers().equals(whole)
     assert not leftovers()
     again = run("compare", *OPTIONS, "--workers", 1, "--resume")
@@ -101,7 +102,7 @@ def test_a_full_disk_is_told_in_a_line_and_loses_nothing(here: Path) -> None:
     assert line.endswith("What is finished is kept; the same command with --resume goes on.")
     assert not leftovers()
     assert run("compare", *OPTIONS, "--workers", 1, "--resume").exit_code == 0
-    assert json.loads(Path("out/summary.json").read_text())["trainings"] == 12
+    assert json.loads(Path("out/summary.json").read_text())["trainings"] == 18
 
 
 def test_a_part_of_other_data_is_trained_again(here: Path) -> None:
@@ -137,7 +138,7 @@ def test_parts_behind_a_link_are_not_touched(here: Path) -> None:
 
 @pytest.mark.slow
 def test_control_c_twice_ends_at_once_without_a_word(here: Path) -> None:
-    more = ["--workers", "2", "--splits", "12"]
+    more = ["--workers", "2", "--folds", "6", "--repeats", "4"]
     command = [*COMMAND, *more]
     running = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -8,22 +8,23 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lossfit.compare.outcome import Outcome
 from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.verdict.summary import summarise
 
-PLAN = Plan("yeast", losses="focal,poly,squared,hinge", splits=2, trials=1)
+PLAN = Plan("yeast", losses="focal,poly,squared,hinge", folds=3, repeats=1, trials=1)
 TIMES = ("seconds", "seconds_per_training")
 
 
-def summary(outcome: engine.Outcome) -> dict[str, object]:
+def summary(outcome: Outcome) -> dict[str, object]:
     found = {k: v for k, v in summarise(outcome).items() if k not in TIMES}
     found["losses"] = [{k: v for k, v in entry.items() if k not in TIMES} for entry in found["losses"]]
     return found
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[engine.Outcome, float]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, float]:
     start = time.perf_counter()
     outcome = engine.run(PLAN, tmp_path_factory.mktemp("whole") / "out")
     return outcome, time.perf_counter() - start
@@ -31,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[engine.Outcome, flo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(3))
-def test_killed_at_a_random_moment(tmp_path: Path, whole: tuple[engine.Outcome, float], moment: int) -> None:
+def test_killed_at_a_random_moment(tmp_path: Path, whole: tuple[Outcome, float], moment: int) -> None:
     out = tmp_path / "out"
     context = multiprocessing.get_context("forkserver")  # its children need not import PyTorch again
     context.set_forkserver_preload(["lossfit.compare.running.engine"])
@@ -45,8 +46,9 @@ def test_killed_at_a_random_moment(tmp_path: Path, whole: tuple[engine.Outcome, 
     running.kill()
     running.join()
     kept = {path: path.stat().st_mtime_ns for path in (out / "parts").glob("*.parquet")}
-    assert all(pl.read_parquet(path).height == 2 for path in kept)
+    assert all(pl.read_parquet(path).height == (3 if "settings" in path.name else 2) for path in kept)
     found = engine.run(PLAN, out, resume=True)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert found.results.drop("seconds").equals(whole[0].results.drop("seconds"))
+    assert found.passes.equals(whole[0].passes)
     assert summary(found) == summary(whole[0])

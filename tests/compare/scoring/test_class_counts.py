@@ -1,123 +1,115 @@
-"""Counts by class and confusions, against loops over the rows and scikit-learn."""
+"""Counts by class and what rows do to them, against scikit-learn and by leaving rows out."""
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
+from scipy import stats as scipy_stats
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from lossfit.compare.outcome import Outcome
 from lossfit.compare.plan import Plan
 from lossfit.compare.report import classes, learning
 from lossfit.compare.running import engine
 from lossfit.compare.scoring import class_counts
-from lossfit.compare.verdict import rule, stats
-from lossfit.compare.verdict.summary import chosen, summarise
+from lossfit.compare.scoring.class_counts import MEASURES, count, difference, one_hot
+from lossfit.compare.verdict.summary import summarise
 
-ROWS, CLASSES = 40, 5
-
-
-def scores(models: int = 4, classes: int = CLASSES, rows: int = ROWS) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(models, rows, classes), torch.randint(classes, (models, rows))
+ROWS, CLASSES, PASSES = 40, 5, 3
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_counts_and_confusions(weighted: bool) -> None:
-    log_p, target = scores()
-    weight = torch.rand(4, ROWS) if weighted else None
-    found = class_counts.of_confusions(log_p, target, weight)
-    assert set(found) == set(class_counts.NAMES)
-    for m in range(4):
-        each = None if weight is None else weight[m].numpy()
-        matrix = confusion_matrix(target[m], log_p[m].argmax(1), labels=range(CLASSES), sample_weight=each)
-        np.testing.assert_allclose(found["class_hits"][m], matrix.diagonal(), rtol=1e-6)
-        np.testing.assert_allclose(found["class_rows"][m], matrix.sum(1), rtol=1e-6)
-        np.testing.assert_allclose(found["class_predicted"][m], matrix.sum(0), rtol=1e-6)
-        again = np.diag(np.array(found["class_hits"][m], dtype=float))
-        columns = (found[f"confused_{name}"][m] for name in ("actual", "predicted", "rows"))
-        for a, p, n in zip(*columns, strict=True):
-            assert n > 0
-            again[a, p] += n
-        np.testing.assert_allclose(again, matrix, rtol=1e-6)
-        assert all(isinstance(n, float if weighted else int) for n in found["class_hits"][m])
+def labels(several: bool, seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Right ones, and those predicted in each pass."""
+    rng = np.random.default_rng(seed)
+    if several:
+        return rng.random((ROWS, CLASSES)) < 0.4, [rng.random((ROWS, CLASSES)) < 0.5 for _ in range(PASSES)]
+    actual = rng.integers(0, CLASSES, ROWS)
+    told = [np.where(rng.random(ROWS) < 0.6, actual, rng.integers(0, CLASSES, ROWS)) for _ in range(PASSES)]
+    return actual, told
 
 
-def test_many_classes_keep_the_most_frequent_confusions() -> None:
-    log_p, target = scores(1, 600, 3000)
-    target[0, :50], log_p[0, :50, 7] = 3, 100.0
-    found = class_counts.of_confusions(log_p, target, None)
-    assert len(found["class_rows"][0]) == 600
-    assert len(found["confused_rows"][0]) == class_counts.MOST_PAIRS
-    assert (found["confused_actual"][0][0], found["confused_predicted"][0][0]) == (3, 7)
-    assert found["confused_rows"][0] == sorted(found["confused_rows"][0], reverse=True)
+def counted(actual: np.ndarray, told: list[np.ndarray], weight: np.ndarray | None = None) -> class_counts.Counted:
+    return count(one_hot(actual, CLASSES), [one_hot(p, CLASSES) for p in told], weight)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_any_number_of_right_classes(weighted: bool) -> None:
-    predicted, labels = torch.rand(2, ROWS, CLASSES) > 0.5, torch.rand(2, ROWS, CLASSES) > 0.3
-    weight = torch.rand(2, ROWS) if weighted else None
-    found = class_counts.of_classes(predicted, labels, weight)
-    hits = np.zeros(CLASSES)
-    for i in range(ROWS):
-        each = 1.0 if weight is None else float(weight[1, i])
-        hits += each * (predicted[1, i] & labels[1, i]).numpy()
-    np.testing.assert_allclose(found["class_hits"][1], hits, rtol=1e-6)
-    precision, recall, _, _ = precision_recall_fscore_support(
-        labels[1], predicted[1], sample_weight=None if weight is None else weight[1], average=None
-    )
-    np.testing.assert_allclose(hits / np.array(found["class_predicted"][1]), precision, rtol=1e-6)
-    np.testing.assert_allclose(hits / np.array(found["class_rows"][1]), recall, rtol=1e-6)
-
-
-@pytest.mark.parametrize("higher", [True, False])
-def test_the_counts_of_the_chosen_are_kept(higher: bool) -> None:
-    sign = 1 if higher else -1
-    nothing = -sign * math.inf
-    records = [
-        {"loss": loss, "split": s, "trial": t, "failed": v == nothing, "pruned": p, "validation": v, "class_hits": [1]}
-        for loss in ("focal", "poly")
-        for s, (values, pruned) in enumerate(
-            [
-                ([0.1, 0.5, 0.5], [False, False, False]),  # the first of ties
-                ([0.9, 0.2, 0.1], [True, False, False]),  # not the pruned one
-                ([0.3, -math.inf, 0.2], [True, False, True]),  # unless all others failed
-            ]
+@pytest.mark.parametrize("several", [False, True])
+def test_measures_are_those_of_scikit_learn(several: bool, weighted: bool) -> None:
+    actual, told = labels(several)
+    weight = np.random.default_rng(1).uniform(0.5, 2, ROWS) if weighted else None
+    found = counted(actual, told, weight)
+    for p, own in enumerate(told):
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            actual, own, labels=range(CLASSES), sample_weight=weight, average=None, zero_division=0
         )
-        for t, (v, p) in enumerate(zip([sign * x for x in values], pruned, strict=True))
-    ]
-    thinned = class_counts.thin(records, higher=higher)
-    assert [r["trial"] for r in thinned if r["class_hits"] is not None] == [1, 1, 0] * 2
-    best = chosen(pl.DataFrame(records), "accuracy" if higher else "log_loss")
-    assert best["trial"].to_list() == [1, 1, 0] * 2
-    assert all(r["class_hits"] == [1] for r in records)
+        for name, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
+            np.testing.assert_allclose(found.values[name][p], expected, rtol=1e-10)
+        if not several:
+            matrix = confusion_matrix(actual, own, labels=range(CLASSES), sample_weight=weight)
+            np.testing.assert_allclose(found.hits[p], matrix.diagonal())
+            np.testing.assert_allclose(found.predicted[p], matrix.sum(0))
+            np.testing.assert_allclose(found.actual[p], matrix.sum(1))
 
 
-def test_differences_are_those_of_the_corrected_test() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(0.3, 1, (8, 4))
-    values[:5, 1] = np.nan
-    values[1:, 2] = np.nan
-    values[:, 3] = 0.0
-    found = classes.differences(values)
-    raw = []
-    for c in (0, 1, 3):
-        own = values[np.isfinite(values[:, c]), c]
-        expected = stats.paired_difference(own, rule.TEST_TO_TRAIN)
-        assert found.mean[c] == pytest.approx(expected.mean, abs=1e-12)
-        assert found.low[c] == pytest.approx(expected.low, abs=1e-12)
-        assert found.high[c] == pytest.approx(expected.high, abs=1e-12)
-        raw.append(stats.paired_difference(own, rule.SHARED).p_value)
-    np.testing.assert_allclose(found.p_value[[0, 1, 3]], stats.holm(raw))
-    assert np.isnan(found.mean[2])
-    assert np.isnan(found.p_value[2])
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("several", [False, True])
+def test_influences_are_derivatives_by_the_weight_of_a_row(several: bool, measure: str) -> None:
+    actual, told = labels(several)
+    weight = np.random.default_rng(1).uniform(0.5, 2, ROWS)
+    found = counted(actual, told, weight).influence[measure].toarray()
+    assert found.sum(0) == pytest.approx(0, abs=1e-9)
+    for i in (0, 7, 23):
+        ends = []
+        for change in (1e-5, -1e-5):
+            moved = weight.copy()
+            moved[i] += change
+            ends.append(counted(actual, told, moved).values[measure].mean(0))
+        expected = ROWS * weight[i] * (ends[0] - ends[1]) / 2e-5
+        assert found[i] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_the_error_of_a_recall_is_that_of_its_rows_and_of_the_passes() -> None:
+    actual, told = labels(False)
+    other = labels(False, 5)[1]
+    own, base = counted(actual, told), counted(actual, [np.where(actual == 2, p, actual) for p in other])
+    found = difference(own, base, "recall")
+    for c in range(CLASSES):
+        rows = actual == c
+        hits = np.mean(
+            [
+                (a == c).astype(float) - (np.where(actual == 2, b, actual) == c)
+                for a, b in zip(told, other, strict=True)
+            ],
+            0,
+        )
+        d = hits[rows]
+        of_rows = ((d - d.mean()) ** 2).sum() / rows.sum() ** 2 * ROWS / (ROWS - 1)
+        passes = own.values["recall"][:, c] - base.values["recall"][:, c]
+        assert found.mean[c] == pytest.approx(d.mean())
+        assert found.error[c] == pytest.approx(math.sqrt(of_rows + 2 * passes.var(ddof=1) / PASSES))
+
+
+def test_rows_of_a_group_are_one_unit() -> None:
+    actual, told = labels(False)
+    doubled = counted(np.repeat(actual, 2), [np.repeat(p, 2) for p in told])
+    zero = counted(np.repeat(actual, 2), [np.repeat(actual, 2)] * PASSES)
+    found = difference(doubled, zero, "f1", np.repeat(np.arange(ROWS), 2))
+    expected = difference(counted(actual, told), counted(actual, [actual] * PASSES), "f1")
+    np.testing.assert_allclose(found.error, expected.error)
+
+
+def test_a_class_without_rows_is_not_tested() -> None:
+    actual, told = labels(False)
+    actual = np.where(actual == 3, 1, actual)
+    found = difference(counted(actual, told), counted(actual, [actual] * PASSES), "f1")
+    assert np.isnan(found.mean).tolist() == [False, False, False, True, False]
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> engine.Outcome:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("detail")
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, 120)
@@ -125,31 +117,31 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> engine.Outcome:
         {"x": label + rng.normal(0, 0.8, 120), "w": rng.integers(1, 4, 120), "y": [f"c{c}" for c in label]}
     )
     frame.write_csv(folder / "t.csv")
-    plan = Plan(str(folder / "t.csv"), "y", losses="focal", metric="macro_f1", splits=3, trials=2, weight="w")
+    plan = Plan(str(folder / "t.csv"), "y", losses="focal", metric="macro_f1", folds=3, repeats=2, trials=2, weight="w")
     return engine.run(plan, folder / "out")
 
 
-def test_what_is_kept_is_of_the_chosen_trainings(outcome: engine.Outcome) -> None:
-    """By the counts of the chosen training one finds the test metrics of that training again."""
-    best = chosen(outcome.results, "macro_f1")
-    assert outcome.results["class_hits"].is_not_null().sum() == best.height
-    for row in best.iter_rows(named=True):
-        hits, predicted, actual = (np.array(row[f"class_{name}"]) for name in ("hits", "predicted", "rows"))
-        assert hits.sum() / actual.sum() == pytest.approx(row["test_accuracy"])
-        assert (hits / actual).mean() == pytest.approx(row["test_balanced_accuracy"])
-        assert (2 * hits / (predicted + actual)).mean() == pytest.approx(row["test_macro_f1"])
-        assert sum(row["confused_rows"]) == pytest.approx(actual.sum() - hits.sum())
+def test_predictions_give_the_metrics_again(outcome: Outcome) -> None:
+    actual = one_hot(outcome.data.labels, 3)
+    for row in outcome.passes.iter_rows(named=True):
+        found = count(actual, [one_hot(np.array(row["predicted"]), 3)], outcome.data.weight)
+        assert found.values["f1"].mean() == pytest.approx(row["test_macro_f1"])
+        assert found.values["recall"].mean() == pytest.approx(row["test_balanced_accuracy"])
+        np.testing.assert_allclose(
+            found.influence["f1"].toarray().mean(1), row["influence_macro_f1"], rtol=1e-4, atol=1e-4
+        )
 
 
-def test_the_view_of_the_classes(outcome: engine.Outcome) -> None:
+def test_the_view_of_the_classes(outcome: Outcome) -> None:
     summary = summarise(outcome)
-    best = chosen(outcome.results, "macro_f1")
-    found = classes.view(best, summary)
+    found = classes.view(outcome, summary)
     assert set(found.charts) == {"by_class", "confusion"}
     spec = json.dumps(found.charts["by_class"].to_dict())
-    focal, base = (classes.measures(best, name, summary)["recall"] for name in ("focal", "cross_entropy"))
-    assert f'"value": {float(f"{100 * focal[:, 1].mean():.5g}")}' in spec
-    assert f'"reference": {float(f"{100 * base[:, 1].mean():.5g}")}' in spec
+    actual = one_hot(outcome.data.labels, 3)
+    for loss, key in (("focal", "value"), ("cross_entropy", "reference")):
+        told = outcome.passes.filter(pl.col("loss") == loss)["predicted"].to_list()
+        recall = count(actual, [one_hot(np.array(p), 3) for p in told], outcome.data.weight).values["recall"]
+        assert f'"{key}": {float(f"{100 * recall[:, 1].mean():.5g}")}' in spec
     for loss, pairs in found.confused.items():
         assert {pair[0] for pair in pairs} <= {"c0", "c1", "c2"}, loss
     matrix: dict[str, Any] = found.charts["confusion"].to_dict()
@@ -160,7 +152,16 @@ def test_the_view_of_the_classes(outcome: engine.Outcome) -> None:
             assert sum(shares) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_stopped_split_counts_with_its_last_value() -> None:
+def test_intervals_of_classes_are_of_the_t_distribution(outcome: Outcome) -> None:
+    counts = classes._Counts(outcome)
+    (row, *_) = classes._differences("focal", "f1", counts, "cross_entropy", {"c0": 1, "c1": 1, "c2": 1})
+    own = difference(counts.of("focal", 4), counts.of("cross_entropy", 4), "f1")
+    reach = 100 * scipy_stats.t(60).ppf(0.975) * own.error[0]
+    assert row["high"] - row["difference"] == pytest.approx(reach)
+    assert row["difference"] - row["low"] == pytest.approx(reach)
+
+
+def test_a_stopped_choice_counts_with_its_last_value() -> None:
     best = pl.DataFrame(
         {
             "loss": ["focal"] * 3,
@@ -174,14 +175,3 @@ def test_a_stopped_split_counts_with_its_last_value() -> None:
         10: pytest.approx((0.1 + 0.2 + 0.6) / 3),
         20: pytest.approx((0.3 + 0.4 + 0.6) / 3),
     }
-
-
-def test_a_part_with_few_counts_keeps_them(tmp_path: Path) -> None:
-    """Records without counts come first, more of them than are looked at to guess a table's columns."""
-    from lossfit.compare.running import store
-
-    records = [{"split": 0, "params": {}, "class_hits": None} for _ in range(150)]
-    store.write_part(
-        tmp_path / "a.parquet", "0" * 64, [*records, {"split": 0, "params": {}, "class_hits": [1, 2]}], 0, 0.1
-    )
-    assert pl.read_parquet(tmp_path / "a.parquet")["class_hits"][-1].to_list() == [1, 2]

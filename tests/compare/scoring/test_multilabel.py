@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn
 from typer.testing import CliRunner
 
 from lossfit.commands.app import app
-from lossfit.compare.data import dataset, splits
+from lossfit.compare.data import dataset, folds
 from lossfit.compare.errors import InputError
 from lossfit.compare.scoring import multilabel_metrics
 
@@ -83,33 +83,10 @@ def test_targets_that_are_none(column: list[object], match: str) -> None:
         dataset.table(frame().with_columns(pl.Series("soft", column)), "toys", TARGETS)
 
 
-def test_every_part_has_rows_with_and_without_each_class() -> None:
-    source = dataset.table(frame(), "toys", TARGETS)
-    found = splits.draw(source, 5, 0)
-    for split in found:
-        parts = (split.train, split.validation, split.test)
-        assert sorted(np.concatenate(parts).tolist()) == list(range(300))
-        assert [len(part) for part in parts] == [180, 60, 60]
-        for part in parts:
-            assert source.labels[part].any(0).all()
-            assert not source.labels[part].all(0).any()
-        assert (split.seen == source.labels).all()
-    assert splits.draw(source, 2, 0)[1].train.tolist() == found[1].train.tolist()
-
-
-def test_noise_turns_labels_of_training_rows() -> None:
-    source = dataset.table(frame(3000), "toys", TARGETS)
-    (split,) = splits.draw(source, 1, 0, label_noise=0.2)
-    turned = split.seen != source.labels
-    assert turned[split.train].mean() == pytest.approx(0.2, abs=0.02)
-    assert not turned[split.validation].any()
-    assert not turned[split.test].any()
-
-
-def test_a_class_too_rare_to_split() -> None:
+def test_a_class_too_rare_to_deal_out() -> None:
     rare = [True, True] + [False] * 298
-    with pytest.raises(InputError, match=r"cannot be split .*; 'rare' is the rarest"):
-        splits.draw(dataset.table(frame().with_columns(rare=pl.Series(rare)), "toys", TARGETS), 1, 0)
+    with pytest.raises(InputError, match=r"cannot be dealt out .*; 'rare' is the rarest"):
+        folds.draw(dataset.table(frame().with_columns(rare=pl.Series(rare)), "toys", TARGETS))
 
 
 def test_the_command_on_what_raters_of_tweets_found(tmp_path: Path) -> None:
@@ -118,7 +95,7 @@ def test_the_command_on_what_raters_of_tweets_found(tmp_path: Path) -> None:
     tweets.select("text", *((pl.col(name) > 5).alias(name) for name in votes)).write_csv(tmp_path / "found.csv")
     out = tmp_path / "out"
     targets = [word for name in votes for word in ("--target", name)]
-    options = ["--text", "text", "--splits", "3", "--trials", "2", "--workers", "1", "--out", str(out)]
+    options = ["--text", "text", "--folds", "3", "--repeats", "1", "--trials", "2", "--workers", "1", "--out", str(out)]
     found = CliRunner().invoke(app, ["compare", str(tmp_path / "found.csv"), *targets, *options])
     assert found.exit_code == 0, found.output
     summary = json.loads((out / "summary.json").read_text())

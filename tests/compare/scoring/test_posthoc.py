@@ -13,10 +13,10 @@ from lossfit.compare.scoring.posthoc import (
     PriorTuning,
     TemperatureTuning,
     ThresholdTuning,
+    fit,
     prior_offsets,
     temperatures,
     threshold_offsets,
-    tune,
 )
 from lossfit.compare.scoring.tasks import MULTI_LABEL
 
@@ -90,7 +90,7 @@ def test_a_few_rows_that_are_all_right_do_not_bring_the_temperature_to_0() -> No
 def test_all_models_at_once_are_each_by_itself(kind: str) -> None:
     log_p, y = rows(4, 90, 3, seed=2)
     other, _ = rows(4, 40, 3, seed=3)
-    found = tune(kind, log_p, y, "macro_f1")(other)
+    found = fit(kind, log_p, y, "macro_f1")(other)
     assert found.exp().sum(2).numpy() == pytest.approx(1)
     for m in range(4):
         single = PriorTuning("macro_f1") if kind == "prior" else TemperatureTuning()
@@ -102,11 +102,11 @@ def test_it_helps_on_other_rows() -> None:
     log_p, y = rows(6, 400, 4, seed=4)
     other, target = rows(6, 2000, 4, seed=5)
     metric = METRICS["balanced_accuracy"].function
-    gain = metric(tune("prior", log_p, y, "balanced_accuracy")(other), target) - metric(other, target)
+    gain = metric(fit("prior", log_p, y, "balanced_accuracy")(other), target) - metric(other, target)
     assert (gain > 0.02).all()
     over, over_other = (3 * log_p).log_softmax(2), (3 * other).log_softmax(2)
     metric = METRICS["log_loss"].function
-    gain = metric(over_other, target) - metric(tune("temperature", over, y, "log_loss")(over_other), target)
+    gain = metric(over_other, target) - metric(fit("temperature", over, y, "log_loss")(over_other), target)
     assert (gain > 0.05).all()
 
 
@@ -151,9 +151,9 @@ def test_thresholds_of_rows_that_count_twice_are_those_of_rows_that_are_there_tw
 def test_thresholds_help_on_other_rows_and_change_nothing_where_nothing_is_gained() -> None:
     (scores, y), (other, target) = labelled(5, 500), labelled(5, 3000, seed=1)
     macro_f1 = MULTI_LABEL.metrics["macro_f1"].function
-    assert (macro_f1(tune("thresholds", scores, y, "macro_f1")(other), target) > macro_f1(other, target) + 0.02).all()
+    assert (macro_f1(fit("thresholds", scores, y, "macro_f1")(other), target) > macro_f1(other, target) + 0.02).all()
     single = ThresholdTuning("macro_f1").fit(scores[0], y[0].int())
-    torch.testing.assert_close(single(other[0]), tune("thresholds", scores[:1], y[:1], "macro_f1")(other[:1])[0])
+    torch.testing.assert_close(single(other[0]), fit("thresholds", scores[:1], y[:1], "macro_f1")(other[:1])[0])
     assert ThresholdTuning("micro_f1").fit(4.0 * y[0] - 2, y[0]).offset.abs().max() == 0
 
 

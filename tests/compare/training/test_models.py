@@ -16,15 +16,17 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lossfit.compare import device
+from lossfit.compare.candidates import candidates
 from lossfit.compare.errors import InputError
 from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.training import models, train
 from lossfit.compare.training.models import Architecture, Models, Modules, Stacked
 from lossfit.compare.training.models.cnn import ResidualCNN
+from lossfit.compare.training.records import Records
 from lossfit.compare.training.task import Task
 from lossfit.compare.verdict.summary import summarise
-from trainings import CLASSES, FEATURES, agree, changed, task
+from trainings import CLASSES, FEATURES, agree, changed, dealt, task
 
 NETWORKS = '''
 import torch
@@ -101,27 +103,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def digits(count: int = 2) -> Task:
+def digits(count: int = 3) -> Task:
     """Images of 8 x 8, in float32."""
     data = load_digits()
-    whole = task(count=count, metric="accuracy")
-    order = np.random.default_rng(0).permutation(len(data.target))
-    x, rows = (data.data[order] / 8 - 1).astype(np.float32), (slice(0, 256), slice(256, 356), slice(356, 556))
-    own = [
-        replace(split, **dict(zip(("train", "validation", "test"), (np.arange(556)[r] for r in rows), strict=True)))
-        for split in whole.rows.splits
-    ]
-    labels = data.target[order][:556]
-    own = [replace(split, seen=labels) for split in own]
-    matrices = [(x[rows[0]], x[rows[1]], x[rows[2]])] * count
-    return changed(
-        whole,
-        splits=own,
-        matrices=matrices,
-        labels=labels,
-        classes=10,
-        model=Architecture("cnn", 64, 10, image=(1, 8, 8)),
-    )
+    order = np.random.default_rng(0).permutation(len(data.target))[:450]
+    x, labels = (data.data[order] / 8 - 1).astype(np.float32), data.target[order]
+    whole = task(metric="accuracy")._replace(rows=dealt(x, labels, count))
+    return changed(whole, classes=10, model=Architecture("cnn", 64, 10, image=(1, 8, 8)))
+
+
+def trained(whole: Task) -> Records:
+    return train.train(whole)[whole.recipe.metrics[0]]
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -131,10 +123,11 @@ def test_modules_are_trained_as_stacked_weights_are(
 ) -> None:
     torch.set_default_dtype(torch.float64)
     try:
-        whole = task("focal", count=2, hidden=hidden)
+        whole = task("focal", count=4, hidden=hidden)
         if together:
-            whole = changed(whole, settings=whole.recipe.settings * 2, rungs=(2, 4), patience=3)
-        expected = train.train(whole)
+            settings = candidates.settings(whole.recipe.candidate, 6, 0)
+            whole = changed(whole, settings=settings, rungs=(2, 4), patience=3)
+        expected = trained(whole)
 
         def make() -> nn.Module:
             seeded = torch.Generator().manual_seed(torch.initial_seed())
@@ -147,12 +140,10 @@ def test_modules_are_trained_as_stacked_weights_are(
             return Modules(make, settings, generators)
 
         monkeypatch.setattr(Architecture, "build", build)
-        monkeypatch.setattr(Architecture, "stacked", property(lambda self: False))
-        found = train.train(whole)
-        assert len(found) == len(expected)
-        for a, b in zip(found, expected, strict=True):
+        found = trained(whole)
+        for a, b in zip(found.settings + found.passes, expected.settings + expected.passes, strict=True):
             agree(a, b)
-        assert any(record["pruned"] for record in found) == together
+        assert any(record["pruned"] for record in found.settings) == together
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -161,19 +152,17 @@ def test_the_residual_network_learns_and_is_the_same_in_any_company() -> None:
     whole = changed(digits(), steps=60)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    records = train.train(whole)
+    records = trained(whole)
     assert torch.equal(torch.get_rng_state(), before)
-    assert max(record["test_accuracy"] for record in records) > 0.8
-    part = train.train(whole.part(range(1, 2), range(2, 3)))[0]
-    last = next(r for r in records if (r["split"], r["trial"]) == (1, 2))
-    assert {**part, "split": 1, "trial": 2} == last
-    plain = changed(whole.part(range(1), range(3)), rungs=(2, 4))  # all settings of a split side by side
-    ranked = [r for r in train.train(plain) if not r["pruned"]]
-    for record in ranked:
-        assert (
-            record["test_log_loss"]
-            == next(r for r in records if (r["split"], r["trial"]) == (0, record["trial"]))["test_log_loss"]
-        )
+    assert max(record["test_accuracy"] for record in records.passes) > 0.8
+    alone = trained(changed(whole, settings=whole.recipe.settings[2:]))
+    for record, expected in zip([r for r in records.settings if r["trial"] == 2], alone.settings, strict=True):
+        assert {k: v for k, v in record.items() if k not in ("trial", "chosen")} == {
+            k: v for k, v in expected.items() if k not in ("trial", "chosen")
+        }
+    pruned = trained(changed(whole, rungs=(2, 4)))
+    for record, expected in zip(pruned.settings, records.settings, strict=True):
+        assert record["pruned"] or record["validation"] == expected["validation"]
 
 
 def test_the_residual_network_sees_images_and_other_columns() -> None:
@@ -196,28 +185,30 @@ def test_the_residual_network_sees_images_and_other_columns() -> None:
 def test_an_own_network_is_trained_and_can_be_made_again(
     folder: Path, kind: str, image: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = digits() if image else task(count=2)
+    whole = digits() if image else task(count=3)
     architecture = models.choose(kind, 64 if image else FEATURES, whole.recipe.classes, image)
     whole = changed(whole, model=architecture)
-    kept = []
-    original = train.all_records
+    kept: list[Any] = []
+    original = train.records
 
-    def keeping(best: Any, rows: Any, data: Any) -> Any:
-        kept.append((best, data))
-        return original(best, rows, data)
+    def keeping(task: Task, data: Any, blocks: Any, best: Any) -> Records:
+        kept[:] = [data, blocks[0], best]
+        return original(task, data, blocks, best)
 
-    monkeypatch.setattr(train, "all_records", keeping)
-    records = train.train(whole)
-    assert train.train(whole) == records
-    assert len({r["test_log_loss"] for r in records}) == len(records)
-    best, data = kept[0]
+    monkeypatch.setattr(train, "records", keeping)
+    records = trained(whole)
+    assert trained(whole).settings == records.settings
+    assert len({r["test_log_loss"] for r in records.passes}) == len(records.passes)
+    data, block, best = kept
+    (metric,) = whole.recipe.metrics
     module = Architecture.from_json(architecture.to_json()).module().eval()
-    module.load_state_dict(best.model.state_dict(0, 0, best.state))
+    module.load_state_dict(block.model.state_dict(0, 0, block.kept_state(metric, 0, 1, 2)))
+    fold = whole.rows.pairs[0][1]
     with torch.no_grad():
-        expected = best.model(data.x_test, best.state)[0, :, 0]
-        torch.testing.assert_close(module(data.x_test[0]), expected)
+        expected = block.at_best(metric, 0, 1, 2, data.held_out[0])
+        torch.testing.assert_close(module(data.held_out[0]), expected)
     buffers = [value for name, value in module.state_dict().items() if name.endswith("num_batches_tracked")]
-    assert all(int(value) == best.step[0, 0] for value in buffers)
+    assert all(int(value) == best.step[fold, 2] for value in buffers)
     assert len(buffers) == (kind != "my.networks:plain")
 
 
@@ -321,11 +312,11 @@ def test_a_gpu_that_is_not_there() -> None:
 def test_a_comparison_of_an_own_network(folder: Path) -> None:
     data = load_digits()
     np.savez("digits.npz", X=data.images[:300].astype(np.float32), y=data.target[:300])
-    plan = Plan("digits.npz", losses="cross_entropy", splits=2, trials=2, model="my.networks:picture")
+    plan = Plan("digits.npz", losses="cross_entropy", folds=3, repeats=1, trials=2, model="my.networks:picture")
     found = engine.run(plan, folder / "out", workers=2)
     told = summarise(found)["model"]
     assert told == "your own my.networks:picture: images of 8 x 8 pixels in 1 channel to 10 classes, 1,498 parameters"
-    assert found.results.height == 4
+    assert found.results.height == 6
     assert engine.run(plan, folder / "again").results.drop("seconds").equals(found.results.drop("seconds"))
     auto = engine.run(replace(plan, model="auto"), folder / "auto")
     assert "a small residual network: images of 8 x 8 pixels" in summarise(auto)["model"]
@@ -339,10 +330,10 @@ def test_trainings_are_divided_as_memory_needs_without_changing() -> None:
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, env=given_back)
     assert ran.returncode == 0, ran.stderr
     parts, same, told = ran.stdout.splitlines()
-    assert int(parts) > 2
+    assert int(parts) > 1
     assert same == "True"
     assert re.fullmatch(
-        r"There is not enough memory for a single training, on 165 rows of 3,000 features with 3 classes. Let there be "
-        r"less by --max-rows, --workers 1 or a smaller --model. \(.*allocate memory.*\)",
+        r"There is not enough memory for a repeat's trainings, on 165 rows of 3,000 features with 3 classes. Let there "
+        r"be less by --trials, --max-rows, --workers 1 or a smaller --model. \(.*allocate .*\)",
         told,
     )

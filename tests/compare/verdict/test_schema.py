@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 
 from lossfit.commands.compare import _finite
+from lossfit.compare.outcome import Outcome
 from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.scoring.tasks import CARDS, KINDS
@@ -81,7 +83,7 @@ def test_summaries_of_every_kind_are_as_the_schema_says(tmp_path: Path, kind: st
     metric = "micro_f1" if kind == "several" else "accuracy"
     drop = tuple(sorted(OTHERS - named))
     losses = "zlpr" if kind == "several" else "focal"
-    options = {"metric": metric, "losses": losses, "splits": 2, "trials": 1, "drop": drop, "model": "linear", **given}
+    options = {"metric": metric, "losses": losses, "folds": 3, "trials": 1, "drop": drop, "model": "linear", **given}
     outcome = engine.run(Plan(str(table(tmp_path)), **options), tmp_path / "out")
     found = summary.summarise(outcome)
     check(found)
@@ -89,22 +91,21 @@ def test_summaries_of_every_kind_are_as_the_schema_says(tmp_path: Path, kind: st
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> engine.Outcome:
-    plan = Plan("yeast", losses="focal", splits=3, trials=2, model="linear")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    plan = Plan("yeast", losses="focal", folds=3, repeats=1, trials=2, model="linear", metric="macro_f1")
     return engine.run(plan, tmp_path_factory.mktemp("yeast") / "out")
 
 
-@pytest.mark.parametrize(
-    ("loss", "splits"), [("focal", 1), ("focal", 2), ("focal", 3), ("cross_entropy", 1), ("cross_entropy", 3)]
-)
-def test_summaries_with_failed_losses_too(outcome: engine.Outcome, loss: str, splits: int) -> None:
-    failed = (pl.col("loss") == loss) & (pl.col("split") < splits)
+@pytest.mark.parametrize("loss", ["focal", "cross_entropy", ""])
+def test_summaries_with_failed_losses_too(outcome: Outcome, loss: str) -> None:
+    """Or with all of them failed."""
+    own = pl.col("loss").str.starts_with(loss)
     rows = outcome.results.with_columns(
-        failed=pl.col("failed") | failed,
-        validation=pl.when(failed).then(-math.inf).otherwise(pl.col("validation")),
+        failed=pl.col("failed") | own, validation=pl.when(own).then(-math.inf).otherwise("validation")
     )
-    found = summary.summarise(engine.Outcome(outcome.plan, outcome.data, rows, 1.0, outcome.model, outcome.device))
-    assert found["failed_trainings"] == 2 * splits
+    passes = outcome.passes.filter(~own) if loss else pl.DataFrame()
+    found = summary.summarise(replace(outcome, results=rows, passes=passes))
+    assert found["failed_settings"] == 3 * 2 * (1 if loss else 2)
     check(found)
 
 
@@ -112,17 +113,18 @@ def test_summaries_with_failed_losses_too(outcome: engine.Outcome, loss: str, sp
     ("change", "told"),
     [
         (lambda s: s.pop("recommended"), "'recommended' is a required property"),
-        (lambda s: s.update(version=2), "1 was expected"),
-        (lambda s: s.update(metric="f0"), "'f0' is not one of"),
-        (lambda s: s["losses"][0]["test"].update(f0={"mean": 0.5, "std": 0.1}), "'f0' is not one of"),
-        (lambda s: s["losses"][0]["test"]["accuracy"].pop("std"), "'std' is a required property"),
+        (lambda s: s.update(version=1), "2 was expected"),
+        (lambda s: s.update(metric="f7"), "'f7' is not one of"),
+        (lambda s: s["losses"][0]["test"].update(f7={"mean": 0.5, "ci95": [0, 1]}), "'f7' is not one of"),
+        (lambda s: s["losses"][0]["test"]["accuracy"].pop("ci95"), "'ci95' is a required property"),
         (lambda s: s["losses"][0].update(params={"gamma": "2"}), "'2' is not of type 'number'"),
         (lambda s: s["recommended"].update(better_than_cross_entropy=None), "None is not of type 'boolean'"),
+        (lambda s: s["advised"].update(claim="best"), "'best' is not one of"),
         (lambda s: s["data"]["classes"].clear(), "non-empty|enough properties"),
         (lambda s: s.update(news=1), "Additional properties are not allowed"),
     ],
 )
-def test_other_summaries_are_refused(outcome: engine.Outcome, change: Any, told: str) -> None:
+def test_other_summaries_are_refused(outcome: Outcome, change: Any, told: str) -> None:
     found = copy.deepcopy(summary.summarise(outcome))
     check(found)
     change(found)

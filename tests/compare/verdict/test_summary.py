@@ -2,285 +2,262 @@
 
 import json
 import math
-import re
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy import stats
 
 from lossfit.compare.candidates import candidates
-from lossfit.compare.data import dataset
+from lossfit.compare.data import folds
+from lossfit.compare.data.dataset import Dataset
+from lossfit.compare.outcome import Outcome
 from lossfit.compare.plan import Plan
 from lossfit.compare.report import wording
-from lossfit.compare.running import engine
 from lossfit.compare.scoring import metrics
 from lossfit.compare.training.models import Architecture
-from lossfit.compare.verdict import summary
+from lossfit.compare.verdict import evidence, summary
+from lossfit.compare.verdict.judge import judge
+from lossfit.compare.verdict.prior import Known, Prior
 
-NETWORK = Architecture("mlp", 8, 10, 32)
-
-SPLITS, TRIALS = 6, 2
-# Per split, for the better of the two settings on validation.
-TEST = {
-    "cross_entropy": [0.50, 0.52, 0.48, 0.51, 0.49, 0.50],
-    "focal": [0.60, 0.62, 0.57, 0.61, 0.60, 0.60],
-    "poly": [0.505, 0.515, 0.485, 0.51, 0.49, 0.50],
-    "squared": [0.30, 0.31, 0.29, 0.33, 0.30, 0.30],
-}
+ROWS, TRIALS, FOLDS, REPEATS = 400, 2, 5, 2
+NETWORK = Architecture("mlp", 8, 2, 32)
+RATES = {"cross_entropy": 0.6, "focal": 0.75, "poly": 0.64, "squared": 0.4}
+DATA = Dataset("test", np.arange(ROWS) % 2, ["no", "yes"], "")
+DRAWN = folds.draw(DATA, FOLDS, REPEATS)
 
 
-def records() -> list[dict[str, object]]:
+def plan(metric: str = "accuracy", **more: Any) -> Plan:
+    return Plan("t.csv", "y", metric=metric, losses="focal,poly,squared", trials=TRIALS, **more)
+
+
+def passes(own: Plan, rates: dict[str, float] = RATES, repeats: int = REPEATS) -> pl.DataFrame:
+    """Hits of every row, drawn anew for each pass but for half of the rows."""
+    rng, found = np.random.default_rng(0), []
+    easy = rng.random(ROWS)
+    for candidate in own.candidates:
+        rate = rates.get(candidate.name, rates.get(candidate.name.partition("+")[0]))
+        for repeat in range(repeats if rate is not None else 0):
+            for j in range(FOLDS - 1):
+                luck = np.where(np.arange(ROWS) % 2, easy, rng.random(ROWS))
+                hits = (luck < rate).astype(float)
+                row: dict[str, Any] = {"loss": candidate.name, "repeat": repeat, "pass": j, "validation": hits.mean()}
+                for name in own.kind.measured(own.metric):
+                    row |= {f"test_{name}": hits.mean(), f"influence_{name}": pl.Series(hits - hits.mean())}
+                found.append(row)
+    return pl.DataFrame(found)
+
+
+def results(own: Plan) -> pl.DataFrame:
+    """The second setting is the better one, and its best checkpoint is the sixth of eight."""
     found = []
-    for loss, values in TEST.items():
-        candidate = candidates.candidates()[loss]
+    for candidate in own.candidates:
         settings = candidates.settings(candidate, TRIALS, 0)
-        for split, value in enumerate(values):
-            for trial in range(TRIALS):
-                right = trial == split % 2
-                found.append(
-                    {
-                        "loss": loss,
-                        "split": split,
-                        "trial": trial,
-                        "params": json.dumps(candidate.describe(settings[trial])),
-                        "learning_rate": settings[trial]["learning_rate"],
-                        "weight_decay": settings[trial]["weight_decay"],
-                        "failed": False,
-                        "pruned": False,
-                        "stopped": False,
-                        "validation": 0.7 if right else 0.6,
-                        # The other setting would do better on the test rows, which may not matter.
-                        **{f"test_{metric}": value if right else 0.99 for metric in metrics.METRICS},
-                        "seconds": 0.5,
-                    }
-                )
-    return found
+        for repeat in range(REPEATS):
+            for fold in range(FOLDS):
+                for t, setting in enumerate(settings):
+                    found.append(
+                        {
+                            "loss": candidate.name,
+                            "repeat": repeat,
+                            "fold": fold,
+                            "trial": t,
+                            "params": json.dumps(candidate.describe(setting)),
+                            "learning_rate": setting["learning_rate"],
+                            "weight_decay": setting["weight_decay"],
+                            "chosen": t == 1,
+                            "failed": False,
+                            "pruned": False,
+                            "stopped": False,
+                            "best_step": 300 if t else 50,
+                            "steps": 400,
+                            "validation": 0.7 if t else 0.6,
+                            "step": [0.5 + fold / 4] if candidate.tuned else [],
+                            "seconds": 0.5,
+                        }
+                    )
+    return pl.DataFrame(found)
 
 
-def outcome(rows: list[dict[str, object]], metric: str = "accuracy") -> engine.Outcome:
-    plan = Plan("yeast", metric=metric, losses="focal,poly,squared", splits=SPLITS, trials=TRIALS)
-    return engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 12.0, NETWORK, "cpu")
+def outcome(own: Plan | None = None, **changes: Any) -> Outcome:
+    own = own or plan()
+    made = Outcome(own, DATA, DRAWN, results(own), passes(own), 12.0, 320, NETWORK, "cpu")
+    return replace(made, **changes)
 
 
-def entries(found: dict[str, object]) -> dict[str, dict[str, object]]:
+def entries(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["loss"]: entry for entry in found["losses"]}
 
 
-def test_the_setting_is_chosen_on_validation() -> None:
-    found = entries(summary.summarise(outcome(records())))
-    for loss, values in TEST.items():
-        assert found[loss]["test"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
-        assert found[loss]["test"]["accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
-
-
-def test_where_less_is_better_the_least_is_chosen() -> None:
-    rows = records()
-    for row in rows:
-        row["validation"] = -row["validation"]
-    found = summary.summarise(outcome(rows, "log_loss"))
-    assert entries(found)["focal"]["test"]["log_loss"]["mean"] == pytest.approx(np.mean(TEST["focal"]))
-    assert [e["loss"] for e in found["losses"]] == ["squared", "cross_entropy", "poly", "focal"]
-    assert found["recommended"]["loss"] == "squared"
-
-
-def test_differences_are_paired_and_adjusted() -> None:
-    found = entries(summary.summarise(outcome(records())))
-    p_values = {}
-    for loss in ("focal", "poly", "squared"):
-        d = np.subtract(TEST[loss], TEST["cross_entropy"])
-        error = math.sqrt((1 / SPLITS + 0.2 / 0.8) * d.var(ddof=1))
-        versus = found[loss]["vs_cross_entropy"]
-        assert versus["difference"] == pytest.approx(d.mean())
-        reach = stats.t.ppf(0.975, SPLITS - 1) * error
-        assert versus["ci95"] == pytest.approx([d.mean() - reach, d.mean() + reach])
-        p_values[loss] = 2 * stats.t.sf(abs(d.mean()) / error, SPLITS - 1)
-        assert versus["p_value"] == pytest.approx(p_values[loss])
-    ranked = sorted(p_values, key=p_values.__getitem__)
-    expected, largest = {}, 0.0
-    for i, loss in enumerate(ranked):
-        largest = max(largest, min(1.0, p_values[loss] * (3 - i)))
-        expected[loss] = largest
-    assert {loss: found[loss]["vs_cross_entropy"]["p_holm"] for loss in expected} == pytest.approx(expected)
-    assert found["cross_entropy"]["vs_cross_entropy"]["difference"] == 0
-
-
-def test_the_best_of_the_measurably_better_is_recommended() -> None:
-    found = summary.summarise(outcome(records()))
-    assert [e["loss"] for e in found["losses"]] == ["focal", "poly", "cross_entropy", "squared"]
-    assert found["recommended"]["loss"] == "focal"
+def test_it_says_what_the_judge_says() -> None:
+    made = outcome()
+    found = summary.summarise(made, Prior())
+    names = [c.name for c in made.plan.candidates]
+    assert names == ["cross_entropy", "focal", "poly", "squared"]
+    expected = judge(
+        evidence.passes(made.passes, names, "accuracy", DRAWN, REPEATS),
+        evidence.layout(DRAWN, DATA, REPEATS),
+        "accuracy",
+        Prior(),
+        reference="cross_entropy",
+    )
+    assert found["advised"]["loss"] == found["recommended"]["loss"] == expected.advised.name == "focal"
+    assert found["advised"]["claim"] == expected.claim == "better_than_free"
     assert found["recommended"]["better_than_cross_entropy"]
-    sides = {e["loss"]: summary.verdict(e["vs_cross_entropy"], "accuracy") for e in found["losses"]}
-    assert sides == {"focal": "better", "poly": "undecided", "cross_entropy": "undecided", "squared": "worse"}
+    gain = expected.advised.over_reference
+    assert found["advised"]["gain_over_reference"] == {"mean": gain.mean, "ci95": [gain.low, gain.high]}
+    assert found["advised"]["gain_over_free"]["expected"] == expected.advised.expected
+    assert found["advised"]["probability_best"] == expected.advised.probability_best
+    for judged in expected.candidates:
+        entry = entries(found)[judged.name]
+        assert entry["test"]["accuracy"]["mean"] == judged.estimate.mean
+        assert entry["vs_cross_entropy"]["difference"] == judged.over_reference.mean
+        assert entry["vs_cross_entropy"]["verdict"] == judged.over_reference.side
+        assert entry["vs_free"]["difference"] == judged.over_free.mean
+        assert entry["repeats"] == REPEATS
+    sides = {loss: entry["vs_cross_entropy"]["verdict"] for loss, entry in entries(found).items()}
+    assert sides == {"cross_entropy": "undecided", "focal": "better", "poly": "undecided", "squared": "worse"}
+    assert found["critical_values"]["over_reference"] == expected.critical_reference
+    assert found["alternatives"] == ["poly", "cross_entropy"]
+    assert found["free"] == found["reference"] == "cross_entropy"
 
 
-def test_if_none_is_measurably_better_cross_entropy_stays() -> None:
-    rows = [row for row in records() if row["loss"] != "focal"]
-    plan = Plan("yeast", losses="poly,squared", splits=SPLITS, trials=TRIALS)
-    found = summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
-    assert found["losses"][0]["loss"] == "poly"
-    assert found["recommended"]["loss"] == "cross_entropy"
-    assert not found["recommended"]["better_than_cross_entropy"]
-    assert found["model"] == "a network with one hidden layer of 32 units: 8 features to 10 classes, 618 parameters"
+def test_where_less_is_better_the_least_is_advised() -> None:
+    found = summary.summarise(outcome(plan("log_loss")), Prior())
+    assert found["advised"]["loss"].startswith("squared")
+    assert found["advised"]["gain_over_reference"]["mean"] > 0
+    versus = entries(found)["squared"]["vs_cross_entropy"]
+    assert versus["difference"] < 0
+    assert versus["ci95"][0] < versus["difference"] < versus["ci95"][1]
+    assert versus["verdict"] == "better"
+    assert "points" not in versus
 
 
-def test_failed_trainings_are_passed_over_and_counted() -> None:
-    rows = records()
-    for row in rows:
-        if row["loss"] == "poly" and row["split"] == 0 and row["trial"] == 0:
-            row.update(failed=True, validation=math.inf)
-    found = summary.summarise(outcome(rows))
-    poly = entries(found)["poly"]
-    assert found["failed_trainings"] == poly["failed_trainings"] == 1
-    assert poly["test"]["accuracy"]["mean"] == pytest.approx(np.mean([0.99, *TEST["poly"][1:]]))
+def test_the_prior_may_overrule_what_is_measured_but_not_the_claims() -> None:
+    known = Prior({"accuracy": {"poly": Known(9.0, 1e-6), "focal": Known(-9.0, 1e-6)}})
+    found = summary.summarise(outcome(), known)
+    assert found["advised"]["loss"] == "poly"
+    assert found["advised"]["claim"] == "none"
+    assert entries(found)["focal"]["vs_cross_entropy"]["verdict"] == "better"
 
 
-def test_a_pruned_training_is_chosen_only_where_all_others_failed() -> None:
-    rows = records()
-    for row in rows:  # the one that is better on validation
-        row["pruned"] = row["trial"] == row["split"] % 2
-        if row["loss"] == "poly" and row["split"] == 0 and not row["pruned"]:
-            row.update(failed=True, validation=-math.inf)
-    found = summary.summarise(outcome(rows))
-    assert entries(found)["focal"]["test"]["accuracy"]["mean"] == pytest.approx(0.99)
-    expected = np.mean([TEST["poly"][0], *[0.99] * (SPLITS - 1)])
-    assert entries(found)["poly"]["test"]["accuracy"]["mean"] == pytest.approx(expected)
-    assert found["search"]["pruned"] == len(TEST) * SPLITS
-    assert entries(found)["poly"]["pruned_trainings"] == SPLITS
-    assert f"given up: {len(TEST) * SPLITS} of {len(TEST) * SPLITS * TRIALS} trainings" in wording.searched(found)
+def test_the_setting_and_its_steps_are_those_of_most_choices() -> None:
+    own = plan("balanced_accuracy")
+    found = entries(summary.summarise(outcome(own), Prior()))
+    for candidate in own.candidates:
+        setting = candidates.settings(candidate, TRIALS, 0)[1]
+        entry = found[candidate.name]
+        assert entry["params"] == candidate.describe(setting)
+        assert entry["tuned"] == candidate.tuned
+        # 300 of 400 steps on three fifths of the rows; on all there are as many.
+        assert entry["training"] == {
+            "learning_rate": setting["learning_rate"],
+            "weight_decay": setting["weight_decay"],
+            "steps": 300,
+            "of": 400,
+            "batch": 128,
+        }
+        assert entry["step"] == ([1.0] if candidate.tuned else [])
 
 
-def test_the_setting_shown_is_the_best_on_average_where_all_splits_try_the_same() -> None:
-    rows = records()
-    for row in rows:
-        row["validation"] = [0.7, 0.6][row["trial"]] if row["split"] < 5 else [0.0, 0.6][row["trial"]]
-    shown = entries(summary.summarise(outcome(rows)))["focal"]
-    tried = candidates.settings(candidates.candidates()["focal"], TRIALS, 0)[1]
-    assert shown["params"] == {"gamma": tried["gamma"]}
-    assert shown["training"] == {k: tried[k] for k in ("learning_rate", "weight_decay")}
+def test_a_choice_that_pruned_the_setting_does_not_say_when_to_end() -> None:
+    rows = results(plan()).with_columns(pruned=(pl.col("fold") < 2) & (pl.col("trial") == 1))
+    rows = rows.with_columns(best_step=pl.when(pl.col("pruned")).then(50).otherwise("best_step"))
+    found = entries(summary.summarise(outcome(results=rows), Prior()))
+    assert found["focal"]["training"]["steps"] == 300
+    assert found["focal"]["pruned_settings"] == 2 * REPEATS
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("failing_splits", [1, 5, 6])
-def test_a_loss_without_a_result_in_every_split_is_not_compared(failing_splits: int) -> None:
-    rows = records()
-    for row in rows:
-        if row["loss"] == "poly" and row["split"] < failing_splits:
-            row.update(failed=True, validation=-math.inf)
-    found = summary.summarise(outcome(rows))
-    assert found["losses"][-1]["loss"] == "poly"
-    assert found["losses"][-1]["vs_cross_entropy"] is None
-    assert found["recommended"]["loss"] == "focal"
+@pytest.mark.parametrize("loss", ["focal", "cross_entropy"])
+def test_a_candidate_that_failed_is_last_and_not_compared(loss: str) -> None:
+    own = plan()
+    failed = results(own).with_columns(failed=(pl.col("loss") == loss))
+    rows = passes(own, {name: rate for name, rate in RATES.items() if name != loss})
+    found = summary.summarise(outcome(results=failed, passes=rows), Prior())
+    assert entries(found)[loss]["vs_cross_entropy"] is None
+    assert entries(found)[loss]["test"]["accuracy"] == {"mean": None, "ci95": [None, None]}
+    assert found["failed_settings"] == TRIALS * FOLDS * REPEATS
+    if loss == "focal":
+        assert found["losses"][-1]["loss"] == "focal"
+        assert found["advised"]["loss"] == "poly"
+    else:
+        assert found["advised"]["loss"] == "cross_entropy"
+        assert found["advised"]["claim"] == "none"
+        assert wording.answer(found)[0].startswith("Nothing can be compared to cross-entropy")
 
 
-@pytest.mark.parametrize(
-    ("failing", "told"),
-    [
-        (
-            ["cross_entropy"],
-            "Nothing can be compared to cross-entropy: in a split or more, every training of it failed",
-        ),
-        ([name for name in TEST if name != "cross_entropy"], "reaches 50.0% accuracy; in a split or more, every"),
-    ],
-)
-def test_the_answer_says_what_failed(failing: list[str], told: str) -> None:
-    rows = records()
-    for row in rows:
-        if row["loss"] in failing and row["split"] == 0:
-            row.update(failed=True, validation=-math.inf)
-    found = summary.summarise(outcome(rows))
-    assert found["recommended"]["loss"] == "cross_entropy"
-    answer = wording.answer(found)
-    assert len(answer) == 1
-    assert told in answer[0]
+def test_all_failed() -> None:
+    rows = results(plan()).with_columns(failed=pl.lit(True))
+    found = summary.summarise(outcome(results=rows, passes=pl.DataFrame()), Prior())
+    assert found["advised"]["loss"] == "cross_entropy"
+    assert wording.answer(found)[0].startswith("Nothing can be compared")
 
 
-def with_free(points: float) -> dict[str, object]:
-    """Macro F1, with a prior tuned that lifts it by so many points, and a split more or less."""
-    free = [0.50 + points / 100 + d for d in (0.002, 0.018, -0.022, 0.014, -0.012, 0.001)]
-    rows = [row for row in records() if row["loss"] == "cross_entropy"]
-    best = [{**row, "loss": "cross_entropy+tuned_prior", "params": "{}"} for row in rows]
-    for row in best:
-        row |= {f"test_{metric}": free[row["split"]] for metric in metrics.METRICS}
-    return summary.summarise(outcome([*records(), *best], "macro_f1"))
+def test_a_loss_that_raced_in_one_repeat_is_judged_by_it() -> None:
+    rows = passes(plan()).filter((pl.col("repeat") == 0) | (pl.col("loss") != "squared"))
+    found = entries(summary.summarise(outcome(passes=rows), Prior()))
+    assert found["squared"]["repeats"] == 1
+    assert found["squared"]["vs_cross_entropy"]["verdict"] == "worse"
 
 
-def test_a_loss_is_recommended_only_if_it_beats_what_is_free() -> None:
-    found = with_free(9.9)
-    assert found["recommended"]["loss"] == "cross_entropy+tuned_prior"
-    assert found["recommended"]["better_than_cross_entropy"]
-    assert found["recommended"]["better_than_free"] == []
-    assert found["held_back"] == ["focal"]
-    assert "PriorTuning" in " ".join(found["recommended"]["code"])
-    assert found["trainings"] == len(TEST) * SPLITS * TRIALS  # what is free trains nothing
-    found = with_free(0.2)
-    assert found["recommended"]["loss"] == "focal"
-    (over,) = found["recommended"]["better_than_free"]
-    assert over["loss"] == "cross_entropy+tuned_prior"
-    assert over["difference"] == pytest.approx(np.mean(TEST["focal"]) - 0.502, abs=1e-3)
-    assert {e["loss"]: e["free"] for e in found["losses"]}["cross_entropy+tuned_prior"]
+class TestAnswers:
+    """The first sentences, with the numbers of the summary."""
+
+    def told(self, own: Plan | None = None, known: Prior | None = None, **changes: Any) -> str:
+        return " ".join(wording.answer(summary.summarise(outcome(own, **changes), known or Prior())))
+
+    def test_a_proven_gain(self) -> None:
+        told = self.told()
+        assert told.startswith("Use focal loss, gamma ")
+        assert "points of accuracy expected over cross-entropy, the best of all with a probability of 100%." in told
+        assert "Measured over cross-entropy's " in told
+        assert "Measurably better than cross-entropy, for models trained on these rows." in told
+        assert "Measurably worse than cross-entropy: squared loss (" in told
+        assert "Next: poly loss (" in told
+
+    def test_a_bet_without_proof(self) -> None:
+        rows = passes(plan(), {"cross_entropy": 0.6, "focal": 0.61, "poly": 0.6, "squared": 0.6})
+        told = self.told(passes=rows)
+        if "Stay with" not in told:
+            assert "Not proven better than cross-entropy: the difference may be chance. Still the best bet." in told
+
+    def test_what_is_free(self) -> None:
+        own = plan("balanced_accuracy")
+        rows = passes(own)
+        better = rows.filter(pl.col("loss") == "focal").with_columns(loss=pl.lit("cross_entropy+tuned_prior"))
+        rest = rows.filter(~pl.col("loss").is_in(["focal", "focal+tuned_prior", "cross_entropy+tuned_prior"]))
+        told = self.told(own, passes=pl.concat([rest, better]))
+        assert told.startswith("Use cross-entropy, prior tuned, which costs no training: it is the best of all")
+        assert "Measurably better than cross-entropy, for models trained on these rows." in told
+
+    def test_better_than_the_reference_but_not_than_what_is_free(self) -> None:
+        own = plan("balanced_accuracy")
+        rows = passes(own, {**RATES, "cross_entropy+tuned_prior": 0.75})
+        known = Prior({"balanced_accuracy": {"focal": Known(5.0, 0.01), "focal+tuned_prior": Known(-9.0, 0.01)}})
+        told = self.told(own, known, passes=rows)
+        assert told.startswith("Use focal loss")
+        assert "Not proven better than cross-entropy, prior tuned: the difference may be chance. Still the best" in told
+
+    def test_staying(self) -> None:
+        told = self.told(known=Prior({"accuracy": dict.fromkeys(RATES, Known(-20.0, 1e-9))}))
+        assert told.startswith("Stay with cross-entropy (")
+
+    def test_nothing_else(self) -> None:
+        own = Plan("t.csv", "y", losses="cross_entropy", trials=TRIALS)
+        found = summary.summarise(outcome(own), Prior())
+        value = wording.number(found["losses"][0]["test"]["accuracy"]["mean"], "accuracy")
+        assert wording.answer(found) == [f"Cross-entropy reaches {value}% accuracy; nothing else was compared."]
+
+    def test_a_damaged_prior_is_told(self) -> None:
+        assert "The prior is lost." in self.told(known=Prior(note="The prior is lost."))
 
 
-def test_a_guess_that_is_free_says_so() -> None:
-    """It need not be the most probable one."""
-    rows = [row for row in records() if row["loss"] == "cross_entropy"]
-    for row in list(rows):
-        value = row["test_macro_f1"] + 0.002 + 0.01 * (-1) ** row["split"]  # type: ignore[operator]
-        rows.append({**row, "loss": "cross_entropy+tuned_prior", "params": "{}", "test_macro_f1": value})
-    found = summary.summarise(outcome(rows, "macro_f1"))
-    assert found["best_guess"]["loss"] == "cross_entropy+tuned_prior"
-    assert re.search("prior tuned, which is free and the best of all with a probability", wording.answer(found)[-1])
-
-
-def test_what_would_tell_a_difference_is_estimated_for_the_undecided() -> None:
-    found = entries(summary.summarise(outcome(records())))
-    assert found["focal"]["needed"] is None
-    assert found["poly"]["needed"]["splits"] is None or found["poly"]["needed"]["splits"] > SPLITS
-    assert found["poly"]["needed"]["rows"] > 1
-    assert sum(e["probability_best"] for e in found.values()) == pytest.approx(1)
-    assert found["focal"]["probability_best"] > 0.99
-    assert found["focal"]["vs_cross_entropy"]["points"] == pytest.approx(
-        100 * (np.mean(TEST["focal"]) - np.mean(TEST["cross_entropy"]))
-    )
-
-
-def test_no_loss_is_distinguishable_is_said_where_it_is_true() -> None:
-    rows = [row for row in records() if row["loss"] in ("cross_entropy", "poly")]
-    plan = Plan("yeast", losses="poly", splits=SPLITS, trials=TRIALS)
-    found = summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
-    assert not found["distinguishable"]
-    assert wording.answer(found)[0] == (
-        "No loss is distinguishable from cross-entropy (50.0% accuracy) on this data: stay with it."
-    )
-    assert found["best_guess"]["loss"] == "cross_entropy"
-    entries(found)["poly"]["vs_cross_entropy"]["difference"] = 1e-17  # type: ignore[index]
-    assert wording.answer(found)[1:] == ["None is better on average either."]
-    rows = [row for row in records() if row["loss"] in ("cross_entropy", "squared")]
-    plan = Plan("yeast", losses="squared", splits=SPLITS, trials=TRIALS)
-    found = summary.summarise(engine.Outcome(plan, dataset.load("yeast"), pl.DataFrame(rows), 1.0, NETWORK, "cpu"))
-    assert found["distinguishable"]
-    assert wording.answer(found)[0].startswith("Stay with cross-entropy (50.0% accuracy)")
-
-
-def test_the_answer_says_what_was_beaten_and_held_back() -> None:
-    told = " ".join(wording.answer(with_free(0.2)))
-    assert told.startswith("Train with Focal loss, gamma ")
-    assert "It beats what is free too: +9.8 points over cross-entropy, prior tuned." in told
-    told = " ".join(wording.answer(with_free(9.9)))
-    assert told.startswith("Keep cross-entropy and tune it after training: +9.9 points")
-    assert "Not measurably better than what is free: focal loss." in told
-
-
-def test_keys_that_others_rely_on() -> None:
-    found = summary.summarise(outcome(records()))
-    assert {"source", "metric", "recommended", "losses", "trainings", "seconds"} <= set(found)
-    assert {"loss", "params"} <= set(found["recommended"])
+def test_every_metric_is_judged_by_itself() -> None:
+    found = summary.summarise(outcome(), Prior())
     for entry in found["losses"]:
-        assert {"loss", "params", "test", "vs_cross_entropy"} <= set(entry)
-        assert set(entry["test"]) == set(metrics.METRICS)
-        for value in entry["test"].values():
-            assert set(value) == {"mean", "std"}
-        assert {"difference", "ci95", "p_value"} <= set(entry["vs_cross_entropy"])
-    assert found["trainings"] == len(TEST) * SPLITS * TRIALS
-    assert found["seconds"] == 12.0
-    json.dumps(found, allow_nan=False)
+        assert set(entry["differences"]) == set(metrics.METRICS)
+    told = wording.other_metrics(found)
+    assert any(line.startswith("Balanced accuracy, points - better: focal loss (+") for line in told)
+    assert math.isfinite(found["losses"][0]["expected"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from lossfit import registry
 from lossfit.compare.candidates import sampling
+from lossfit.compare.scoring import confusion_metrics
 from lossfit.compare.scoring.tasks import KINDS
 from lossfit.core.checks import check_choice
 from lossfit.losses.base import Loss
@@ -28,8 +29,8 @@ class Candidate:
         search: the hyper-parameters tried, with the values worth trying. Besides those of the loss there are
             ``weight_power`` (class weights, inverse to the class frequency to this power) and ``prior_power`` (logit
             adjustment by the class frequency to this power).
-        tuned: "" for a training of its own. Else what is done after training to the reference's models, by their
-            validation rows: "prior", "temperature" or "thresholds". It is free: it needs no more trainings.
+        tuned: what is done to its models after training, by their validation rows: "prior", "temperature",
+            "thresholds", or "" for nothing. It needs no more trainings.
     """
 
     name: str
@@ -102,20 +103,30 @@ OWN = {
 }
 """The losses of metrics that no other candidate is the loss of."""
 
-_PRIOR = Candidate("cross_entropy+tuned_prior", "cross_entropy", tuned="prior")
-_TEMPERATURE = Candidate("cross_entropy+temperature", "cross_entropy", tuned="temperature")
-_THRESHOLDS = Candidate("bce+tuned_thresholds", "bce", tuned="thresholds")
-FREE = {
+POSTHOC = {
     "single_label": {
-        "balanced_accuracy": _PRIOR,
-        "macro_f1": _PRIOR,
-        "log_loss": _TEMPERATURE,
-        "brier": _TEMPERATURE,
-        "calibration_error": _TEMPERATURE,
+        "balanced_accuracy": "prior",
+        "macro_f1": "prior",
+        "log_loss": "temperature",
+        "brier": "temperature",
+        "calibration_error": "temperature",
+        "classwise_calibration_error": "temperature",
+        "adaptive_calibration_error": "temperature",
+        **dict.fromkeys(confusion_metrics.METRICS, "prior"),
     },
-    "multi_label": {"macro_f1": _THRESHOLDS, "micro_f1": _THRESHOLDS, "sample_f1": _THRESHOLDS},
+    "multi_label": {"macro_f1": "thresholds", "micro_f1": "thresholds", "sample_f1": "thresholds"},
 }
-"""What anyone would do to the reference's models before changing the loss, by the metric that it helps."""
+"""What is done to models after training, by the metric that it helps: it costs no training."""
+ENDINGS = {"prior": "+tuned_prior", "temperature": "+temperature", "thresholds": "+tuned_thresholds"}
+
+QUICK = ("label_smoothing", "class_weights", "logit_adjustment", "focal", "gamma_cross_entropy", "poly")
+"""Besides the reference and the loss of the metric, for an answer in a minute."""
+
+
+def tuned(candidate: Candidate, metric: str, family: str = "single_label") -> Candidate | None:
+    """The candidate with the step after training that helps a metric, if there is one."""
+    step = POSTHOC[family].get(metric)
+    return None if step is None else replace(candidate, name=candidate.name + ENDINGS[step], tuned=step)
 
 
 def candidates(family: str = "single_label") -> dict[str, Candidate]:
@@ -131,13 +142,20 @@ def candidates(family: str = "single_label") -> dict[str, Candidate]:
         needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind < 2]
         if name not in found and not needed:
             found[name] = Candidate(name, name, {h: card.search for h, card in cls.hypers.items() if card.search})
-    added = [*OWN.values(), _PRIOR, _TEMPERATURE] if single else [_THRESHOLDS]
-    return {**found, **{candidate.name: candidate for candidate in added}}
+    return {**found, **{candidate.name: candidate for candidate in OWN.values()}} if single else found
 
 
-def candidate(name: str) -> Candidate:
-    """The candidate of this name, of any family."""
-    return {**candidates("multi_label"), **candidates()}[name]
+def candidate(name: str, family: str | None = None) -> Candidate:
+    """The candidate of this name, of one family or of any, with or without a step after training.
+
+    Raises:
+        KeyError: there is none.
+    """
+    known = candidates(family) if family is not None else {**candidates("multi_label"), **candidates()}
+    for step, ending in ENDINGS.items():
+        if name.endswith(ending):
+            return replace(known[name.removesuffix(ending)], name=name, tuned=step)
+    return known[name]
 
 
 def make_loss(candidate: Candidate, **settings: Any) -> Loss:
@@ -146,25 +164,29 @@ def make_loss(candidate: Candidate, **settings: Any) -> Loss:
 
 
 def choose(names: str, metric: str = "accuracy", family: str = "single_label") -> list[Candidate]:
-    """The candidates named in "all" or "focal,poly"; cross-entropy is always the first, or its like in the family.
+    """The losses named in "all", "quick" or "focal,poly"; cross-entropy is always the first, or its like in the family.
 
-    What is free for the metric comes next, always. The loss of another metric than the one asked for, or what is free
-    for another, takes part only if it is named.
+    The loss of another metric than the one asked for takes part only if it is named. A name may end in the step that
+    helps the metric, which every loss is measured with anyway.
 
     Raises:
         ValueError: a name is unknown; the nearest one is suggested.
     """
     known = candidates(family)
-    always = [known[KINDS[family].reference]]
-    if metric in FREE[family]:
-        always.append(FREE[family][metric])
+    always = known[KINDS[family].reference]
+    of_others = [candidate.name for of, candidate in OWN.items() if of != metric]
     if names == "all":
-        others = [candidate for of, candidate in OWN.items() if of != metric] + [_PRIOR, _TEMPERATURE, _THRESHOLDS]
-        return [*always, *(c for c in known.values() if c not in [*always, *others])]
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        check_choice("--losses", name, known)
-    return [known[name] for name in dict.fromkeys([*(c.name for c in always), *wanted])]
+        return [always, *(c for c in known.values() if c is not always and c.name not in of_others)]
+    if names == "quick":
+        wanted = [name for name in known if name in QUICK or (metric in OWN and name == OWN[metric].name)]
+        wanted = wanted if family == "single_label" else [name for name in known if name not in of_others]
+    else:
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        ending = ENDINGS.get(POSTHOC[family].get(metric, ""), "")
+        wanted = [name.removesuffix(ending) if name not in known else name for name in wanted]
+        for name in wanted:
+            check_choice("--losses", name, known)
+    return [known[name] for name in dict.fromkeys([always.name, *wanted])]
 
 
 def settings(candidate: Candidate, trials: int, seed: int) -> list[Setting]:

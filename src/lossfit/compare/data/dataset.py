@@ -166,8 +166,8 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
             frame = raw.frame
         labels, classes = votes.argmax(1), list(roles.votes)
         notes.append(
-            f"The classes are the columns {', '.join(classes)}: each split trains and validates on labels drawn from "
-            "each row's votes, and tests on the class of most votes."
+            f"The classes are the columns {', '.join(classes)}: in each repeat models are trained and chosen on labels "
+            "drawn from each row's votes, and tested on the class of most votes."
         )
     elif len(roles.target) == 1:
         labels, classes = targets.classes(frame[roles.target[0]])
@@ -181,7 +181,7 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
     if roles.group is not None:
         groups = row_roles.groups(frame[roles.group])
         types[roles.group] = "group"
-        notes.append(f"No value of {roles.group!r} is in two parts of a split; there are {groups.max() + 1} of them.")
+        notes.append(f"No value of {roles.group!r} is in two folds; there are {groups.max() + 1} of them.")
     if roles.weight is not None:
         weight = row_roles.weights(frame[roles.weight])
         types[roles.weight] = "weight"

@@ -6,31 +6,36 @@ import numpy as np
 import polars as pl
 
 from lossfit.compare.data.dataset import Dataset
-from lossfit.compare.data.splits import Split
+from lossfit.compare.data.folds import Folds
 
 
-def note(data: Dataset, splits: list[Split]) -> str | None:
+def note(data: Dataset, folds: Folds) -> str | None:
     """What should be known of them; None if no two rows are the same."""
-    repeated, leaking = count(data, splits)
+    repeated, leaking = count(data, folds)
     if not repeated:
         return None
     told = f"{repeated:,} of {data.rows:,} rows have the same features as another row"
     if not leaking:
-        return f"Duplicates: {told}, but none has its twin on the other side of a split."
-    mean = np.mean([len(split.test) for split in splits])
+        return f"Duplicates: {told}, but none has its twin in another fold."
     return (
-        f"Duplicates: {told}. In the mean over the splits, {leaking:,.1f} of {mean:,.0f} test rows have a twin among "
-        "the rows that are trained or chosen on, and look easier than new rows."
+        f"Duplicates: {told}. On average {leaking:,.1f} of {len(folds.tested):,} tested rows have a twin among those "
+        "that their models are trained or chosen on, and look easier than new rows."
     )
 
 
-def count(data: Dataset, splits: list[Split]) -> tuple[int, float]:
-    """How many rows have a twin, and how many of the test rows of a split, in the mean, have one in its other parts."""
+def count(data: Dataset, folds: Folds) -> tuple[int, float]:
+    """How many rows have a twin, and how many of the tested rows, on average over the repeats, have one elsewhere."""
     number, counts = np.unique(_keys(data), return_inverse=True, return_counts=True)[1:]
     repeated = counts[number] > 1
     if not repeated.any():
         return 0, 0.0
-    leaking = [np.isin(number[s.test], number[np.concatenate([s.train, s.validation])]).sum() for s in splits]
+    own = number[folds.rows]
+    if len(folds.test):
+        return int(repeated.sum()), float(np.isin(number[folds.test], own).sum())
+    leaking = [
+        sum(np.isin(own[repeat.fold == k], own[repeat.fold != k]).sum() for k in range(folds.count))
+        for repeat in folds.repeats
+    ]
     return int(repeated.sum()), float(np.mean(leaking))
 
 

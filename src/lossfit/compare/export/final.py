@@ -8,23 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lossfit.compare import device
 from lossfit.compare.candidates import candidates
-from lossfit.compare.data import splits
+from lossfit.compare.candidates.sampling import RANGES
+from lossfit.compare.data import folds
 from lossfit.compare.data.dataset import BUNDLED, Dataset
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.export.model import Model
 from lossfit.compare.export.reading import Reading
 from lossfit.compare.features import make
 from lossfit.compare.features.preparation import Preparation
+from lossfit.compare.outcome import versions
 from lossfit.compare.plan import Plan
-from lossfit.compare.running import engine
-from lossfit.compare.scoring import posthoc
+from lossfit.compare.running.finished import read_plan, read_summary
 from lossfit.compare.training import models, train
-from lossfit.compare.training.task import Recipe, SplitRows, Task
-from lossfit.compare.verdict.finished import read_plan, read_summary
+from lossfit.compare.training.task import Limits, Recipe
 from lossfit.core.checks import check_choice
 
 
@@ -38,16 +36,15 @@ def export(
     embedding: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Model:
-    """Train the loss that the comparison in ``folder`` recommends, or another of it, with its setting there.
+    """Train the loss that the comparison in ``folder`` advises, or another of it, with its setting there.
 
-    All rows are used, but for given rows to test on: four of five are trained on, and one of five, drawn by the
-    comparison's first split, chooses the checkpoint, and the temperature or prior where that is what is recommended.
-    (The comparison itself trained on three of five.) Labels are those of the data, without the noise that the
-    comparison may have added; of votes, one is drawn for each row.
+    All rows are used, but for given rows to test on, for as many steps as the comparison found; the step after training
+    has the numbers that it fitted. Labels are those of the data, without the noise that the comparison may have added;
+    of votes, one is drawn for each row.
 
     Args:
         folder: of a finished comparison.
-        loss: the candidate to train, if not the recommended one.
+        loss: the candidate to train, if not the advised one.
         source: where the data is now, if not where it was.
         test: where the given rows to test on are now, if not where they were.
         architecture: ``package.module:factory``, needed where the comparison trained a network of your own: its folder
@@ -66,14 +63,24 @@ def export(
     network = _network(summary["architecture"]["kind"], architecture)
     plan = replace(plan, embedding=_embedding(plan, embedding))
     data = _data(plan, found["data"], source, test)
-    candidate = candidates.candidates(plan.kind.family).get(entry["loss"])
-    if candidate is None or candidate.search.keys() != entry["params"].keys():
+    _check_entry(plan, entry, len(data.classes), folder)
+    return fit(plan, data, entry, network, progress)
+
+
+def _check_entry(plan: Plan, entry: dict[str, Any], classes: int, folder: Path) -> None:
+    """Raise InputError unless this lossfit can do what an entry says."""
+    try:
+        candidate = candidates.candidate(entry["loss"], plan.kind.family)
+    except KeyError:
+        candidate = None
+    if candidate is None or candidate.search.keys() != entry["params"].keys() or candidate.tuned != entry["tuned"]:
         raise InputError(
             f"The summary in {str(folder)!r} has a loss that this lossfit does not know: {entry['loss']!r} with "
             f"{listed(entry['params']) or 'no settings'}."
         )
-    setting = {**entry["training"], **entry["params"]}
-    return fit(plan, data, candidate, setting, network, progress)
+    numbers = {"": 0, "temperature": 1}.get(candidate.tuned, classes)
+    if len(entry["step"]) != numbers or entry["training"]["steps"] > entry["training"]["of"]:
+        raise InputError(f"The summary in {str(folder)!r} has other numbers for {entry['loss']!r} than it needs.")
 
 
 def _network(kind: str, named: str | None) -> str:
@@ -102,31 +109,30 @@ def _embedding(plan: Plan, named: str | None) -> str | None:
 def fit(
     plan: Plan,
     data: Dataset,
-    candidate: candidates.Candidate,
-    setting: candidates.Setting,
+    entry: dict[str, Any],
     network: str,
     progress: Callable[[float], None] = lambda share: None,
+    limits: Limits = Limits(),  # noqa: B008
 ) -> Model:
-    """Train a network of some kind by one candidate with one setting on all rows, as :func:`export` says."""
-    split = splits.draw(data, 1, plan.seed)[0]
-    if data.test is None:
-        split = replace(split, train=np.concatenate([split.train, split.test]))
-    split = replace(split, test=split.test[:0])
+    """Train a network of some kind on all rows by a candidate, as the summary has its ``entry``."""
+    candidate, training = candidates.candidate(entry["loss"]), entry["training"]
+    setting = {**{name: training[name] for name in RANGES}, **entry["params"]}
+    used, labels = folds.whole(data, plan.seed)
     read, _ = make.reader(data, plan.text_features, plan.embedding)
     rows = make.rows_of(data, read)
     # The medians too, so that the model can fill in what is missing in other rows.
-    preparation, matrix = Preparation.fit(rows.take(split.train), missing=rows.numeric is not None)
+    preparation, matrix = Preparation.fit(rows.take(used), missing=rows.numeric is not None)
     architecture = models.choose(network, preparation.width, len(data.classes), data.image)
-    recipe = Recipe(
-        candidate, [setting], len(data.classes), architecture, plan.metric, device=device.choose(plan.device)
-    )
-    matrices = (matrix, preparation(rows.take(split.validation)), matrix[:0])
-    task = Task(recipe, SplitRows([split], [matrices], [plan.seed * 1_000_003], data.labels, data.weight))
-    found = train.train_one(task, progress)
-    if not found.step:
+    where = device.choose(plan.device)
+    recipe = Recipe(candidate, [setting], len(data.classes), architecture, (), limits, where)
+    planned = limits.steps_for(len(used))
+    steps = max(1, round(planned * training["steps"] / training["of"]))
+    weight = None if data.weight is None else data.weight[used]
+    state = train.train_whole(recipe, matrix, labels[used], weight, plan.seed * 1_000_003, (steps, planned), progress)
+    if not all(value.isfinite().all() for value in state.values() if value.is_floating_point()):
         raise InputError(f"The training of {candidate.name} did not end in finite numbers; no model was written.")
     module = architecture.module()
-    module.load_state_dict(found.state)
+    module.load_state_dict(state)
     return Model(
         candidate.name,
         candidate.describe(setting),
@@ -140,36 +146,25 @@ def fit(
         preparation,
         architecture,
         module,
-        **_tuned(task, found),
+        offset=entry["step"] if candidate.tuned in ("prior", "thresholds") else None,
+        temperature=entry["step"][0] if candidate.tuned == "temperature" else None,
         trained={
-            "training": {name: setting[name] for name in ("learning_rate", "weight_decay")},
-            "rows": len(split.train),
-            "rows_to_choose_on": len(split.validation),
-            "steps": found.step,
+            "training": {name: setting[name] for name in RANGES},
+            "rows": len(used),
+            "steps": steps,
+            "of": planned,
             "seed": plan.seed,
             "source": plan.source,
             "data": data.fingerprint,
-            "versions": engine.versions(),
+            "versions": versions(),
         },
     )
 
 
-def _tuned(task: Task, found: train.Trained) -> dict[str, Any]:
-    """What is free, found on the rows that the checkpoint was chosen on."""
-    weight = task.rows.weights("validation")
-    if task.recipe.candidate.tuned == "prior":
-        return {"offset": posthoc.prior_offsets(found.log_p, found.labels, task.recipe.metric, weight)[0].tolist()}
-    if task.recipe.candidate.tuned == "temperature":
-        return {"temperature": posthoc.temperatures(found.log_p, found.labels, weight).item()}
-    if task.recipe.candidate.tuned == "thresholds":
-        return {"offset": posthoc.threshold_offsets(found.log_p, found.labels, task.recipe.metric, weight)[0].tolist()}
-    return {}
-
-
 def _entry(summary: dict[str, Any], loss: str | None) -> dict[str, Any]:
     entries = {entry["loss"]: entry for entry in summary["losses"]}
-    check_choice("--loss", loss or summary["recommended"]["loss"], entries)
-    chosen: dict[str, Any] = entries[loss or summary["recommended"]["loss"]]
+    check_choice("--loss", loss or summary["advised"]["loss"], entries)
+    chosen: dict[str, Any] = entries[loss or summary["advised"]["loss"]]
     return chosen
 
 

@@ -185,7 +185,7 @@ class Model:
         target = torch.from_numpy(labels)[rows].unsqueeze(0)
         found = {
             name: metric.weighted(weight).function(scores[rows].unsqueeze(0), target).item()
-            for name, metric in self.kind.metrics.items()
+            for name, metric in self.kind.measured(self.metric).items()
         }
         return found, int(known.sum()), notes
 
@@ -345,11 +345,12 @@ def _checked(contents: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[st
     classes, offset = contents["classes"], contents["offset"]
     if offset is not None and len(offset) != len(classes):
         raise ValueError(f"Expected an offset for each of {len(classes)} classes, but got {len(offset)}.")
-    if contents["family"] not in KINDS or contents["metric"] not in KINDS[contents["family"]].metrics:
+    if contents["family"] not in KINDS or contents["metric"] not in KINDS[contents["family"]].choices():
         raise ValueError(f"There is no metric {contents['metric']!r} of {contents['family']!r}.")
-    candidate = candidates.candidates(contents["family"]).get(contents["loss"])
-    if candidate is None:
-        raise ValueError(f"There is no loss {contents['loss']!r}.")
+    try:
+        candidate = candidates.candidate(contents["loss"], contents["family"])
+    except KeyError:
+        raise ValueError(f"There is no loss {contents['loss']!r}.") from None
     if contents["params"].keys() != candidate.search.keys():
         raise ValueError(f"Expected the settings {listed(candidate.search)} of {candidate.name}.")
     candidates.make_loss(candidate, **{k: v for k, v in contents["params"].items() if not k.endswith("_power")})

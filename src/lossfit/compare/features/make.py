@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lossfit.compare.data.dataset import Dataset
-from lossfit.compare.data.splits import Split
 from lossfit.compare.errors import InputError
 from lossfit.compare.features.preparation import Preparation, Rows
 from lossfit.core.checks import check_choice
@@ -62,8 +61,16 @@ def reader(data: Dataset, asked: str = "auto", embedding: str | None = None) -> 
     return Reader("hashing"), f"{told} (--text-features tfidf holds a vocabulary)."
 
 
-def make(data: Dataset, splits: list[Split], read: Reader = Reader()) -> list[Matrices]:  # noqa: B008
-    """For each split the matrices (rows, features) of its training, validation and test rows, all of one width.
+class Parts(NamedTuple):
+    """The rows of a training, those that it leaves out, and others to test on, which may be none."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    test: np.ndarray
+
+
+def make(data: Dataset, trainings: list[Parts], read: Reader = Reader()) -> list[Matrices]:  # noqa: B008
+    """For each training the matrices (rows, features) of its parts, all of one width.
 
     Numbers are standardised, categories one-hot (at most 50 a column, the rest as one). Each text column is TF-IDF of
     words and pairs, by a vocabulary or by hashes, reduced to at most 256 dimensions, or the vectors of an embedding
@@ -73,30 +80,27 @@ def make(data: Dataset, splits: list[Split], read: Reader = Reader()) -> list[Ma
         InputError: texts hold too few words, an embedding model cannot be loaded, or the memory is too small.
     """
     try:
-        return _make(data, splits, read)
+        rows = rows_of(data, read)
+        missing = rows.numeric is not None and bool(np.isnan(rows.numeric.sum()))
+        found = [_make_one(rows, parts, missing) for parts in trainings]
+        # A training may not meet every category, or have words for every dimension.
+        width = max(train.shape[1] for train, _, _ in found)
+        return [(_wider(train, width), _wider(held, width), _wider(test, width)) for train, held, test in found]
     except MemoryError as error:
         raise InputError(
-            f"There is not enough memory for the features of {len(splits)} splits of {len(splits[0].train):,} rows to "
-            f"train on. Let there be less by --max-rows or --splits. ({error})"
+            f"There is not enough memory for the features of {len(trainings)} trainings on {len(trainings[0].train):,} "
+            f"rows. Let there be less by --max-rows or --folds. ({error})"
         ) from None
 
 
-def _make(data: Dataset, splits: list[Split], read: Reader) -> list[Matrices]:
-    rows = rows_of(data, read)
-    missing = rows.numeric is not None and bool(np.isnan(rows.numeric.sum()))
-    found = [_make_one(rows, split, missing) for split in splits]
-    # A split may not meet every category, or have words for every dimension.
-    width = max(train.shape[1] for train, _, _ in found)
-    for i, parts in enumerate(found):
-        if parts[0].shape[1] < width:
-            train, validation, test = (np.pad(m, ((0, 0), (0, width - m.shape[1]))) for m in parts)
-            found[i] = train, validation, test
-    return found
+def _make_one(rows: Rows, parts: Parts, missing: bool) -> Matrices:
+    prepare, train = Preparation.fit(rows.take(parts.train), missing=missing)
+    test = prepare(rows.take(parts.test)) if len(parts.test) else train[:0]
+    return train, prepare(rows.take(parts.held_out)), test
 
 
-def _make_one(rows: Rows, split: Split, missing: bool) -> Matrices:
-    prepare, train = Preparation.fit(rows.take(split.train), missing=missing)
-    return train, prepare(rows.take(split.validation)), prepare(rows.take(split.test))
+def _wider(matrix: np.ndarray, width: int) -> np.ndarray:
+    return matrix if matrix.shape[1] == width else np.pad(matrix, ((0, 0), (0, width - matrix.shape[1])))
 
 
 def rows_of(data: Dataset, read: Reader = Reader()) -> Rows:  # noqa: B008

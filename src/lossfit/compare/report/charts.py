@@ -14,6 +14,7 @@ from lossfit import page, plot, registry
 from lossfit.compare.candidates import candidates
 from lossfit.compare.report import wording
 from lossfit.compare.scoring import metrics
+from lossfit.compare.scoring.metrics import Metric
 from lossfit.compare.scoring.tasks import CARDS, KINDS
 from lossfit.compare.verdict.summary import verdict
 from lossfit.losses.single_label.base import SingleLabelLoss
@@ -25,32 +26,32 @@ AT_END = alt.Axis(titleAnchor="end")
 MOST_COLOURED = len(page.LINES)
 
 
-def build(best: pl.DataFrame, summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
-    """The charts by name, from the chosen trainings."""
+def build(passes: pl.DataFrame, summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
+    """The charts by name, from the passes over the tested rows."""
     found = {
         "differences": all_differences(summary),
-        "splits": by_split(best, summary),
+        "passes": by_pass(passes, summary),
         "trade_off": trade_off(summary),
         "cost": cost(summary),
     }
     if summary["labels"] == "single_label":
         found |= {
-            "reliability": reliability(best, summary),
-            "risk_coverage": risk_coverage(best, summary),
+            "reliability": reliability(passes, summary),
+            "risk_coverage": risk_coverage(passes, summary),
             **curves(summary),
         }
     return found
 
 
-def options(family: str) -> dict[str, dict[str, Any]]:
+def options(metrics: dict[str, Metric]) -> dict[str, dict[str, Any]]:
     """What the charts say of each metric."""
     found = {}
-    for name, card in KINDS[family].metrics.items():
+    for name, card in metrics.items():
         unit, better = ", %" if card.percent else "", "right" if card.higher else "left"
         points = ", percentage points" if card.percent else ""
         found[name] = {
             "title": f"{card.title}{unit}",
-            "test": f"{card.title} on the test rows{unit}",
+            "test": f"{card.title} out of the folds{unit}",
             "phrase": wording.phrase(name),
             "change": [f"Difference in {wording.phrase(name)}{points}", f"95% interval; better is {better}"],
             "short": f"Difference in {wording.phrase(name)}{points}",
@@ -67,9 +68,9 @@ def suggested(summary: dict[str, Any]) -> list[str]:
 
 
 def differences(summary: dict[str, Any], *, width: int | str = "container", legend: bool = False) -> Any:
-    """Mean difference in the asked metric with its 95% interval, coloured by the verdict of the rule."""
+    """Mean difference in the asked metric with its 95% interval, coloured by the verdict."""
     metric = summary["metric"]
-    title = options(summary["labels"])[metric]["change"]
+    title = options({metric: CARDS[metric]})[metric]["change"]
     records = _differences(summary, metric)
     found: alt.TopLevelMixin = interval_plot(records, title, width=width, legend=legend).properties(
         height=max(120, 24 * len(records))
@@ -79,18 +80,19 @@ def differences(summary: dict[str, Any], *, width: int | str = "container", lege
 
 def all_differences(summary: dict[str, Any]) -> Any:
     """The same in the metric that is picked."""
-    records = [r for metric in KINDS[summary["labels"]].metrics for r in _differences(summary, metric)]
+    records = [
+        r for metric in KINDS[summary["labels"]].measured(summary["metric"]) for r in _differences(summary, metric)
+    ]
     return page.finished(
         interval_plot(records, "@metric.change"),
-        f"For each loss, a dot for the mean difference to {wording.inline(summary['reference'])} over the splits and a "
-        "line for its 95% interval, coloured by whether the rule calls it better, worse or undecided.",
+        f"For each loss, a dot for the measured difference to {wording.inline(summary['reference'])} and a line for "
+        "its 95% interval, coloured by whether it is measurably better, worse or undecided.",
         {
             "loss": "Loss",
             "difference": "Difference",
             "low": "95% from",
             "high": "to",
-            "p": "p by the rule",
-            "verdict": "By the rule",
+            "verdict": "Measurably",
         },
         filters={"loss": "picked", "metric": "metric"},
         rows="loss",
@@ -106,8 +108,7 @@ def _differences(summary: dict[str, Any], metric: str) -> list[dict[str, Any]]:
             "difference": factor * e["differences"][metric]["difference"],
             "low": factor * e["differences"][metric]["ci95"][0],
             "high": factor * e["differences"][metric]["ci95"][1],
-            "p": wording.p_value(e["differences"][metric]["p_rule"]),
-            "verdict": verdict(e["differences"][metric], metric),
+            "verdict": verdict(e["differences"][metric]),
         }
         for e in summary["losses"]
         if metric in e["differences"] and e["loss"] != summary["reference"]
@@ -131,7 +132,7 @@ def interval_plot(
             scale=alt.Scale(domain=list(VERDICTS), range=list(VERDICTS.values())),
             legend=alt.Legend(title=None, orient="top", direction="horizontal") if legend else None,
         ),
-        tooltip=[f"{of}:N", *tips, *([alt.Tooltip("p:N", title="p by the rule")] if of == "loss" else ["verdict:N"])],
+        tooltip=[f"{of}:N", *tips, "verdict:N"],
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, axis=AT_END), x2="high:Q")
     dots = base.mark_circle(size=80, opacity=1).encode(x="difference:Q")
@@ -140,25 +141,26 @@ def interval_plot(
     return found
 
 
-def by_split(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
-    """The test metric of every split, and the mean."""
-    metrics = KINDS[summary["labels"]].metrics
+def by_pass(passes: pl.DataFrame, summary: dict[str, Any]) -> Any:
+    """The metric of every pass over the tested rows, and the mean."""
+    metrics = KINDS[summary["labels"]].measured(summary["metric"])
     order = {e["loss"]: i for i, e in enumerate(summary["losses"])}
+    each = passes.select("loss", "repeat", "pass", *(f"test_{name}" for name in metrics)).iter_rows(named=True)
     records = [
-        {"loss": wording.title(row["loss"]), "split": row["split"] + 1}
+        {"loss": wording.title(row["loss"]), "repeat": row["repeat"] + 1, "pass": row["pass"] + 1}
         | {name: card.factor * row[f"test_{name}"] for name, card in metrics.items()}
-        for row in sorted(best.iter_rows(named=True), key=lambda row: order[row["loss"]])
+        for row in sorted(each, key=lambda row: order[row["loss"]])
     ]
     base = alt.Chart(page.data(records)).encode(y=rows("loss"))
     axis = alt.X("@metric:Q", title="@metric.test", axis=AT_END)
     dots = base.mark_circle(size=34, opacity=0.4, color="#5f6b7a").encode(
-        x=axis.scale(zero=False), tooltip=["loss:N", "split:Q", alt.Tooltip("@metric:Q", format=".4g")]
+        x=axis.scale(zero=False), tooltip=["loss:N", "repeat:Q", "pass:Q", alt.Tooltip("@metric:Q", format=".4g")]
     )
     means = base.mark_tick(thickness=3, size=16, color=INK).encode(x=alt.X("@metric:Q", aggregate="mean"))
     return page.finished(
         alt.layer(dots, means).properties(width="container"),
-        "For each loss, a dot for the metric on the test rows of each split, and a bar for their mean.",
-        {"loss": "Loss", "split": "Split", "@metric": "Value"},
+        "For each loss, a dot for the metric over all rows in each pass, and a bar for their mean.",
+        {"loss": "Loss", "repeat": "Repeat", "pass": "Pass", "@metric": "Value"},
         filters={"loss": "picked"},
         rows="loss",
     )
@@ -176,7 +178,7 @@ def trade_off(summary: dict[str, Any]) -> Any:
 
 
 def cost(summary: dict[str, Any]) -> Any:
-    """What a training takes, against the metric; what is free is left out, as it trains nothing."""
+    """What a training takes, against the metric; steps after training take nothing and are left out."""
     return _dots(
         summary,
         alt.X(
@@ -188,14 +190,14 @@ def cost(summary: dict[str, Any]) -> Any:
         alt.Y("@metric:Q", title="@metric.title", scale=alt.Scale(zero=False, padding=20)),
         "A dot for each loss, the seconds that one training takes to the right and the metric upwards.",
         {"loss": "Loss", "seconds": "Seconds", "@metric": "Metric"},
-        free=False,
+        tuned=False,
     )
 
 
 def _dots(
-    summary: dict[str, Any], x: alt.X, y: alt.Y, description: str, columns: dict[str, str], *, free: bool = True
+    summary: dict[str, Any], x: alt.X, y: alt.Y, description: str, columns: dict[str, str], *, tuned: bool = True
 ) -> Any:
-    metrics = KINDS[summary["labels"]].metrics
+    metrics = KINDS[summary["labels"]].measured(summary["metric"])
     records = [
         {
             "loss": wording.title(e["loss"]),
@@ -203,7 +205,7 @@ def _dots(
             **{name: card.factor * e["test"][name]["mean"] for name, card in metrics.items()},
         }
         for e in summary["losses"]
-        if e["test"][summary["metric"]]["mean"] is not None and (free or not e["free"])
+        if e["test"][summary["metric"]]["mean"] is not None and (tuned or not e["tuned"])
     ]
     tips = [alt.Tooltip(f"{field}:Q", format=".4g") for field in columns if field != "loss"]
     chart = (
@@ -214,11 +216,11 @@ def _dots(
     return page.finished(chart, description, columns, filters={"loss": "picked"}, colours=True)
 
 
-def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
-    """Accuracy against confidence, the test rows of all splits pooled in 15 bins."""
+def reliability(passes: pl.DataFrame, summary: dict[str, Any]) -> Any:
+    """Accuracy against confidence, the tested rows of all passes pooled in 15 bins."""
     records = []
-    for name in _whole(best, summary):
-        found = best.filter(pl.col("loss") == name)
+    for name in _whole(passes, summary):
+        found = passes.filter(pl.col("loss") == name)
         count, confidence, hits = (
             found.select(pl.col(c).list.to_array(metrics.BINS)).to_series().to_numpy().sum(0)
             for c in ("bin_rows", "bin_confidence", "bin_hits")
@@ -258,11 +260,11 @@ def reliability(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     )
 
 
-def risk_coverage(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
-    """The error rate among the most confident rows, mean over splits."""
+def risk_coverage(passes: pl.DataFrame, summary: dict[str, Any]) -> Any:
+    """The error rate among the most confident rows, mean over passes."""
     records = []
-    for name in _whole(best, summary):
-        risks = best.filter(pl.col("loss") == name)["risks"].list.to_array(len(metrics.COVERAGES)).to_numpy().mean(0)
+    for name in _whole(passes, summary):
+        risks = passes.filter(pl.col("loss") == name)["risks"].list.to_array(len(metrics.COVERAGES)).to_numpy().mean(0)
         records += [
             {"loss": wording.title(name), "coverage": c, "risk": r}
             for c, r in zip(metrics.COVERAGES, risks.tolist(), strict=True)
@@ -304,9 +306,9 @@ def curves(summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
     return found
 
 
-def _whole(best: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
+def _whole(passes: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
     """The losses that have a model in some split."""
-    there = set(best["loss"].unique())
+    there = set(passes["loss"].unique())
     return [e["loss"] for e in summary["losses"] if e["loss"] in there]
 
 
@@ -325,7 +327,7 @@ def _make(entry: dict[str, Any]) -> SingleLabelLoss:
 
 def rows(field: str) -> alt.Y:
     """A row for each value, in the order of the data."""
-    axis = alt.Axis(ticks=False, domain=False, labelPadding=6, grid=True)
+    axis = alt.Axis(ticks=False, domain=False, labelPadding=6, labelLimit=210, grid=True)
     return alt.Y(f"{field}:N", sort=None, title=None, axis=axis)
 
 

@@ -8,17 +8,23 @@ from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
-import polars as pl
 
 from lossfit import page
+from lossfit.compare.outcome import Outcome
 from lossfit.compare.report import charts, wording
-from lossfit.compare.scoring.class_counts import MOST_CLASSES
-from lossfit.compare.verdict import rule, stats
+from lossfit.compare.scoring import class_counts
+from lossfit.compare.scoring.class_counts import Counted
+from lossfit.compare.verdict import stats
+from lossfit.compare.verdict.claims import DEGREES
 
 MEASURES = {
     name: {"change": [f"Difference in {phrase} of the class, percentage points", "95% interval; better is right"]}
     for name, phrase in (("f1", "F1"), ("recall", "recall"), ("precision", "precision"))
 }
+LEVEL = 0.05
+"""Of the verdicts on the classes of one loss together."""
+MOST_CLASSES = 30
+"""Up to as many classes, all confusions are shown as a table."""
 MOST_ROWS = 40
 """Up to as many classes, the chart has all; above, those with the largest differences to either side."""
 _EACH_SIDE = 15
@@ -42,7 +48,7 @@ class View:
         charts: of the differences, and of the confusions where there are few classes.
         losses: names of those with differences.
         first: the one to begin with.
-        wins: of each loss, the classes it wins and loses in F1 by the rule's test.
+        wins: of each loss, the classes it wins and loses in F1, measurably.
         cut: whether the chart leaves classes out.
         confused: of each loss the most frequent confusions, as actual, predicted, rows and share of the actual class.
         cells: classes of the matrix of confusions, 0 without one.
@@ -57,28 +63,27 @@ class View:
     cells: int = 0
 
 
-def view(best: pl.DataFrame, summary: dict[str, Any]) -> View:
-    """From the chosen trainings; empty for results of a version that did not count by class."""
-    if "class_hits" not in best.columns:
-        return View()
+def view(outcome: Outcome, summary: dict[str, Any]) -> View:
+    """From the predictions out of the folds; empty if the reference failed."""
     reference, names = summary["reference"], list(summary["data"]["classes"])
-    found = {e["loss"]: measures(best, e["loss"], summary) for e in summary["losses"]}
-    if reference not in found or not np.isfinite(found[reference]["recall"]).any():
+    counted = _Counts(outcome)
+    if not counted.passes(reference):
         return View()
-    compared = [e["loss"] for e in summary["losses"] if e["loss"] != reference]
+    losses = [e["loss"] for e in summary["losses"] if counted.passes(e["loss"])]
+    compared = [loss for loss in losses if loss != reference]
     records, wins, cut = [], [], len(names) > MOST_ROWS
     for loss in compared:
         for measure in MEASURES:
-            rows = list(_differences(loss, measure, found, reference, summary["data"]["classes"]))
+            rows = list(_differences(loss, measure, counted, reference, summary["data"]["classes"]))
             if measure == "f1":
                 wins.append((wording.title(loss), _side(rows, "better"), _side(rows, "worse")))
             if cut:
                 rows.sort(key=lambda r: -r["difference"])
                 rows = rows if len(rows) <= 2 * _EACH_SIDE else rows[:_EACH_SIDE] + rows[-_EACH_SIDE:]
             records += rows
-    recommended = summary["recommended"]["loss"]
-    first = wording.title(recommended if recommended != reference else next(iter(compared), reference))
-    confusions = _confusions(best, summary) if "confused_rows" in best.columns else {}
+    advised = summary["advised"]["loss"]
+    first = wording.title(advised if advised != reference else next(iter(compared), reference))
+    confusions = _confusions(counted, losses, names) if summary["labels"] == "single_label" else {}
     return View(
         ({"by_class": _chart(records, reference)} if records else {})
         | ({"confusion": _matrix(confusions, names)} if confusions and len(names) <= MOST_CLASSES else {}),
@@ -91,71 +96,59 @@ def view(best: pl.DataFrame, summary: dict[str, Any]) -> View:
     )
 
 
-def measures(best: pl.DataFrame, loss: str, summary: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Recall, precision and F1 of each class in each split, (J, C); NaN where the split has no such row.
+class _Counts:
+    """What was counted of each loss, once."""
 
-    A class that is never predicted has precision 0.
-    """
-    shape = summary["splits"], len(summary["data"]["classes"])
-    hits, predicted, actual = (np.full(shape, np.nan) for _ in range(3))
-    for row in best.filter((pl.col("loss") == loss) & pl.col("class_hits").is_not_null()).iter_rows(named=True):
-        for table, column in ((hits, "class_hits"), (predicted, "class_predicted"), (actual, "class_rows")):
-            table[row["split"]] = row[column]
-    there = actual > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        recall, f1 = hits / actual, 2 * hits / (predicted + actual)
-        precision = np.where(predicted > 0, hits / predicted, 0.0)
-    return {name: np.where(there, v, np.nan) for name, v in (("f1", f1), ("recall", recall), ("precision", precision))}
+    def __init__(self, outcome: Outcome) -> None:
+        data, rows = outcome.data, outcome.folds.tested
+        self.classes = len(data.classes)
+        self.labels = data.labels[rows]
+        self.actual = class_counts.one_hot(self.labels, self.classes)
+        self.weight = None if data.weight is None else data.weight[rows]
+        self.groups = None if data.groups is None else data.groups[rows]
+        self.predicted: dict[str, list[np.ndarray]] = {}
+        if outcome.passes.width:
+            for loss, each in outcome.passes.select("loss", "predicted").iter_rows():
+                self.predicted.setdefault(loss, []).append(np.array(each))
+        self.known: dict[tuple[str, int], Counted] = {}
 
+    def passes(self, loss: str) -> int:
+        return len(self.predicted.get(loss, ()))
 
-class Differences(NamedTuple):
-    """By column: the mean, its 95% interval, and the p-value by the rule's test, adjusted over the columns."""
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    p_value: np.ndarray
-
-
-def differences(values: np.ndarray) -> Differences:
-    """The corrected resampled t-test of each column of (J, C), over the splits in which it is not NaN.
-
-    All are NaN where there are fewer than 2. p-values are adjusted by Holm's method over the columns.
-    """
-    count = np.isfinite(values).sum(0)
-    enough = count > 1
-    total = np.maximum(count, 2)
-    mean = np.nansum(values, 0) / total
-    variance = np.nansum((values - mean) ** 2, 0) / (total - 1)
-    mean, variance = (np.where(enough, v, np.nan) for v in (mean, variance))
-    reach, _ = stats.t_test(mean, np.sqrt((1 / total + rule.TEST_TO_TRAIN) * variance), total - 1)
-    _, p = stats.t_test(mean, np.sqrt((1 / total + rule.SHARED) * variance), total - 1)
-    adjusted = np.full(len(p), np.nan)
-    adjusted[enough] = stats.holm(p[enough].tolist())
-    return Differences(mean, mean - reach, mean + reach, adjusted)
+    def of(self, loss: str, passes: int) -> Counted:
+        """In the first passes."""
+        if (loss, passes) not in self.known:
+            each = (p.reshape(self.labels.shape) for p in self.predicted[loss][:passes])
+            told = [class_counts.one_hot(p, self.classes) for p in each]
+            self.known[loss, passes] = class_counts.count(self.actual, told, self.weight)
+        return self.known[loss, passes]
 
 
 def _differences(
-    loss: str, measure: str, found: dict[str, dict[str, np.ndarray]], reference: str, classes: dict[str, int]
+    loss: str, measure: str, counted: _Counts, reference: str, classes: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """A record for each class, the largest class first."""
-    own, base = found[loss][measure], found[reference][measure]
+    """A record for each class that is tested, the largest class first."""
+    shared = min(counted.passes(loss), counted.passes(reference))
+    own, base = counted.of(loss, shared), counted.of(reference, shared)
+    found = class_counts.difference(own, base, measure, counted.groups)
+    reach, p = stats.t_test(found.mean, found.error, DEGREES)
+    there = np.isfinite(found.mean)
+    adjusted = np.ones(len(p))
+    adjusted[there] = stats.holm(p[there].tolist())
     names, counts = list(classes), list(classes.values())
-    both = np.isfinite(own) & np.isfinite(base)
-    tested = differences(100 * (own - base))
-    for c in sorted(range(len(names)), key=lambda c: -counts[c]):
-        if not np.isfinite(tested.mean[c]):
-            continue
+    for c in sorted(np.flatnonzero(there).tolist(), key=lambda c: -counts[c]):
+        mean, ends = 100 * float(found.mean[c]), 100 * float(reach[c])
+        sure = adjusted[c] <= LEVEL and mean != 0
         yield {
             "loss": wording.title(loss),
             "measure": measure,
             "class": names[c],
-            "difference": float(tested.mean[c]),
-            "low": float(tested.low[c]),
-            "high": float(tested.high[c]),
-            "verdict": rule.verdict(tested.mean[c], tested.p_value[c]),
-            "value": float(100 * own[both[:, c], c].mean()),
-            "reference": float(100 * base[both[:, c], c].mean()),
+            "difference": mean,
+            "low": mean - ends,
+            "high": mean + ends,
+            "verdict": ("better" if mean > 0 else "worse") if sure else "undecided",
+            "value": float(100 * own.values[measure][:, c].mean()),
+            "reference": float(100 * base.values[measure][:, c].mean()),
         }
 
 
@@ -177,7 +170,7 @@ def _chart(records: list[dict[str, Any]], reference: str) -> Any:
             "difference": "Difference",
             "low": "95% from",
             "high": "to",
-            "verdict": "By the rule's test",
+            "verdict": "Measurably",
         },
         filters={"loss": "loss", "measure": "measure"},
         rows="class",
@@ -185,7 +178,9 @@ def _chart(records: list[dict[str, Any]], reference: str) -> Any:
 
 
 class Pair(NamedTuple):
-    """Rows of one class that were predicted as another or the same, over all splits, and their share of the class."""
+    """Rows of one class that were predicted as another or the same, in a pass on average, and their share of the
+    class.
+    """
 
     actual: str
     predicted: str
@@ -193,24 +188,18 @@ class Pair(NamedTuple):
     share: float
 
 
-def _confusions(best: pl.DataFrame, summary: dict[str, Any]) -> dict[str, list[Pair]]:
-    """Of each loss, the pairs that occur, right ones included."""
-    names = list(summary["data"]["classes"])
+def _confusions(counted: _Counts, losses: list[str], names: list[str]) -> dict[str, list[Pair]]:
+    """Of each loss, the pairs that occur over all passes, right ones included."""
     found = {}
-    for entry in summary["losses"]:
-        counts: dict[tuple[int, int], float] = {}
-        actual = np.zeros(len(names))
-        chosen = best.filter((pl.col("loss") == entry["loss"]) & pl.col("class_hits").is_not_null())
-        for row in chosen.iter_rows(named=True):
-            actual += np.array(row["class_rows"])
-            pairs = [(c, c, n) for c, n in enumerate(row["class_hits"]) if n]
-            columns = (row["confused_actual"], row["confused_predicted"], row["confused_rows"])
-            for a, p, n in pairs + list(zip(*columns, strict=True)):
-                counts[a, p] = counts.get((a, p), 0) + n
-        if counts:
-            found[wording.title(entry["loss"])] = [
-                Pair(names[a], names[p], n, float(n / actual[a])) for (a, p), n in sorted(counts.items())
-            ]
+    for loss in losses:
+        passes = counted.predicted[loss]
+        pairs = np.concatenate([counted.labels * counted.classes + p for p in passes])
+        weight = None if counted.weight is None else np.tile(counted.weight, len(passes))
+        rows = np.bincount(pairs, weight, counted.classes**2).reshape(counted.classes, -1) / len(passes)
+        actual = rows.sum(1)
+        found[wording.title(loss)] = [
+            Pair(names[a], names[p], float(rows[a, p]), float(rows[a, p] / actual[a])) for a, p in np.argwhere(rows > 0)
+        ]
     return found
 
 

@@ -13,16 +13,20 @@ import polars as pl
 from lossfit import page
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import charts, wording
+from lossfit.compare.running import finished
+from lossfit.compare.scoring.metrics import Metric
 from lossfit.compare.scoring.tasks import CARDS, KINDS
-from lossfit.compare.verdict import finished, rule, stats
-from lossfit.compare.verdict.summary import chosen, verdict
+from lossfit.compare.verdict import claims, stats
+from lossfit.compare.verdict.summary import verdict
 
-FILES = ("plan.json", "summary.json", "results.parquet")
-_SAME_SPLITS = (
+FILES = ("plan.json", "summary.json", "passes.parquet")
+_SAME_ROWS = (
     *("data", "lossfit", "seed", "target", "votes", "group", "weight", "test", "test_column", "max_rows"),
-    "impute",
+    *("impute", "folds"),
 )
-"""What splits are drawn from. With groups also how many there are, as they are cut to one size."""
+"""What decides which rows are tested out of which folds."""
+LEVEL = 0.05
+"""Of the verdicts on all losses together."""
 
 
 @dataclass(frozen=True)
@@ -32,46 +36,46 @@ class Run:
     Attributes:
         name: what to call it.
         plan, summary: the contents of its files.
-        best: the chosen trainings.
+        passes: over the tested rows.
     """
 
     name: str
     plan: dict[str, Any]
     summary: dict[str, Any]
-    best: pl.DataFrame
+    passes: pl.DataFrame
 
-    def values(self, loss: str, metric: str) -> np.ndarray:
-        """On the test rows of each split, NaN where the loss failed or is not there."""
-        found = np.full(self.summary["splits"], np.nan)
-        rows = self.best.filter(pl.col("loss") == loss)
-        found[rows["split"].to_numpy()] = rows[f"test_{metric}"].to_numpy()
+    def of(self, loss: str) -> pl.DataFrame:
+        """The passes of a loss, in their order."""
+        return self.passes.filter(pl.col("loss") == loss).sort("repeat", "pass")
+
+    def entry(self, loss: str) -> dict[str, Any]:
+        """What the summary says of a loss."""
+        found: dict[str, Any] = next(e for e in self.summary["losses"] if e["loss"] == loss)
         return found
 
 
-def read(folder: Path, name: str | None = None) -> Run:
+def read_run(folder: Path, name: str | None = None) -> Run:
     """The comparison in a folder.
 
     Raises:
-        InputError: there is none, it is not finished, or its files cannot be read.
+        InputError: there is none, it is not finished, of an earlier version, or its files cannot be read.
     """
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
         raise InputError(f"Expected {str(folder)!r} to hold a finished comparison, but there is no {missing[0]}.")
     _, plan = finished.read_plan(folder)
     summary = finished.read_summary(folder)
-    results = finished.read_results(folder, summary)
-    return Run(name or str(folder), plan, summary, chosen(results, summary["metric"]))
+    return Run(name or str(folder), plan, summary, finished.read_passes(folder, summary))
 
 
 def paired(first: Run, second: Run) -> str:
-    """What keeps two runs from having the same splits, or nothing."""
-    keys = [*_SAME_SPLITS, *(["splits"] if first.plan.get("group") else [])]
-    different = [key for key in keys if first.plan.get(key) != second.plan.get(key)]
+    """What keeps two runs from testing the same rows out of the same folds, or nothing."""
+    different = [key for key in _SAME_ROWS if first.plan.get(key) != second.plan.get(key)]
     return ", ".join(key.replace("_", " ") for key in different)
 
 
 class Change(NamedTuple):
-    """Second minus first: the mean with its 95% interval, and the p-value by the rule's ratio."""
+    """Second minus first: the mean, its standard error, its 95% interval and the p-value."""
 
     mean: float
     low: float
@@ -79,34 +83,34 @@ class Change(NamedTuple):
     p_value: float
 
 
-def change(first: np.ndarray, second: np.ndarray, *, same_splits: bool) -> Change | None:
-    """The difference of a metric between two runs, None if a loss has fewer than 2 splits.
+def change(first: Run, second: Run, loss: str, metric: str, *, same_rows: bool) -> Change | None:
+    """The difference of a metric between two runs, None if a loss failed in one.
 
-    On the same splits by the corrected resampled t-test of the differences within them, over the splits that both
-    have. Else by Welch's t-test, with the same correction of each variance.
+    On the same rows and folds by the difference of what each row does to the metric, and by the spread of the passes
+    that both have; else by the intervals of the two.
     """
-    if same_splits:
-        count = min(len(first), len(second))
-        d = second[:count] - first[:count]
-        d = d[np.isfinite(d)]
-        if len(d) < 2:
+    if same_rows:
+        own = [
+            run.of(loss).select("repeat", "pass", f"test_{metric}", f"influence_{metric}") for run in (first, second)
+        ]
+        both = own[0].join(own[1], on=["repeat", "pass"], suffix="_second")
+        if not both.height:
             return None
-        found = stats.paired_difference(d, rule.TEST_TO_TRAIN)
-        return Change(found.mean, found.low, found.high, stats.paired_difference(d, rule.SHARED).p_value)
-    a, b = first[np.isfinite(first)], second[np.isfinite(second)]
-    if min(len(a), len(b)) < 2:
-        return None
-    mean = float(b.mean() - a.mean())
-    low, high, _ = _welch(mean, a, b, rule.TEST_TO_TRAIN)
-    return Change(mean, low, high, _welch(mean, a, b, rule.SHARED)[2])
-
-
-def _welch(mean: float, a: np.ndarray, b: np.ndarray, ratio: float) -> tuple[float, float, float]:
-    parts = [(1 / len(v) + ratio) * float(v.var(ddof=1)) for v in (a, b)]
-    error = math.sqrt(sum(parts))
-    spread = sum(part**2 / (len(v) - 1) for part, v in zip(parts, (a, b), strict=True))
-    reach, p = stats.t_test(mean, error, sum(parts) ** 2 / spread if spread else 1)
-    return mean - float(reach), mean + float(reach), float(p)
+        each = (both[f"test_{metric}_second"] - both[f"test_{metric}"]).to_numpy()
+        rows = np.array(both[f"influence_{metric}_second"].to_list()) - np.array(both[f"influence_{metric}"].to_list())
+        rows, n = rows.mean(0), rows.shape[1]
+        # Two passes share a training.
+        trainings = 2 * each.var(ddof=1) / len(each) if len(each) > 1 else 0.0
+        mean, error = float(each.mean()), math.sqrt((rows**2).sum() / (n * (n - 1)) + trainings)
+    else:
+        a, b = (run.entry(loss)["test"][metric] for run in (first, second))
+        if a["mean"] is None or b["mean"] is None:
+            return None
+        per_error = float(claims.reach(np.array(1.0)))
+        errors = [(of["ci95"][1] - of["ci95"][0]) / 2 / per_error for of in (a, b)]
+        mean, error = b["mean"] - a["mean"], math.hypot(*errors)
+    reach, p = stats.t_test(mean, error, claims.DEGREES)
+    return Change(mean, mean - float(reach), mean + float(reach), float(p))
 
 
 def render(first: Run, second: Run) -> str:
@@ -114,15 +118,15 @@ def render(first: Run, second: Run) -> str:
     same_kind = first.summary["labels"] == second.summary["labels"]
     obstacle = paired(first, second)
     losses = _common(first, second) if same_kind else []
-    records = _records(first, second, losses, same_splits=not obstacle)
-    family, metric = first.summary["labels"], first.summary["metric"]
-    metrics = KINDS[family].metrics
+    records = _records(first, second, losses, same_rows=not obstacle)
+    metric = first.summary["metric"]
+    metrics = _measured(first, second)
     return page.render(
         "diff.html.j2",
         {"changes": _chart(records)} if records else {},
         losses=[wording.title(name) for name in losses],
         suggested=[wording.title(name) for name in losses],
-        options={"metric": _options(family)},
+        options={"metric": _options(metrics)},
         first=first,
         second=second,
         answers=[wording.answer(run.summary)[0] for run in (first, second)],
@@ -131,19 +135,26 @@ def render(first: Run, second: Run) -> str:
         verdicts=_verdicts(first, second) if same_kind else [],
         sure=[r for r in records if r["metric"] == metric and r["verdict"] != "undecided"],
         rows=[_row(name, first, second, records, metric) for name in losses],
-        metric=metrics[metric],
+        metric=CARDS[metric],
         metric_choices=[(name, card.title) for name, card in metrics.items()],
         chosen_metric=metric,
         words=wording,
     )
 
 
-def _options(family: str) -> dict[str, dict[str, Any]]:
+def _options(metrics: dict[str, Metric]) -> dict[str, dict[str, Any]]:
     return {
         name: about
         | {"change": [about["change"][0], f"second minus first, 95% interval; {about['change'][1].split('; ')[1]}"]}
-        for name, about in charts.options(family).items()
+        for name, about in charts.options(metrics).items()
     }
+
+
+def _measured(first: Run, second: Run) -> dict[str, Metric]:
+    """The metrics that both have."""
+    kind = KINDS[first.summary["labels"]]
+    asked = {run.summary["metric"] for run in (first, second)}
+    return kind.measured(*asked) if len(asked) == 1 else kind.metrics
 
 
 def _common(first: Run, second: Run) -> list[str]:
@@ -151,13 +162,10 @@ def _common(first: Run, second: Run) -> list[str]:
     return [e["loss"] for e in second.summary["losses"] if e["loss"] in there]
 
 
-def _records(first: Run, second: Run, losses: list[str], *, same_splits: bool) -> list[dict[str, Any]]:
+def _records(first: Run, second: Run, losses: list[str], *, same_rows: bool) -> list[dict[str, Any]]:
     records = []
-    for metric in KINDS[first.summary["labels"]].metrics if losses else ():
-        found = [
-            (name, change(first.values(name, metric), second.values(name, metric), same_splits=same_splits))
-            for name in losses
-        ]
+    for metric in _measured(first, second) if losses else ():
+        found = [(name, change(first, second, name, metric, same_rows=same_rows)) for name in losses]
         tested = [(name, c) for name, c in found if c is not None]
         factor = CARDS[metric].factor
         for (name, c), p in zip(tested, stats.holm([c.p_value for _, c in tested]), strict=True):
@@ -168,11 +176,17 @@ def _records(first: Run, second: Run, losses: list[str], *, same_splits: bool) -
                     "difference": factor * c.mean,
                     "low": factor * c.low,
                     "high": factor * c.high,
-                    "p": wording.p_value(p),
-                    "verdict": rule.verdict(c.mean, p, higher=CARDS[metric].higher),
+                    "verdict": _side(c.mean, p, higher=CARDS[metric].higher),
                 }
             )
     return records
+
+
+def _side(mean: float, p_value: float, *, higher: bool) -> str:
+    """Whether a difference is "better", "worse" or "undecided", at :data:`LEVEL`."""
+    if p_value > LEVEL or mean == 0:
+        return "undecided"
+    return "better" if (mean > 0) == higher else "worse"
 
 
 def _chart(records: list[dict[str, Any]]) -> Any:
@@ -184,7 +198,6 @@ def _chart(records: list[dict[str, Any]]) -> Any:
             "difference": "Second minus first",
             "low": "95% from",
             "high": "to",
-            "p": "p, adjusted",
             "verdict": "Second is",
         },
         filters={"loss": "picked", "metric": "metric"},
@@ -226,10 +239,7 @@ def _told(value: Any) -> str:
 
 def _verdicts(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """The losses that the two runs judge differently against their reference, each by the metric it was asked for."""
-    sides = [
-        {e["loss"]: verdict(e["vs_cross_entropy"], run.summary["metric"]) for e in run.summary["losses"]}
-        for run in (first, second)
-    ]
+    sides = [{e["loss"]: verdict(e["vs_cross_entropy"]) for e in run.summary["losses"]} for run in (first, second)]
     names = [name for name in sides[1] if name in sides[0] and sides[0][name] != sides[1][name]]
     return [(wording.title(name), sides[0][name], sides[1][name]) for name in names]
 

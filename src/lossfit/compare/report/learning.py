@@ -17,9 +17,7 @@ BANDS = ("q5", "q25", "q50", "q75", "q95")
 
 
 def build(best: pl.DataFrame, summary: dict[str, Any]) -> dict[str, alt.TopLevelMixin]:
-    """The charts by name, of the chosen trainings; none for results of a version that kept no course of them."""
-    if "curve_steps" not in best.columns:
-        return {}
+    """The charts by name, of the chosen settings."""
     found = {"learning": _learning(best, summary)}
     if "curve_gaps" in best.columns:
         found["gaps"] = _gaps(best, summary)
@@ -27,9 +25,9 @@ def build(best: pl.DataFrame, summary: dict[str, Any]) -> dict[str, alt.TopLevel
 
 
 def course(best: pl.DataFrame, loss: str, column: str) -> dict[int, np.ndarray]:
-    """By step, the mean over the splits of a column beside ``curve_steps``.
+    """By step, the mean over the choices of a column beside ``curve_steps``.
 
-    A split that was stopped early counts with its last value, so that the mean is over the same splits all the time;
+    A choice that was stopped early counts with its last value, so that the mean is over the same choices all the time;
     steps that fewer than half of them reach are left out.
     """
     rows = best.filter((pl.col("loss") == loss) & pl.col(column).is_not_null()).select("curve_steps", column)
@@ -52,7 +50,7 @@ def _learning(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     records = [
         {"loss": wording.title(e["loss"]), "step": step, "value": card.factor * float(value)}
         for e in summary["losses"]
-        if not e["free"]
+        if not e["tuned"]
         for step, value in course(best, e["loss"], "curve_values").items()
     ]
     title = f"{card.title} on the validation rows{', %' if card.percent else ''}"
@@ -79,7 +77,7 @@ def _gaps(best: pl.DataFrame, summary: dict[str, Any]) -> Any:
     records = [
         {"loss": wording.title(e["loss"]), "step": step, **dict(zip(BANDS, values.tolist(), strict=True))}
         for e in summary["losses"]
-        if not e["free"]
+        if not e["tuned"]
         for step, values in course(best, e["loss"], "curve_gaps").items()
     ]
     base = alt.Chart(page.data(records)).encode(

@@ -10,7 +10,6 @@ import altair as alt
 from lossfit import page
 from lossfit.compare.report import charts, wording
 from lossfit.compare.scoring.tasks import CARDS, KINDS
-from lossfit.compare.verdict import rule, stats
 from lossfit.compare.verdict.summary import verdict
 
 _APART = 0.03
@@ -20,7 +19,8 @@ def render(summaries: list[dict[str, Any]], folders: list[str]) -> str:
     """From the summaries of the levels, in ascending order, and where their reports are, as relative addresses."""
     first = summaries[0]
     family, metric = first["labels"], first["metric"]
-    about = charts.options(family)
+    metrics = KINDS[family].measured(metric)
+    about = charts.options(metrics)
     ranked = by_mean(summaries, metric)
     return page.render(
         "noise.html.j2",
@@ -31,8 +31,8 @@ def render(summaries: list[dict[str, Any]], folders: list[str]) -> str:
         summaries=summaries,
         folders=folders,
         first=first,
-        metrics=KINDS[family].metrics,
-        metric_choices=[(name, card.title) for name, card in KINDS[family].metrics.items()],
+        metrics=metrics,
+        metric_choices=[(name, card.title) for name, card in metrics.items()],
         cells=[_cells(summary, ranked, metric) for summary in summaries],
         ranked=ranked,
         answers=[wording.answer(summary) for summary in summaries],
@@ -40,13 +40,10 @@ def render(summaries: list[dict[str, Any]], folders: list[str]) -> str:
     )
 
 
-def interval(entry: dict[str, Any], metric: str, splits: int) -> tuple[float, float, float] | None:
-    """The mean over the splits with its 95% interval, by the corrected variance; None if the loss failed."""
-    mean, deviation = entry["test"][metric]["mean"], entry["test"][metric]["std"]
-    if mean is None or not math.isfinite(mean) or not math.isfinite(deviation):
-        return None
-    reach = float(stats.t_test(mean, math.sqrt(1 / splits + rule.TEST_TO_TRAIN) * deviation, splits - 1)[0])
-    return mean, mean - reach, mean + reach
+def interval(entry: dict[str, Any], metric: str) -> tuple[float, float, float] | None:
+    """The estimate with its 95% interval; None if the loss failed."""
+    mean, ends = entry["test"][metric]["mean"], entry["test"][metric]["ci95"]
+    return None if mean is None else (mean, ends[0], ends[1])
 
 
 def by_mean(summaries: list[dict[str, Any]], metric: str) -> list[str]:
@@ -68,8 +65,8 @@ def _suggested(ranked: list[str], reference: str) -> list[str]:
 def _means(summaries: list[dict[str, Any]], ranked: list[str]) -> Any:
     records = []
     for summary, name, entry in _entries(summaries, ranked):
-        for metric, card in KINDS[summary["labels"]].metrics.items():
-            found = interval(entry, metric, summary["splits"])
+        for metric, card in KINDS[summary["labels"]].measured(summary["metric"]).items():
+            found = interval(entry, metric)
             if found is not None:
                 mean, low, high = (card.factor * v for v in found)
                 records.append(_record(name, summary, metric) | {"mean": mean, "low": low, "high": high})
@@ -90,7 +87,7 @@ def _changes(summaries: list[dict[str, Any]], ranked: list[str]) -> Any:
             factor = CARDS[metric].factor
             numbers = {"difference": difference["difference"], "low": difference["ci95"][0]}
             numbers |= {"high": difference["ci95"][1]}
-            told = {k: factor * v for k, v in numbers.items()} | {"verdict": verdict(difference, metric)}
+            told = {k: factor * v for k, v in numbers.items()} | {"verdict": verdict(difference)}
             records.append(_record(name, summary, metric) | told)
     return _lines(
         records,
@@ -105,7 +102,7 @@ def _changes(summaries: list[dict[str, Any]], ranked: list[str]) -> Any:
             "difference": "Difference",
             "low": "95% from",
             "high": "to",
-            "verdict": "By the rule",
+            "verdict": "Measurably",
         },
     )
 
@@ -160,5 +157,5 @@ def _cells(summary: dict[str, Any], ranked: list[str], metric: str) -> dict[str,
     for name, entry in ((e["loss"], e) for e in summary["losses"]):
         versus = entry["vs_cross_entropy"]
         change = "" if versus is None or name == summary["reference"] else wording.change(versus["difference"], metric)
-        found[name] = wording.number(entry["test"][metric]["mean"], metric), change, verdict(versus, metric)
+        found[name] = wording.number(entry["test"][metric]["mean"], metric), change, verdict(versus)
     return found

@@ -26,7 +26,7 @@ from lossfit import page
 from lossfit.compare import files
 from lossfit.compare.errors import InputError
 from lossfit.compare.report import diff, wording
-from lossfit.compare.verdict import finished
+from lossfit.compare.running import finished
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         if area == "runs":
             asked = urlencode({"first": first.address, "second": second.address})
             return framed(f"{first.name}, {second.name}", f"/view/diff?{asked}"), _OWN
-        return diff.render(diff.read(first.folder, first.name), diff.read(second.folder, second.name)), _FRAMED
+        return diff.render(diff.read_run(first.folder, first.name), diff.read_run(second.folder, second.name)), _FRAMED
 
     def _send(self, status: HTTPStatus, text: str, kind: str = "text/plain", policy: str = _OWN) -> None:
         body = text.encode("utf-8", "replace")

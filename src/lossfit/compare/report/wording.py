@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from lossfit.compare.candidates.candidates import ENDINGS
 from lossfit.compare.scoring.tasks import CARDS, KINDS
+from lossfit.compare.verdict.judge import HEAVY_TAILS
 from lossfit.compare.verdict.summary import verdict
 
 _TITLES = {
     "for_balanced_accuracy": "Balanced accuracy loss",
     "for_macro_f1": "Macro F1 loss",
     "for_brier": "Brier loss",
-    "cross_entropy+tuned_prior": "Cross-entropy, prior tuned",
-    "cross_entropy+temperature": "Cross-entropy, temperature tuned",
-    "bce+tuned_thresholds": "Binary cross-entropy, thresholds tuned",
     "exact": "EXACT",
     "bce": "Binary cross-entropy",
     "zlpr": "ZLPR",
@@ -31,6 +30,9 @@ _TITLES = {
 
 def title(loss: str) -> str:
     """A loss's name in a sentence or a chart."""
+    for step, ending in ENDINGS.items():
+        if loss.endswith(ending):
+            return f"{title(loss.removesuffix(ending))}, {step} tuned"
     plain = loss.replace("cross_entropy", "cross-entropy").replace("_", " ")
     return _TITLES.get(loss, plain[:1].upper() + plain[1:])
 
@@ -38,7 +40,7 @@ def title(loss: str) -> str:
 def inline(loss: str) -> str:
     """A loss's name inside a sentence."""
     name = title(loss)
-    return name if name.isupper() else name[:1].lower() + name[1:]
+    return name if name.split(",")[0].isupper() else name[:1].lower() + name[1:]
 
 
 def phrase(metric: str) -> str:
@@ -57,8 +59,11 @@ def setting(params: dict[str, float]) -> str:
 
 def with_setting(loss: str, params: dict[str, float]) -> str:
     """Focal loss, gamma 2; Label smoothing 0.1."""
+    if not params:
+        return title(loss)
+    plain = loss.partition("+")[0]
     joint = " " if "label_smoothing" in params else ", "
-    return f"{title(loss)}{joint}{setting(params)}" if params else title(loss)
+    return f"{title(plain)}{joint}{setting(params)}{title(loss).removeprefix(title(plain))}"
 
 
 def number(value: float | None, metric: str) -> str:
@@ -83,93 +88,88 @@ def unit(metric: str) -> str:
     return " points" if CARDS[metric].percent else ""
 
 
-def p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
 def chance(probability: float | None) -> str:
     return "" if probability is None else "< 1%" if probability < 0.01 else f"{100 * probability:.0f}%"
 
 
 def answer(summary: dict[str, Any]) -> list[str]:
-    """The recommendation in a sentence, and what else was found out."""
-    metric = summary["metric"]
-    name = phrase(metric)
-    reference = summary["reference"]
+    """What to use, what it gains, and whether that is a claim; then what else was found."""
+    metric, reference = summary["metric"], summary["reference"]
+    name, base = phrase(metric), inline(reference)
     entries = {e["loss"]: e for e in summary["losses"]}
-    base = f"{number(entries[reference]['test'][metric]['mean'], metric)}{'%' if CARDS[metric].percent else ''}"
-    others = [e for e in summary["losses"] if e["vs_cross_entropy"] is not None and e["loss"] != reference]
-    sides = {
-        side: [e for e in others if verdict(e["vs_cross_entropy"], metric) == side] for side in ("better", "worse")
-    }
+    advised = summary["advised"]
     if not entries[reference]["differences"]:
-        failed = f"Nothing can be compared to {inline(reference)}: in a split or more, every training of it failed"
-        return [f"{failed} (its numbers stopped being finite)."]
+        return [f"Nothing can be compared to {base}: for a fold or more, every training of it failed."]
+    value = f"{number(entries[reference]['test'][metric]['mean'], metric)}{'%' if CARDS[metric].percent else ''}"
+    entry = entries[advised["loss"]]
+    start = len(title(entry["loss"].partition("+")[0]))
+    chosen = inline(entry["loss"])[:start] + with_setting(entry["loss"], entry["params"])[start:]
+    likely = f"the best of all with a probability of {chance(advised['probability_best'])}"
+    others = [e for e in summary["losses"] if e["vs_cross_entropy"] is not None and e["loss"] != advised["loss"]]
     if not others:
-        why = (
-            "in a split or more, every training of each other loss failed"
-            if len(entries) > 1
-            else "nothing else was compared"
-        )
-        return [f"{title(reference)} reaches {base} {name}; {why}."]
-    entry = entries[summary["recommended"]["loss"]]
-    chosen = with_setting(entry["loss"], entry["params"])
-    if summary["recommended"]["better_than_cross_entropy"]:
-        verb = f"Keep {inline(reference)} and tune it after training" if entry["free"] else f"Train with {chosen}"
-        found = [f"{verb}: {_gain(entry, metric)} {name} over {inline(reference)}'s {base}."]
-        found += [
-            f"It beats what is free too: {change(v['difference'], metric)}{unit(metric)} over {inline(v['loss'])}."
-            for v in summary["recommended"]["better_than_free"]
-        ]
-    elif entry["free"]:
-        found = [f"Use {inline(entry['loss'])}: it is free, and no loss is measurably better than it."]
-    elif summary["distinguishable"]:
-        found = [f"Stay with {inline(reference)} ({base} {name}): no other loss is measurably better."]
+        why = "nothing else was compared" if len(entries) == 1 else "every other candidate failed"
+        return [f"{title(reference)} reaches {value} {name}; {why}."]
+    if entry["loss"] == reference:
+        found = [f"Stay with {base} ({value} {name}): it is {likely}."]
+    elif entry["loss"] == summary["free"]:
+        found = [f"Use {inline(entry['loss'])}, which costs no training: it is {likely}."]
     else:
-        found = [f"No loss is distinguishable from {inline(reference)} ({base} {name}) on this data: stay with it."]
-    also = [e for e in sides["better"] if e is not entry]
+        of = "of " if unit(metric) else "in "
+        expected = f"{_signed(entry['expected'], metric)} {of}{name} expected over {inline(summary['free'])}"
+        found = [f"Use {chosen}: {expected}, {likely}."]
+    if entry["loss"] != reference:
+        measured = f"{change(entry['vs_cross_entropy']['difference'], metric)}{unit(metric)}"
+        found.append(
+            f"Measured over {base}'s {value}: {measured} (95% interval {interval(entry['vs_cross_entropy'], metric)})."
+        )
+        found.append(_claim(summary, entry))
+        if metric in HEAVY_TAILS and advised["claim"] != "none":
+            found.append("Nothing is said about models trained on other rows.")
+    else:
+        found.append("No other candidate is expected to gain anything.")
+    more = [entries[loss] for loss in summary["alternatives"]]
+    if more:
+        told = ", ".join(f"{inline(e['loss'])} ({_outlook(e, metric)})" for e in more)
+        found.append(f"Next: {told}.")
+    also = [e for e in others if verdict(e["vs_cross_entropy"]) == "better" and e not in more]
+    worse = [e for e in others if verdict(e["vs_cross_entropy"]) == "worse"]
     if also:
-        found.append(f"Measurably better than {inline(reference)} too: {_list(also, metric)}.")
-    if summary["held_back"]:
-        names = ", ".join(inline(held) for held in summary["held_back"])
-        found.append(f"Not measurably better than what is free: {names}.")
-    if not sides["better"]:
-        found += _undecided(summary, others, metric)
-    if sides["worse"]:
-        found.append(f"Measurably worse: {_list(sides['worse'], metric)}.")
+        found.append(f"Measurably better than {base} too: {_list(also, metric)}.")
+    if worse:
+        found.append(f"Measurably worse than {base}: {_list(worse, metric)}.")
+    if summary["prior"]["note"]:
+        found.append(summary["prior"]["note"])
     return found
 
 
-def _undecided(summary: dict[str, Any], others: list[dict[str, Any]], metric: str) -> list[str]:
-    """What the means say, what would tell, and what to take if one has to choose."""
-    best = others[0]
-    # Means of the same numbers in another order may differ in the last digit.
-    if best["vs_cross_entropy"]["difference"] * (1 if CARDS[metric].higher else -1) <= 1e-12:
-        return ["None is better on average either."]
-    found = [f"On average the best, {inline(best['loss'])}, changes it by {_gain(best, metric)}."]
-    needed = best["needed"] or {"splits": None, "rows": None}
-    if needed["splits"] is not None:
-        found.append(f"If that is true, about {needed['splits']} splits would tell; that is an estimate.")
-    elif needed["rows"] is not None and needed["rows"] > 1000:
-        found.append("If that is true, neither more splits nor a thousand times the rows would tell.")
-    elif needed["rows"] is not None:
-        times = f"{needed['rows']:.1f}" if needed["rows"] < 10 else f"{needed['rows']:.0f}"
-        found.append(
-            f"If that is true, no number of splits would tell, but about {times} times the rows; that is an estimate."
-        )
-    guess = summary["best_guess"]
-    if guess is not None and guess["loss"] != summary["reference"]:
-        free = "which is free and " if any(e["free"] for e in others if e["loss"] == guess["loss"]) else ""
-        found.append(
-            f"As a guess, which is no finding: {with_setting(guess['loss'], guess['params'])}, {free}the best of all "
-            f"with a probability of {100 * guess['probability_best']:.0f}%."
-        )
-    return found
+def _claim(summary: dict[str, Any], entry: dict[str, Any]) -> str:
+    """Whether the gain of the advised candidate is more than chance."""
+    base, free = inline(summary["reference"]), inline(summary["free"])
+    claimed, rows = summary["advised"]["claim"], "for models trained on these rows"
+    if claimed == "none":
+        return f"Not proven better than {base}: the difference may be chance. Still the best bet."
+    if claimed == "better_than_free" and summary["free"] != summary["reference"]:
+        return f"Measurably better than {base}, and than {free}, {rows}."
+    if claimed == "better_than_free" or entry["loss"] == summary["free"]:
+        return f"Measurably better than {base}, {rows}."
+    return (
+        f"Measurably better than {base}, {rows}. Not proven better than {free}: the difference may be chance. Still "
+        "the best bet."
+    )
 
 
-def _gain(entry: dict[str, Any], metric: str) -> str:
-    versus = entry["vs_cross_entropy"]
-    return f"{change(versus['difference'], metric)}{unit(metric)} (95% interval {interval(versus, metric)})"
+def _outlook(entry: dict[str, Any], metric: str) -> str:
+    return f"{_signed(entry['expected'], metric)} expected, probability {chance(entry['probability_best'])}"
+
+
+def _signed(gain: float, metric: str) -> str:
+    """A gain, of which more is better, as a change of the metric."""
+    return change(gain if CARDS[metric].higher else -gain, metric) + unit(metric)
+
+
+def gain(value: float | None, metric: str) -> str:
+    """The same in a table."""
+    return "" if value is None else change(value if CARDS[metric].higher else -value, metric)
 
 
 def _list(entries: list[dict[str, Any]], metric: str) -> str:
@@ -179,34 +179,34 @@ def _list(entries: list[dict[str, Any]], metric: str) -> str:
 def searched(summary: dict[str, Any]) -> str:
     """How the settings were tried and chosen, and what was given up early."""
     search = summary["search"]
-    tried = f"{summary['trials']} for each loss: the same learning rates and weight decays, and values of its own"
     found = (
-        f"{tried}. In each split the one that is best by {phrase(summary['metric'])} on the validation rows is tested, "
-        f"at the best of {search['checkpoints']} checkpoints."
+        f"{summary['trials']} for each loss: the same learning rates and weight decays, and values of its own. For "
+        f"each fold the setting is chosen that is best by {phrase(summary['metric'])} on the rows outside of that "
+        f"fold, at the best of {search['checkpoints']} checkpoints."
     )
     if search["pruned"]:
         found += (
-            f" After a quarter and after half of the steps the worse half of a split's settings was given up: "
-            f"{search['pruned']:,} of {summary['trainings']:,} trainings."
+            f" After a quarter and after half of the steps the worse half of a fold's settings was given up: "
+            f"{search['pruned']:,} of {search['settings']:,}."
         )
     if search["stopped"]:
         found += (
-            f" {search['stopped']:,} ended early: no training of their split had improved for {search['patience']} "
+            f" {search['stopped']:,} ended early: no setting of their fold had improved for {search['patience']} "
             "checkpoints."
         )
     return found
 
 
 def other_metrics(summary: dict[str, Any]) -> list[str]:
-    """For each metric not asked for, which losses are better or worse than the reference."""
+    """For each metric not asked for, which candidates are better or worse than the reference."""
     found = []
-    for metric, card in KINDS[summary["labels"]].metrics.items():
+    for metric, card in KINDS[summary["labels"]].measured(summary["metric"]).items():
         if metric == summary["metric"]:
             continue
         sides: dict[str, list[str]] = {"better": [], "worse": []}
         for entry in summary["losses"]:
             difference = entry["differences"].get(metric)
-            side = verdict(difference, metric)
+            side = verdict(difference)
             if side in sides:
                 sides[side].append(f"{inline(entry['loss'])} ({change(difference['difference'], metric)})")
         parts = [f"{side}: {', '.join(names)}" for side, names in sides.items() if names]

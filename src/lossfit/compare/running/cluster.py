@@ -30,8 +30,8 @@ import torch
 import lossfit
 from lossfit.compare.errors import InputError, first_line
 from lossfit.compare.running import watch
-from lossfit.compare.running.job import Job, Measured
-from lossfit.compare.training.task import Recipe, SplitRows, Task
+from lossfit.compare.running.job import Job, Measured, numbered
+from lossfit.compare.training.task import FoldRows, Recipe, Task
 
 _NAMED = "LOSSFIT_RAY_SESSION"
 _HAS_PROC = sys.platform == "linux"
@@ -70,7 +70,7 @@ class _Sent:
 
 
 def run_jobs(
-    jobs: Iterator[Job],
+    jobs: Iterator[Job | None],
     count: int,
     workers: int | None,
     keep: Callable[[Job, Measured], None],
@@ -84,7 +84,7 @@ def run_jobs(
     A job whose worker or machine is lost runs again. An interruption cancels what runs; what has arrived is kept.
 
     Args:
-        jobs: made when their turn comes.
+        jobs: made when their turn comes; None as long as what comes next waits for what runs.
         count: how many there are.
         workers: how many run at once; as many as the cluster has cores (or GPUs, if they train there) if None.
         keep: called with each job and its results.
@@ -163,9 +163,9 @@ class _Run:
         self.board = _board(ray)
         self.asked, self.shares, self.shown = self.board.read.remote(), dict[int, float](), 0.0
 
-    def all(self, jobs: Iterator[Job]) -> None:
+    def all(self, jobs: Iterator[Job | None]) -> None:
         """Run them to the end."""
-        following = (_Sent(*numbered) for numbered in enumerate(jobs))
+        following = (None if one is None else _Sent(*one) for one in numbered(jobs))
         try:
             while True:
                 while len(self.running) < self._limit() and (sent := self._next(following)) is not None:
@@ -184,7 +184,7 @@ class _Run:
                     self._take(one)
             raise
 
-    def _next(self, following: Iterator[_Sent]) -> _Sent | None:
+    def _next(self, following: Iterator[_Sent | None]) -> _Sent | None:
         return self.again.pop() if self.again else next(following, None)
 
     def _limit(self) -> int:
@@ -192,20 +192,20 @@ class _Run:
         return self.workers or max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
     def _send(self, sent: _Sent) -> None:
-        (recipe, rows), first = sent.job.task, sent.job.first_split
-        if first not in self.stored:  # the losses have their rows in common
-            self.stored[first] = self.ray.put(rows)
+        (recipe, rows), (_, repeat) = sent.job
+        if repeat not in self.stored:  # the losses have their rows in common
+            self.stored = {repeat: self.ray.put(rows)}
         gpus = int(recipe.device != "cpu")
         if gpus and not self.ray.cluster_resources().get("GPU"):
             raise InputError("The cluster has no GPU, but this machine has one. Use --device cpu.")
         train = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_train)
-        self.running[train.remote(sent.index, recipe, self.stored[first], _versions(), self.board)] = sent
+        self.running[train.remote(sent.index, recipe, self.stored[repeat], _versions(), self.board)] = sent
 
     def _take(self, arrived: Any) -> None:
         """Keep what a task returned, or have it run again."""
         errors = self.ray.exceptions
         sent = self.running.pop(arrived)
-        name = sent.job.name
+        name = sent.job.part.loss
         try:
             measured = self.ray.get(arrived)
         except errors.RayTaskError as error:
@@ -228,7 +228,7 @@ class _Run:
             with suppress(self.ray.exceptions.RayError):
                 self.shares = self.ray.get(self.asked)
             self.asked = self.board.read.remote()
-        at_work = sorted((sent.index, sent.job.name) for sent in self.running.values())
+        at_work = sorted((sent.index, sent.job.part.loss) for sent in self.running.values())
         share = self.done + sum(self.shares.get(index, 0.0) for index, _ in at_work)
         self.shown = max(self.shown, share)
         self.report(self.shown, at_work[0][1] if at_work else "")
@@ -260,7 +260,7 @@ def _versions() -> tuple[str, str]:
 def _train(
     index: int,
     recipe: Recipe,
-    rows: SplitRows,
+    rows: FoldRows,
     versions: tuple[str, str],
     board: Any,
 ) -> Measured:

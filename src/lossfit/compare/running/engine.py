@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
-import polars as pl
+import numpy as np
 import torch
 
-import lossfit
 from lossfit.compare import device
 from lossfit.compare.candidates import candidates
-from lossfit.compare.data import dataset as sources
-from lossfit.compare.data import duplicates, splits
+from lossfit.compare.candidates.candidates import Candidate
+from lossfit.compare.data import duplicates
+from lossfit.compare.data.dataset import Dataset
+from lossfit.compare.data.folds import Folds, draw
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.features import make
-from lossfit.compare.plan import Plan
+from lossfit.compare.outcome import Outcome
+from lossfit.compare.plan import RACING, Plan
 from lossfit.compare.running import cluster, pool, store
-from lossfit.compare.running.job import Job, Measured
+from lossfit.compare.running.job import Job, Measured, Part
 from lossfit.compare.training import models
-from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
+from lossfit.compare.training.models.architecture import Architecture
+from lossfit.compare.training.task import FoldRows, Limits, Recipe, Task
+from lossfit.compare.verdict import evidence
 from lossfit.core.checks import check_choice
 
 _NOTED = 5.0
@@ -34,19 +38,6 @@ Progress = Callable[[str, float, int], None]
 """Called with a loss at work, the share of the work done, and how many trainings there are in all."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished comparison consists of."""
-
-    plan: Plan
-    data: sources.Dataset
-    results: pl.DataFrame
-    seconds: float
-    model: models.Architecture
-    device: str
-    limits: Limits = field(default_factory=Limits)
-
-
 def run(
     plan: Plan,
     out: Path,
@@ -54,7 +45,7 @@ def run(
     resume: bool = False,
     workers: int | None = None,
     progress: Progress = lambda *_: None,
-    show: Callable[[sources.Dataset], None] = lambda _: None,
+    show: Callable[[Dataset], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     engine: str = "local",
     ray_address: str | None = None,
@@ -62,10 +53,11 @@ def run(
 ) -> Outcome:
     """Train everything that ``out`` does not have yet, and gather the results.
 
-    A task is one loss on up to 10 splits; each finished task is a file in ``out/parts``, written in one go, so that
-    an interruption at any moment leaves only whole ones. Everything that is random depends on the seed and the split
-    alone: the results are the same however many workers there are, whether or not they were interrupted, and on one
-    machine or many.
+    A task is one loss on one repeat of the folds; each finished task is two files in ``out/parts``, written one after
+    the other, so that an interruption at any moment leaves only whole ones. Everything that is random depends on the
+    seed and the training alone: the results are the same however many workers there are, whether or not they were
+    interrupted, and on one machine or many. In the second repeat and after it only losses take part that are the best
+    with a probability of at least :data:`RACING` by the repeats before.
 
     Args:
         plan: what to compare.
@@ -89,71 +81,148 @@ def run(
     plan.check()
     _check_engine(engine, ray_address)
     data = plan.load()
-    drawn = splits.draw(data, plan.splits, plan.seed, plan.label_noise, plan.max_rows or None)
-    if data.groups is not None:
-        drawn = splits.equalised(data, drawn, plan.seed)
+    if plan.kind.choices()[plan.metric].two_classes and len(data.classes) > 2:
+        raise InputError(f"--metric {plan.metric} is for two classes, but there are {len(data.classes)}.")
+    folds = draw(data, plan.folds, plan.repeats, plan.seed, plan.label_noise, plan.max_rows or None)
     store.check_folder(out, plan, data.fingerprint, resume)
     read, of_text = make.reader(data, plan.text_features, plan.embedding)
-    kind, told = models.resolve(plan.model, data.image, limits.steps_for(len(drawn[0].train)))
-    data = replace(data, notes=[*data.notes, *_notes(data, drawn, plan), *(note for note in (of_text, told) if note)])
+    kind, told = models.resolve(plan.model, data.image, limits.steps_for(len(folds.train(0, folds.pairs[0]))))
+    data = replace(data, notes=[*data.notes, *folds.notes, *_notes(data, folds), *(n for n in (of_text, told) if n)])
     show(data)
     run = store.make_folder(out, plan, data.fingerprint)
     start, before = time.perf_counter(), store.read_seconds(out)
-    matrices = make.make(data, drawn, read)
-    model, where = _model(kind, data, matrices), device.choose(plan.device)
-    alike = len({tuple(len(part) for part in parts) for parts in matrices}) == 1
-    tasks = list(_tasks(plan, limits, _task_numbers(plan, data, matrices) if alike else limits.numbers))
-    parts = {store.part(out, c.name, chunk.start): (c, chunk) for c, chunk in tasks}
-    whole, aside = store.set_aside(out, run, parts)
-    todo = [task for path, task in parts.items() if path not in whole]
-    if aside:
+    work = _Work(plan, data, folds, out, run, read, kind, limits, device.choose(plan.device))
+    if work.aside:
         where_to = out / store.PARTS / store.ASIDE
-        say(f"Set aside in {where_to}, since they are damaged or of another comparison: {listed(aside)}.")
-    total = len(tasks)
-
-    def job(candidate: candidates.Candidate, chunk: range) -> Job:
-        recipe = Recipe(
-            candidate,
-            candidates.settings(candidate, plan.trials, plan.seed),
-            len(data.classes),
-            model,
-            plan.metric,
-            free=[c for c in plan.candidates if c.tuned] if candidate.name == plan.kind.reference else [],
-            limits=limits,
-            device=where,
-        )
-        rows = SplitRows(
-            [drawn[s] for s in chunk],
-            [matrices[s] for s in chunk],
-            [plan.seed * 1_000_003 + s for s in chunk],
-            data.labels,
-            data.weight,
-            fixed_test=data.test is not None,
-        )
-        return Job(Task(recipe, rows), store.part(out, candidate.name, chunk.start), chunk.start)
-
-    def keep(job: Job, measured: Measured) -> None:
-        store.write_part(job.part, run, measured.records, job.first_split, measured.seconds)
-
+        say(f"Set aside in {where_to}, since they are damaged or of another comparison: {listed(work.aside)}.")
     noted = start
 
     def report(done: float, name: str) -> None:
         nonlocal noted
-        share = (total - len(todo) + done) / total
-        progress(name, share, len(plan.trained) * plan.splits * plan.trials)
+        progress(name, work.share(done), work.trainings)
         if time.perf_counter() > noted + _NOTED:
             noted = time.perf_counter()
             store.write_seconds(out, before + noted - start)
 
-    jobs = (job(*t) for t in todo)
     if engine == "ray":
-        cluster.run_jobs(jobs, len(todo), workers, keep, report, ray_address)
+        cluster.run_jobs(work.jobs(), work.missing, workers, work.keep, report, ray_address)
     else:
-        pool.run_jobs(jobs, len(todo), workers or 1, keep, report)
+        pool.run_jobs(work.jobs(), work.missing, workers or 1, work.keep, report)
     seconds = before + time.perf_counter() - start
     store.write_seconds(out, seconds)
-    results = store.gather(out, run, parts, [c.name for c in plan.candidates])
-    return Outcome(plan, data, results, seconds, model, where, limits)
+    results, passes = store.gather(out, run, work.parts, [c.name for c in plan.candidates])
+    return Outcome(plan, data, folds, results, passes, seconds, work.trainings, work.model(0), work.device, limits)
+
+
+class _Work:
+    """The tasks of a comparison, in the order in which they are done."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: Dataset,
+        folds: Folds,
+        out: Path,
+        run: str,
+        read: make.Reader,
+        kind: str,
+        limits: Limits,
+        where: str,
+    ) -> None:
+        self.plan, self.data, self.folds, self.out, self.run, self.read = plan, data, folds, out, run, read
+        self.kind, self.limits, self.device = kind, limits, where
+        self.each = [plan.trained] * plan.repeats
+        self.waiting, self.shown = 0, 0.0
+        expected = {store.part(out, p, table): p for p in self.parts for table in store.TABLES}
+        there, self.aside = store.set_aside(out, run, expected)
+        self.whole = {p for p in self.parts if all(store.part(out, p, table) in there for table in store.TABLES)}
+        self.finished, self.missing = len(self.whole), len(self.parts) - len(self.whole)
+        self.rows = lru_cache(maxsize=1)(self._rows)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What there is to do, as far as it is known: who takes part in later repeats depends on the first."""
+        return [Part(c.name, repeat) for repeat, those in enumerate(self.each) for c in those]
+
+    @property
+    def trainings(self) -> int:
+        """Models to be trained in all."""
+        return len(self.parts) * len(self.folds.pairs) * self.plan.trials
+
+    def share(self, done: float) -> float:
+        """Of the work, after so many jobs of this run; never less than before."""
+        self.shown = max(self.shown, (self.finished + done) / len(self.parts))
+        return self.shown
+
+    def jobs(self) -> Iterator[Job | None]:
+        """What is missing; None as long as what comes next depends on what is under way."""
+        for repeat in range(self.plan.repeats):
+            if repeat:
+                while self.waiting:
+                    yield None
+                self.each = [*self.each[:repeat], *[self._racing(repeat)] * (self.plan.repeats - repeat)]
+            for candidate in self.each[repeat]:
+                part = Part(candidate.name, repeat)
+                if part not in self.whole:
+                    self.waiting += 1
+                    yield Job(Task(self._recipe(candidate, repeat), self.rows(repeat)), part)
+
+    def keep(self, job: Job, measured: Measured) -> None:
+        """Write what a job came to."""
+        store.write_part(self.out, self.run, job.part, measured.records, measured.seconds)
+        self.waiting -= 1
+
+    def model(self, repeat: int) -> Architecture:
+        """The network for the features of a repeat."""
+        width = self.rows(repeat).matrices[0][0].shape[1]
+        return models.choose(self.kind, width, len(self.data.classes), self.data.image)
+
+    def _racing(self, repeat: int) -> list[Candidate]:
+        """Who takes part in a repeat, after those before."""
+        plan = self.plan
+        names = [c.name for c in plan.candidates]
+        _, passes = store.read_parts(self.out, self.run, [p for p in self.parts if p.repeat < repeat], names)
+        chances = evidence.chances(passes, self.folds, self.data, replace(plan, repeats=repeat))
+        if chances is None:
+            return plan.trained
+
+        def taking_part(candidate: Candidate) -> bool:
+            both = (candidate, candidates.tuned(candidate, plan.metric, plan.kind.family))
+            return any(chances.get(c.name, 0.0) >= RACING for c in both if c is not None)
+
+        return [c for c in plan.trained if c.name == plan.kind.reference or taking_part(c)]
+
+    def _recipe(self, candidate: Candidate, repeat: int) -> Recipe:
+        plan = self.plan
+        settings = candidates.settings(candidate, plan.trials, plan.seed)
+        classes, model = len(self.data.classes), self.model(repeat)
+        return Recipe(candidate, settings, classes, model, (plan.metric,), self.limits, self.device)
+
+    def _rows(self, repeat: int) -> FoldRows:
+        folds, data, own = self.folds, self.data, self.folds.repeats[repeat]
+        train = [folds.train(repeat, pair) for pair in folds.pairs]
+        held_out = [folds.held_out(repeat, pair) for pair in folds.pairs]
+        parts = [make.Parts(own, np.concatenate(out), folds.test) for own, out in zip(train, held_out, strict=True)]
+        matrices = make.make(data, parts, self.read)
+        if repeat == 0:
+            network = models.choose(self.kind, matrices[0][0].shape[1], len(data.classes), data.image)
+            network.check(torch.from_numpy(matrices[0][0][:4]))
+        first = self.plan.seed * 1_000_003 + repeat * len(folds.pairs)
+        return FoldRows(
+            repeat,
+            folds.count,
+            folds.pairs,
+            train,
+            held_out,
+            matrices,
+            [first + m for m in range(len(folds.pairs))],
+            data.labels,
+            own.trained,
+            own.chosen,
+            folds.rows,
+            folds.test,
+            data.weight,
+        )
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:
@@ -164,66 +233,18 @@ def _check_engine(engine: str, ray_address: str | None) -> None:
         raise InputError("--ray-address needs --engine ray.")
 
 
-def _model(kind: str, data: sources.Dataset, matrices: list[make.Matrices]) -> models.Architecture:
-    """The network, tried on a few rows."""
-    rows, width = matrices[0][0].shape
-    found = models.choose(kind, width, len(data.classes), data.image)
-    found.check(torch.from_numpy(matrices[0][0][: min(rows, 4)]))
-    return found
-
-
-def _notes(data: sources.Dataset, drawn: list[splits.Split], plan: Plan) -> list[str]:
-    """How the rows were split."""
+def _notes(data: Dataset, folds: Folds) -> list[str]:
+    """What should be known of the rows."""
     notes = []
-    free = data.rows if data.test is None else int((~data.test).sum())
-    if plan.max_rows and free > plan.max_rows:
-        used = sum(len(rows) for rows in (drawn[0].train, drawn[0].validation))
-        used += len(drawn[0].test) if data.test is None else 0
-        notes.append(
-            f"Each split draws {used:,} of {free:,} rows, {len(drawn[0].train):,} of them to train on, and each split "
-            "draws others (--max-rows)."
-        )
     if data.test is not None:
         given = int(data.test.sum())
-        some = f"{len(drawn[0].test):,} of the {given:,}" if len(drawn[0].test) < given else f"the {given:,}"
-        notes.append(
-            f"Every split tests on {some} rows that are given for it. The splits differ in the rows to train and to "
-            "choose on and in their seeds; what other test rows would change is estimated by leaving out a tenth of "
-            "these at a time, and is in the intervals."
-        )
-        there = data.labels[drawn[0].test]
+        some = f"{len(folds.test):,} of the {given:,}" if len(folds.test) < given else f"the {given:,}"
+        notes.append(f"Every model is tested on {some} rows that are given for it; folds are made of the others.")
+        there = data.labels[folds.test]
         absent = [
             name for c, name in enumerate(data.classes) if not (there[:, c] if there.ndim == 2 else there == c).any()
         ]
         if absent:
             notes.append(f"No row to test on has the class {listed(absent)}.")
-    repeated = duplicates.note(data, drawn)
+    repeated = duplicates.note(data, folds)
     return [*notes, repeated] if repeated else notes
-
-
-def _task_numbers(plan: Plan, data: sources.Dataset, matrices: list[make.Matrices]) -> int:
-    """Numbers that a split needs at once: its features, or the scores of held-out rows and what is made of them."""
-    held_out = max(len(part) for part in matrices[0][1:])
-    return max(sum(m.size for m in matrices[0]), 4 * held_out * plan.trials * len(data.classes))
-
-
-def _tasks(plan: Plan, limits: Limits, size: int) -> Iterator[tuple[candidates.Candidate, range]]:
-    """Each loss on chunks of splits; the chunks depend on the data and the network alone, so that they are the same on
-    resuming. What is not trained side by side is one split at a time, and is kept when that ends.
-    """
-    length = max(1, min(limits.splits, limits.numbers // max(size, 1)))
-    for candidate in plan.trained:
-        for first in range(0, plan.splits, length):
-            yield candidate, range(first, min(first + length, plan.splits))
-
-
-def versions() -> dict[str, str]:
-    """What the results may depend on."""
-    return {
-        "lossfit": lossfit.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "polars": pl.__version__,
-        "platform": platform.platform(terse=True),
-        "threads": str(torch.get_num_threads()),
-    }

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from lossfit.compare.scoring import class_counts
+from lossfit.compare.training.records import Records
 from lossfit.compare.training.task import Task
 from lossfit.compare.training.train import train
 
@@ -16,26 +14,35 @@ from lossfit.compare.training.train import train
 class Measured(NamedTuple):
     """The records of a task, and the seconds that each training took."""
 
-    records: list[dict[str, Any]]
+    records: Records
     seconds: float
 
     @classmethod
     def of(cls, task: Task, progress: Callable[[float], None]) -> Measured:
         start = time.perf_counter()
-        recipe, rows = task
-        records = class_counts.thin(train(task, progress), higher=recipe.kind.metrics[recipe.metric].higher)
-        return cls(records, (time.perf_counter() - start) / (len(rows.splits) * len(recipe.settings)))
+        (metric,) = task.recipe.metrics
+        records = train(task, progress)[metric]
+        trainings = len(task.rows.pairs) * len(task.recipe.settings)
+        return cls(records, (time.perf_counter() - start) / trainings)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A task, and the file that its records go to."""
+class Part(NamedTuple):
+    """What a task is of, by which its results are found again."""
+
+    loss: str
+    repeat: int
+
+
+class Job(NamedTuple):
+    """A task, and the part of the results that it gives."""
 
     task: Task
-    part: Path
-    first_split: int
+    part: Part
 
-    @property
-    def name(self) -> str:
-        """Of the loss."""
-        return self.task.recipe.candidate.name
+
+def numbered(jobs: Iterable[Job | None]) -> Iterator[tuple[int, Job] | None]:
+    """The jobs with their numbers from 0; None stays None."""
+    number = 0
+    for job in jobs:
+        yield None if job is None else (number, job)
+        number += job is not None

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from lossfit.compare.errors import InputError
-from lossfit.compare.running.job import Job, Measured
+from lossfit.compare.running.job import Job, Measured, numbered
 from lossfit.compare.training.task import Task
 
 
 def run_jobs(
-    jobs: Iterator[Job],
+    jobs: Iterator[Job | None],
     count: int,
     workers: int,
     keep: Callable[[Job, Measured], None],
@@ -34,23 +34,24 @@ def run_jobs(
 
     The share is counted in jobs, and comes with the name of a loss at work.
 
-    Jobs are made when their turn comes, so that few are in memory. An interruption ends the workers at once: what they
+    Jobs are made when their turn comes, so that few are in memory; None stands for one that others must end before. An
+    interruption ends the workers at once: what they
     have not finished leaves no trace.
     """
     if workers == 1 or count <= 1:
         with _one_thread():
-            for done, job in enumerate(jobs):
+            for done, job in filter(None, numbered(jobs)):
                 keep(job, _run_here(job, done, report))
         return
     context = multiprocessing.get_context("spawn")
     shares: Any = context.Array("d", count)  # which starts Python's process that looks after semaphores, too
     pool = ProcessPoolExecutor(min(workers, count), context, _start_worker, (shares,))
     running: dict[Future[Measured], tuple[int, Job]] = {}
-    numbered = enumerate(jobs)
+    following = numbered(jobs)
     try:
         while True:
-            while len(running) < workers + 1 and (following := next(numbered, None)) is not None:
-                index, job = following
+            while len(running) < workers + 1 and (one := next(following, None)) is not None:
+                index, job = one
                 with _interruptions_wait():  # a submission may start a worker
                     running[pool.submit(_run_there, index, job.task)] = index, job
             if not running:
@@ -66,7 +67,7 @@ def run_jobs(
                         f"--resume goes on; let there be less by --workers {max(1, workers - 1)} or --max-rows."
                     ) from error
                 shares[index] = 1.0
-            report(sum(shares), running[min(running, key=lambda one: running[one][0])][1].name if running else "")
+            report(sum(shares), running[min(running, key=lambda one: running[one][0])][1].part.loss if running else "")
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.terminate()
@@ -76,7 +77,7 @@ def run_jobs(
 
 
 def _run_here(job: Job, done: int, report: Callable[[float, str], None]) -> Measured:
-    return Measured.of(job.task, lambda share: report(done + share, job.name))
+    return Measured.of(job.task, lambda share: report(done + share, job.part.loss))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 import lossfit
@@ -23,11 +24,13 @@ from lossfit.compare import files
 from lossfit.compare.data.sources import tables
 from lossfit.compare.errors import InputError
 from lossfit.compare.plan import Plan
+from lossfit.compare.running.job import Part
+from lossfit.compare.training.records import Records
 
 PARTS = "parts"
 ASIDE = "set-aside"
 """Inside of the parts: those that could not be taken."""
-RESULTS = "results.parquet"
+RESULTS, PASSES = "results.parquet", "passes.parquet"
 LARGEST = 4 << 30
 """Bytes of a file of numbers."""
 _UNSEALED = "0" * 64
@@ -92,22 +95,33 @@ def _identity(plan: Plan, fingerprint: str) -> dict[str, Any]:
     return found
 
 
+TABLES = ("settings", "passes")
+
+
 def _run(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def part(out: Path, loss: str, first_split: int) -> Path:
-    """The file of a task."""
-    return out / PARTS / f"{loss}-{first_split:04d}.parquet"
+def part(out: Path, own: Part, table: str) -> Path:
+    """A file of a task."""
+    return out / PARTS / f"{own.loss}-{own.repeat}-{table}.parquet"
 
 
-def write_part(path: Path, run: str, records: list[dict[str, Any]], first_split: int, seconds: float) -> None:
+def write_part(out: Path, run: str, own: Part, records: Records, seconds: float) -> None:
     """The records of a task."""
-    rows = [
-        {**r, "split": first_split + r["split"], "params": json.dumps(r["params"]), "seconds": seconds} for r in records
-    ]
-    # What only some records have, such as the counts by class, must not be missed.
-    write_sealed(path, run, pl.DataFrame(rows, infer_schema_length=None))
+    settings = [{**r, "params": json.dumps(r["params"]), "seconds": seconds} for r in records.settings]
+    # A column may be of nothing but empty lists in the first rows.
+    tables = {"settings": pl.DataFrame(settings, infer_schema_length=None)}
+    tables["passes"] = pl.DataFrame([_as_series(r) for r in records.passes]) if records.passes else pl.DataFrame()
+    paths = {part(out, own, table): tables[table] for table in TABLES}
+    files.write({path: sealed(path, run, table) for path, table in paths.items()})
+
+
+def _as_series(record: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as what Polars takes for a list, in their own precision."""
+    return {
+        name: pl.Series(value.reshape(-1)) if isinstance(value, np.ndarray) else value for name, value in record.items()
+    }
 
 
 def set_aside(out: Path, run: str, expected: Collection[Path]) -> tuple[set[Path], list[str]]:
@@ -133,27 +147,37 @@ def _is_whole(path: Path, run: str) -> bool:
     return True
 
 
-def gather(out: Path, run: str, parts: Collection[Path], order: list[str]) -> pl.DataFrame:
-    """The parts as one table, in the order of the losses; it becomes results.parquet."""
-    results = pl.concat((read_sealed(path, run) for path in sorted(parts)), how="diagonal_relaxed")
+def read_parts(out: Path, run: str, parts: list[Part], order: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The tables of settings and of passes, in the order of the losses."""
     ranks = {name: i for i, name in enumerate(order)}
-    results = results.sort(pl.col("loss").replace_strict(ranks), "split", "trial")
-    write_sealed(out / RESULTS, run, results)
-    return results
+    found = []
+    for table, keys in zip(TABLES, (("repeat", "fold", "trial"), ("repeat", "pass")), strict=True):
+        each = [read_sealed(part(out, own, table), run) for own in parts]
+        joined = pl.concat([one for one in each if one.width] or each[:1], how="diagonal_relaxed")
+        found.append(joined.sort(pl.col("loss").replace_strict(ranks), *keys) if joined.width else joined)
+    return found[0], found[1]
 
 
-def write_sealed(path: Path, run: str, table: pl.DataFrame) -> None:
-    """A .parquet file in whose metadata is the digest of all its other bytes."""
+def gather(out: Path, run: str, parts: list[Part], order: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All parts as two tables; they become results.parquet and passes.parquet."""
+    results, passes = read_parts(out, run, parts, order)
+    tables = {out / RESULTS: results, out / PASSES: passes}
+    files.write({path: sealed(path, run, table) for path, table in tables.items()})
+    return results, passes
+
+
+def sealed(path: Path, run: str, table: pl.DataFrame) -> bytes:
+    """A table as the contents of a .parquet file in whose metadata is the digest of all its other bytes."""
     found = io.BytesIO()
     seal = f"lossfit {run} {path.name} "
     table.write_parquet(found, metadata={"seal": seal + _UNSEALED})
     contents = found.getvalue()
     whole = seal + hashlib.sha256(contents).hexdigest()
-    files.write({path: contents.replace((seal + _UNSEALED).encode(), whole.encode())})
+    return contents.replace((seal + _UNSEALED).encode(), whole.encode())
 
 
 def read_sealed(path: Path, run: str) -> pl.DataFrame:
-    """The table in a file that :func:`write_sealed` wrote for this comparison.
+    """The table in a file that :func:`sealed` made for this comparison.
 
     Raises:
         InputError: it is damaged, of another comparison, or of another name.

@@ -1,96 +1,94 @@
-"""What the report's views of the classes are drawn from: counts on the test rows, of the training that is chosen."""
+"""Recall, precision and F1 of each class, with what each row does to them, from predictions out of the folds."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from scipy import sparse
 
-MOST_CLASSES = 30
-"""Up to as many classes, all confusions are kept; above, only the most frequent ones of each split."""
-MOST_PAIRS = 100
-
-NAMES = ("class_hits", "class_predicted", "class_rows", "confused_actual", "confused_predicted", "confused_rows")
-
-Columns = dict[str, list[list[float] | list[int]]]
+MEASURES = ("f1", "recall", "precision")
 
 
-def of_classes(predicted: Tensor, labels: Tensor, weight: Tensor | None) -> Columns:
-    """Hits, predictions and rows of each class, or their weight, where any number of classes may be right.
+class Counted(NamedTuple):
+    """What was counted in P passes over N rows of C classes.
+
+    Attributes:
+        hits, predicted, actual: rows of each class that were predicted as such, were predicted as it, and are of it, or
+            their weight (P, C).
+        values: each measure by pass (P, C); 0 for the precision and F1 of a class that is never predicted, NaN where no
+            row has the class.
+        influence: of each row on the mean of each measure over the passes, a sparse matrix (N, C).
+    """
+
+    hits: np.ndarray
+    predicted: np.ndarray
+    actual: np.ndarray
+    values: dict[str, np.ndarray]
+    influence: dict[str, sparse.csr_array]
+
+
+def one_hot(labels: np.ndarray, classes: int) -> sparse.csr_array:
+    """Labels (N,), or which classes are right (N, C), as a sparse matrix of 0 and 1 (N, C)."""
+    if labels.ndim == 2:
+        return sparse.csr_array(labels.astype(float))
+    rows = np.arange(len(labels))
+    return sparse.csr_array((np.ones(len(labels)), (rows, labels)), (len(labels), classes))
+
+
+def count(actual: sparse.csr_array, predicted: list[sparse.csr_array], weight: np.ndarray | None = None) -> Counted:
+    """Count passes.
 
     Args:
-        predicted, labels: which classes are predicted and right, (M, N, C).
-        weight: what the rows count (M, N).
+        actual: which classes are right (N, C).
+        predicted: of each pass, which are predicted (N, C).
+        weight: what the rows count (N,), if they do not count the same.
     """
-    out: Columns = {name: [] for name in NAMES[:3]}
-    for m in range(len(predicted)):
-        each = torch.ones(labels.shape[1]) if weight is None else weight[m]
-        for name, of in (
-            ("class_hits", predicted[m] & labels[m]),
-            ("class_predicted", predicted[m]),
-            ("class_rows", labels[m]),
-        ):
-            out[name].append(_numbers(of.double().T @ each.double(), weight))
-    return out
+    n, classes = actual.shape
+    each = np.ones(n) if weight is None else weight
+    weigh = sparse.diags_array(each)
+    of_class = each @ actual
+    tables = [np.zeros((len(predicted), classes)) for _ in range(2)]
+    values = {name: np.zeros((len(predicted), classes)) for name in MEASURES}
+    influence = {name: sparse.csr_array((n, classes)) for name in MEASURES}
+    for p, own in enumerate(predicted):
+        both = sparse.csr_array(actual.multiply(own))
+        hits, told = each @ both, each @ own
+        tables[0][p], tables[1][p] = hits, told
+        parts = {"recall": (1, actual, of_class), "precision": (1, own, told), "f1": (2, actual + own, of_class + told)}
+        for name, (factor, counted, below) in parts.items():
+            inverse = np.divide(factor, below, out=np.zeros(classes), where=below > 0)
+            values[name][p] = np.where(of_class > 0, hits * inverse, np.nan)
+            change = _columns(both, inverse) - _columns(counted, hits * inverse**2 / factor)
+            influence[name] = influence[name] + weigh @ change * (n / len(predicted))
+    return Counted(tables[0], tables[1], np.tile(of_class, (len(predicted), 1)), values, influence)
 
 
-def of_confusions(log_p: Tensor, target: Tensor, weight: Tensor | None) -> Columns:
-    """The same where one class is right, and which class was taken for which.
+def _columns(matrix: sparse.csr_array, factors: np.ndarray) -> sparse.csr_array:
+    return sparse.csr_array(matrix @ sparse.diags_array(factors))
 
-    ``confused_actual``, ``confused_predicted`` and ``confused_rows`` are of one length: a pair of different classes and
-    how many rows it has, or their weight. Pairs without rows are left out, and above 30 classes all but the 100 most
-    frequent of the split.
 
-    Args:
-        log_p: scores (M, N, C).
-        target: the right classes (M, N).
-        weight: as in :func:`of_classes`.
+class ClassDifferences(NamedTuple):
+    """Of one measure, by class: the mean, and its standard error."""
+
+    mean: np.ndarray
+    error: np.ndarray
+
+
+def difference(own: Counted, base: Counted, measure: str, groups: np.ndarray | None = None) -> ClassDifferences:
+    r"""Own minus base, of the same passes.
+
+    The error is :math:`\sqrt{V_{row} + V_t}`: what other rows would change, by the influence of these (the groups' sums
+    where rows come in groups), and what other trainings would, by the variance between passes, of which two share a
+    training.
     """
-    out: Columns = {name: [] for name in NAMES}
-    classes = log_p.shape[2]
-    for m in range(len(log_p)):
-        predicted = log_p[m].argmax(1)
-        each = None if weight is None else weight[m].double()
-        pairs, inverse = torch.unique(target[m] * classes + predicted, return_inverse=True)
-        rows = torch.bincount(inverse, each, len(pairs)).double()
-        actual, said = pairs // classes, pairs % classes
-        hit = actual == said
-        zero = torch.zeros(classes, dtype=torch.float64)
-        out["class_hits"].append(_numbers(zero.index_add(0, actual[hit], rows[hit]), weight))
-        out["class_predicted"].append(_numbers(zero.index_add(0, said, rows), weight))
-        out["class_rows"].append(_numbers(zero.index_add(0, actual, rows), weight))
-        wrong = (~hit & (rows > 0)).nonzero()[:, 0]
-        if classes > MOST_CLASSES:
-            wrong = wrong[rows[wrong].argsort(descending=True, stable=True)[:MOST_PAIRS]]
-        out["confused_actual"].append(actual[wrong].tolist())
-        out["confused_predicted"].append(said[wrong].tolist())
-        out["confused_rows"].append(_numbers(rows[wrong], weight))
-    return out
-
-
-def thin(records: list[dict[str, Any]], *, higher: bool) -> list[dict[str, Any]]:
-    """The records with the counts of the chosen trainings alone: for each loss and split the one that
-    :func:`lossfit.compare.verdict.summary.chosen` takes.
-
-    Args:
-        records: those of all settings of a split.
-        higher: whether more of ``validation`` is better.
-    """
-    best: dict[tuple[str, int], tuple[bool, float]] = {}
-    kept: dict[tuple[str, int], int] = {}
-    for i, record in enumerate(records):
-        own = record["loss"], record["split"]
-        rank = record["pruned"], -record["validation"] if higher else record["validation"]
-        if not record["failed"] and (own not in best or rank < best[own]):
-            best[own], kept[own] = rank, i
-    wanted = set(kept.values())
-    return [
-        record if i in wanted else {name: None if name in NAMES else value for name, value in record.items()}
-        for i, record in enumerate(records)
-    ]
-
-
-def _numbers(values: Tensor, weight: Tensor | None) -> list[float] | list[int]:
-    found: list[float] | list[int] = values.tolist() if weight is not None else values.long().tolist()
-    return found
+    change = own.influence[measure] - base.influence[measure]
+    n = change.shape[0]
+    if groups is not None:
+        unit = np.unique(groups, return_inverse=True)[1]
+        change = one_hot(unit, int(unit.max()) + 1).T.tocsr() @ change
+    units = change.shape[0]
+    rows = np.asarray(change.power(2).sum(0)).ravel() / n**2 * units / max(units - 1, 1)
+    each = own.values[measure] - base.values[measure]
+    trainings = 2 * each.var(0, ddof=1) / len(each) if len(each) > 1 else np.zeros(each.shape[1])
+    return ClassDifferences(each.mean(0), np.sqrt(rows + trainings))

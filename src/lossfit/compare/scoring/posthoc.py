@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,6 @@ POWERS = tuple(sorted((i / 8 for i in range(-4, 17)), key=abs))
 """Of the class frequencies, for three classes and more."""
 THRESHOLDS = tuple(sorted((i / 4 for i in range(-20, 21)), key=abs))
 """In log-odds, for two classes."""
-
-Adjust = Callable[[Tensor], Tensor]
 
 
 class PriorTuning(nn.Module):
@@ -196,21 +194,43 @@ def threshold_offsets(scores: Tensor, labels: Tensor, metric: str, weight: Tenso
     return offset
 
 
-def tune(kind: str, log_p: Tensor, labels: Tensor, metric: str, weight: Tensor | None = None) -> Adjust:
-    """What changes log-probabilities (M, N, C) of other rows, found on validation rows of the same models.
+class Step(NamedTuple):
+    """What is done to scores after training, for M models.
+
+    Attributes:
+        kind: "prior", "temperature" or "thresholds".
+        values: what is added to the scores of each class (M, C); or the temperatures (M, 1).
+    """
+
+    kind: str
+    values: Tensor
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Log-probabilities (M, N, C), or scores where any number of classes may be right, changed."""
+        values = self.values.unsqueeze(1).to(scores)
+        if self.kind == "thresholds":
+            return scores + values
+        return (scores + values if self.kind == "prior" else scores / values).log_softmax(2)
+
+    @property
+    def numbers(self) -> list[float]:
+        """Of the first model."""
+        found: list[float] = self.values[0].tolist()
+        return found
+
+
+def fit(kind: str, scores: Tensor, labels: Tensor, metric: str, weight: Tensor | None = None) -> Step:
+    """The step that suits validation rows best.
 
     Args:
         kind: "prior", "temperature" or "thresholds"; the temperature is the one of the lowest log loss, whatever the
             metric.
-        log_p, labels: of the validation rows, (M, N, C) and (M, N); for thresholds scores and labels (M, N, C).
+        scores, labels: log-probabilities (M, N, C) and labels (M, N); for thresholds scores and labels (M, N, C).
         metric: what the prior or the thresholds are tuned for.
-        weight: what the rows count in each split (S, N), if they do not count the same.
+        weight: what the rows count (S, N), if they do not count the same.
     """
     if kind == "prior":
-        offset = prior_offsets(log_p, labels, metric, weight).unsqueeze(1)
-        return lambda rows: (rows + offset).log_softmax(2)
+        return Step(kind, prior_offsets(scores, labels, metric, weight))
     if kind == "thresholds":
-        moved = threshold_offsets(log_p, labels, metric, weight).unsqueeze(1)
-        return lambda rows: rows + moved
-    temperature = temperatures(log_p, labels, weight).view(-1, 1, 1)
-    return lambda rows: (rows / temperature).log_softmax(2)
+        return Step(kind, threshold_offsets(scores, labels, metric, weight))
+    return Step(kind, temperatures(scores, labels, weight).unsqueeze(1))

@@ -30,6 +30,10 @@ class Kind:
         """Every metric that may be asked for."""
         return self.metrics | self.on_request
 
+    def measured(self, *asked: str) -> dict[str, Metric]:
+        """What is measured if these metrics are asked for."""
+        return self.metrics | {name: self.choices()[name] for name in asked}
+
 
 SINGLE_LABEL = Kind(
     "single_label",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,28 +18,39 @@ _LEAST = 1e-12
 
 
 class Objective:
-    """The sum over all models of the mean of their loss over a batch."""
+    """The sum over all models of the mean of their loss over a batch.
+
+    Args:
+        recipe: the loss and its settings.
+        y: the labels of all rows of each training.
+        batch: rows of a step.
+        row_weight: what these rows count.
+        settings: of each training, if not those of the recipe.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
-        y: Tensor,
+        y: Sequence[Tensor] | Tensor,
         batch: int,
-        row_weight: Tensor | None = None,
+        row_weight: Sequence[Tensor] | Tensor | None = None,
         settings: list[list[Setting]] | None = None,
     ) -> None:
         self.settings = settings or [recipe.settings] * len(y)
-        self.total = batch if row_weight is None else batch * row_weight.mean(1).clamp(min=_LEAST).view(-1, 1, 1)
+        device = y[0].device
+        self.total: int | Tensor = batch
+        if row_weight is not None:
+            self.total = batch * torch.stack([own.mean() for own in row_weight]).clamp(min=_LEAST).view(-1, 1, 1)
         self.batch, self.classes, self.kind = batch, recipe.classes, recipe.kind
         if registry.get(recipe.candidate.loss).family == "metric":
-            self.loss = make_loss(recipe.candidate, **hypers(recipe.candidate, self.settings)).to(y.device)
+            self.loss = make_loss(recipe.candidate, **hypers(recipe.candidate, self.settings)).to(device)
         else:
             per_row = hypers(recipe.candidate, self.settings, batch)
-            self.loss = make_loss(recipe.candidate, reduction="none", **per_row).to(y.device)
+            self.loss = make_loss(recipe.candidate, reduction="none", **per_row).to(device)
         self.prior = self.weight = None
         if recipe.kind is MULTI_LABEL:
             return
-        each = [None] * len(y) if row_weight is None else row_weight
+        each = row_weight if row_weight is not None else [None] * len(y)
         counts = torch.stack([torch.bincount(*pair, minlength=recipe.classes) for pair in zip(y, each, strict=True)])
         counts = counts.float().clamp(min=1 if row_weight is None else _LEAST)
         self.prior = self._table(recipe, "prior_power", (counts / counts.sum(1, keepdim=True)).log())

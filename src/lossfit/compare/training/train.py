@@ -1,143 +1,157 @@
-"""Train all settings of one loss on several splits at once, and measure them."""
+"""Train all settings of one loss on a repeat of the folds, and measure them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from lossfit.compare.training import memory
-from lossfit.compare.training.checkpoints import BestCheckpoints, gap_quantiles
-from lossfit.compare.training.models.base import Models
-from lossfit.compare.training.objective import Objective, by_model, log_probabilities
-from lossfit.compare.training.optimizer import AdamW
-from lossfit.compare.training.records import all_records
-from lossfit.compare.training.task import Task, Tensors
+from lossfit.compare.errors import InputError, first_line, is_exhausted
+from lossfit.compare.training.block import Block
+from lossfit.compare.training.checkpoints import BestCheckpoints
+from lossfit.compare.training.records import Records, records
+from lossfit.compare.training.task import FoldRows, Recipe, Task, Tensors
 
 Progress = Callable[[float], None]
 
 
-def train(task: Task, progress: Progress = lambda share: None) -> list[dict[str, Any]]:
-    """One record for each training, split by split: validation and test metrics, curves, and the best step.
+def train(task: Task, progress: Progress = lambda share: None) -> dict[str, Records]:
+    """What the trainings of a repeat come to, by the metrics of the recipe.
 
-    AdamW with a linearly falling learning rate, for 400 steps of 128 rows or 10 passes over the data, whichever is
-    more. The weights at the best of 8 checkpoints are kept, by the metric on the validation rows. A model whose loss
-    stops being finite keeps its last good checkpoint.
+    AdamW with a linearly falling learning rate, for 400 steps of 128 rows or 10 passes over the rows, whichever is
+    more. Start weights and batches depend on the training alone, not on the loss or the setting. At 8 checkpoints each
+    choice measures its settings on the pooled rows of its models; the weights at the best one are kept. A model whose
+    loss stops being finite keeps its last good checkpoint.
 
-    What is pruned or stopped early in a split depends on the validation rows of that split alone: those of another one
-    may be test rows here.
+    What is pruned or stopped early for a fold depends on rows outside of that fold alone.
 
-    The records of the candidates in ``recipe.free`` come after those of the loss itself.
-    """
-    metric = task.recipe.metric
-    return train_for(task, [metric], progress)[metric]
-
-
-def train_for(
-    task: Task, wanted: list[str], progress: Progress = lambda share: None
-) -> dict[str, list[dict[str, Any]]]:
-    """The records of :func:`train` for each of several metrics, from one training: they differ in the checkpoints.
-
-    With several metrics nothing is pruned or stopped early: it would suit one of them.
+    Args:
+        task: what to train, and on which rows.
+        progress: called with the share that is done.
 
     Raises:
         InputError: the memory is too small for a single training, or the user's own network raises.
     """
-    if len(wanted) > 1:
+    if len(task.recipe.metrics) > 1:
         task = task._replace(recipe=replace(task.recipe, limits=task.recipe.limits.to_the_end))
-    return memory.divided(task, lambda part, share: together(part, wanted, share), progress)
+    trainings, settings = len(task.rows.pairs), len(task.recipe.settings)
+    sizes = [(-(-trainings // parts), settings) for parts in (1, 2, 4, trainings)] + [(1, 1)]
+    shown = 0.0
+
+    def never_less(share: float) -> None:
+        nonlocal shown
+        shown = max(shown, share)
+        progress(shown)
+
+    told = ""
+    for size in dict.fromkeys(sizes):
+        try:
+            return _together(task, size, never_less)
+        except Exception as error:
+            if not is_exhausted(error):
+                raise
+            told = first_line(error)
+        gc.collect()  # what the error held is free only here
+    raise InputError(_too_large(task, told)) from None
 
 
-def together(task: Task, wanted: list[str], progress: Progress) -> dict[str, list[dict[str, Any]]]:
-    """All trainings of a task side by side."""
-    data = Tensors(task.rows, task.recipe.device)
-    best = _fit(task, data, wanted, progress)
-    return {metric: all_records(best[metric], task.rows, data) for metric in wanted}
+def train_whole(
+    recipe: Recipe,
+    features: np.ndarray,
+    labels: np.ndarray,
+    weight: np.ndarray | None,
+    seed: int,
+    steps: tuple[int, int],
+    progress: Progress = lambda share: None,
+) -> dict[str, torch.Tensor]:
+    """A state dict of the recipe's network, trained on all rows with its only setting.
 
-
-class Trained(NamedTuple):
-    """One model at its best checkpoint.
-
-    Attributes:
-        state: a state dict of the task's network.
-        step: of the checkpoint; 0 if no checkpoint was finite.
-        log_p, labels: of the validation rows, (1, N, C) and (1, N): as :func:`log_probabilities` has them.
+    Args:
+        recipe: the loss, the setting and the network.
+        features, labels, weight: of the rows.
+        seed: of start weights and batches.
+        steps: after how many steps of how many to end.
+        progress: called with the share that is done.
     """
+    none = np.array([], dtype=np.int64)
+    every, matrices = np.arange(len(labels)), [(features, features[:0], features[:0])]
+    rows = FoldRows(
+        0, 0, [(0, 1)], [every], [(none, none)], matrices, [seed], labels, labels, labels, every, none, weight
+    )
+    block = Block(Task(recipe, rows), Tensors(rows, recipe.device), steps[1], range(1), range(1))
+    block.advance(steps[0], lambda: progress(block.step / steps[0]))
+    return {name: value.cpu() for name, value in block.model.state_dict(0, 0).items()}
 
-    state: dict[str, Tensor]
-    step: int
-    log_p: Tensor
-    labels: Tensor
 
-
-def train_one(task: Task, progress: Progress = lambda share: None) -> Trained:
-    """The model of a task of one split and one setting."""
+def _together(task: Task, size: tuple[int, int], progress: Progress) -> dict[str, Records]:
+    """All trainings in lockstep, in blocks of so many trainings and settings."""
     recipe, rows = task
     data = Tensors(rows, recipe.device)
-    best = _fit(task, data, [recipe.metric], progress)[recipe.metric]
-    with torch.no_grad():
-        log_p = log_probabilities(recipe, best.model(data.x_validation, best.state).cpu())
-    state = {name: value.cpu() for name, value in best.model.state_dict(0, 0, best.state).items()}
-    return Trained(state, int(best.step), log_p, data.y_validation)
+    steps = recipe.limits.steps_for(min(map(len, data.x)))
+    blocks = [
+        Block(task, data, steps, trainings, settings)
+        for trainings in _parts(len(rows.pairs), size[0])
+        for settings in _parts(len(recipe.settings), size[1])
+    ]
+    best = {metric: BestCheckpoints(task, metric) for metric in recipe.metrics}
+    done, total, working = 0, steps * len(blocks), blocks
 
+    def advanced() -> None:
+        nonlocal done
+        done += 1
+        progress(done / total)
 
-def _fit(task: Task, data: Tensors, wanted: list[str], progress: Progress) -> dict[str, BestCheckpoints]:
-    """Train the settings of each split, and keep the best checkpoints by each of the metrics."""
-    recipe, limits = task.recipe, task.recipe.limits
-    settings = [recipe.settings] * len(data.x)
-    generators = [torch.Generator().manual_seed(seed) for seed in task.rows.seeds]
-    rows = len(data.x[0])
-    model = recipe.model.build(len(recipe.settings), generators, recipe.device)
-    batch, steps = min(limits.batch, rows), limits.steps_for(rows)
-    kept = {metric: BestCheckpoints(model, task, metric) for metric in wanted}
-    splits, trials = torch.arange(len(settings)), torch.arange(len(recipe.settings)).expand(len(settings), -1)
-    objective = Objective(recipe, data.y, batch, data.weight, settings)
-    optimizer = AdamW(model, settings, steps)
-    order = _batches(generators, rows, batch)
-    for step in range(1, steps + 1):
-        at = next(order)[splits]
-        each = splits.unsqueeze(1), at
-        z = model(torch.stack([data.x[s][own] for s, own in zip(splits.tolist(), at, strict=True)]))
-        loss = objective(z, data.y[each], None if data.weight is None else data.weight[each])
-        optimizer.step(model.gradients(loss))
-        checkpoint = step * limits.checkpoints // steps
-        if checkpoint > (step - 1) * limits.checkpoints // steps:
-            _check(model, data, kept, step, splits, trials)
-            if checkpoint < limits.checkpoints:
-                staying, going = kept[wanted[0]].survivors(checkpoint, splits, trials)
-                if not len(staying):
-                    break
-                if going.shape != trials.shape:
-                    model.keep(staying, going)
-                    optimizer.keep(staying, going)
-                    splits, trials = splits[staying], trials[staying.unsqueeze(1), going]
-                    own = [[recipe.settings[t] for t in of] for of in trials.tolist()]
-                    weight = None if data.weight is None else data.weight[splits]
-                    objective = Objective(recipe, data.y[splits], batch, weight, own)
-        progress(step / steps)
+    count = recipe.limits.checkpoints
+    for checkpoint, step in enumerate((steps * c // count for c in range(1, count + 1)), 1):
+        for block in working:
+            block.advance(step, advanced)
+        _check(step, recipe, data, working, best)
+        if checkpoint < count:
+            wanted = best[recipe.metrics[0]].survivors(checkpoint)
+            working = [block for block in working if block.keep(wanted)]
+            if not working:
+                break
     progress(1.0)
-    return kept
+    return {metric: records(task, data, blocks, best[metric]) for metric in recipe.metrics}
 
 
 @torch.no_grad()
-def _check(
-    model: Models, data: Tensors, kept: dict[str, BestCheckpoints], step: int, splits: Tensor, trials: Tensor
-) -> None:
-    """A checkpoint: every metric's best models are brought up to date."""
-    whole = len(splits) == len(data.y)
-    z = model(data.x_validation if whole else data.x_validation[splits]).cpu()
-    y = data.y_validation[splits].repeat_interleave(z.shape[2], 0)
-    gaps = gap_quantiles(by_model(z), y) if data.y.ndim == 2 else None
-    for best in kept.values():
-        best.update(step, z, y, gaps, splits, trials)
+def _check(step: int, recipe: Recipe, data: Tensors, working: list[Block], best: dict[str, BestCheckpoints]) -> None:
+    """A checkpoint: every choice measures what it still trains."""
+    for one in best.values():
+        one.begin(step)
+    every = list(range(len(recipe.settings)))
+    held_out, scores_each = data.held_out, data.held_out[..., 0].numel() * recipe.classes
+    together = max(1, recipe.limits.scores // scores_each)
+    for start in range(0, len(every), together):
+        some = every[start : start + together]
+        scores = {}
+        for block in working:
+            own = torch.tensor([t - block.columns.start for t in some if t in block.columns], dtype=torch.int64)
+            z, trainings, trials = block.scores(held_out, own)
+            for row, m in enumerate(trainings.tolist()):
+                for column, t in enumerate(trials[row].tolist()):
+                    scores[block.own[m], block.columns[t]] = z[row, :, column]
+        for one in best.values():
+            one.update(some, scores)
+    for metric, one in best.items():
+        improved = one.improved_models()
+        for block in working:
+            own_models = [(m, p, t) for m, p, t in improved if m in block.own and t in block.columns]
+            block.keep_state(metric, own_models)
 
 
-def _batches(generators: list[torch.Generator], rows: int, batch: int) -> Iterator[Tensor]:
-    """Row numbers (S, batch), through all rows of each split in an order of its own, again and again."""
-    while True:
-        order = torch.stack([torch.randperm(rows, generator=g) for g in generators])
-        for start in range(0, rows - batch + 1, batch):
-            yield order[:, start : start + batch]
+def _parts(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _too_large(task: Task, told: str) -> str:
+    matrices, classes = task.rows.matrices[0], task.recipe.classes
+    rows, width = sum(map(len, matrices)), matrices[0].shape[1]
+    return (
+        f"There is not enough memory for a repeat's trainings, on {rows:,} rows of {width:,} features with {classes:,} "
+        f"classes. Let there be less by --trials, --max-rows, --workers 1 or a smaller --model. ({told})"
+    )

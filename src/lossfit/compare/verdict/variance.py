@@ -36,7 +36,7 @@ class Passes(NamedTuple):
             the last ones; a candidate that failed has NaN in all.
         validation: the metric on the pooled validation rows, averaged over the folds of each repeat (L, R).
         influence: of each row on the values (L, R, J, N), as
-            :func:`lossfit.compare.verdict.influence.influences` has it.
+            :func:`lossfit.compare.scoring.influence.influences` has it.
     """
 
     names: list[str]

@@ -12,8 +12,8 @@ import polars as pl
 from lossfit.compare.data.sources.raw_table import Raw, digest
 
 BUNDLED = {
-    "tweets": "4,200 tweet-like texts as sentence vectors (all-MiniLM-L6-v2); each split trains and validates on the "
-    "label of one rater drawn for each text, and tests on the majority. C.J. Hutto and E. Gilbert, VADER, 2014 (MIT).",
+    "tweets": "4,200 tweet-like texts as sentence vectors (all-MiniLM-L6-v2); models are trained and chosen on the "
+    "label of one rater drawn for each text, and tested on the majority. C.J. Hutto and E. Gilbert, VADER, 2014 (MIT).",
     "yeast": "UCI Yeast: 1,453 proteins, 8 measurements, 10 places in the cell with 438 down to 5 rows. K. Nakai "
     "(CC BY 4.0).",
 }

@@ -80,7 +80,9 @@ class Modules(Models):
         self._taken += learning
         settings = self.settings if state is None else state[0].shape[1]
         each = []
-        for s, seed in enumerate(self._seeds):
+        # A state may be of other splits than these; nothing should be drawn there.
+        seeds = self._seeds if state is None else [0] * len(x)
+        for s, seed in enumerate(seeds):
             for t in range(settings):
                 module = self._modules[s * settings + t] if state is None else self._loaded(self._spare, s, t, state)
                 if module.training != learning:
@@ -88,7 +90,7 @@ class Modules(Models):
                 with drawing(seed * 1_000_003 + self._taken, self.device):
                     found = [self._call(module, rows) for rows in ([x[s]] if learning else x[s].split(EVALUATED))]
                 each.append(torch.cat(found).to(x.dtype))
-        z: Tensor = torch.stack(each).unflatten(0, (len(self._seeds), settings)).transpose(1, 2)
+        z: Tensor = torch.stack(each).unflatten(0, (len(seeds), settings)).transpose(1, 2)
         return z
 
     def _loaded(self, module: nn.Module, split: int, setting: int, state: list[Tensor]) -> nn.Module:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lossfit.compare.scoring.tasks import KINDS
 
-MOST_SPLITS = 1_000_000
+MOST = 100_000_000
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -36,32 +36,40 @@ def fault(summary: Any) -> str:
 
 def _misfits(summary: dict[str, Any]) -> Iterator[str]:
     """Where its parts do not fit each other."""
-    metrics, recommended = KINDS[summary["labels"]].metrics, summary["recommended"]
-    names = [entry["loss"] for entry in summary["losses"]]
-    if summary["splits"] > MOST_SPLITS:
-        yield f"summary.splits is {summary['splits']}"
-    if summary["metric"] not in metrics:
+    kind, advised, recommended = KINDS[summary["labels"]], summary["advised"], summary["recommended"]
+    if summary["metric"] not in kind.choices():
         yield f"summary.metric is no metric of {summary['labels']}"
-    for key, loss in (("reference", summary["reference"]), ("recommended.loss", recommended["loss"])):
+        return
+    metrics = kind.measured(summary["metric"])
+    names = [entry["loss"] for entry in summary["losses"]]
+    for key in ("tested", "folds", "repeats"):
+        if summary[key] > MOST:
+            yield f"summary.{key} is {summary[key]}"
+    told = {"reference": summary["reference"], "free": summary["free"], "advised.loss": advised["loss"]}
+    told |= {f"alternatives[{i}]": loss for i, loss in enumerate(summary["alternatives"])}
+    for key, loss in told.items():
         if names.count(loss) != 1:
             yield f"summary.{key} is not once among the losses"
+    if recommended["loss"] != advised["loss"]:
+        yield "summary.recommended.loss is not the advised one"
     for entry in summary["losses"]:
-        told = f"the entry of {_short(entry['loss'])}"
+        own = f"the entry of {_short(entry['loss'])}"
         if names.count(entry["loss"]) > 1:
-            yield f"{told} is there twice"
-        if entry["test"].keys() != metrics.keys() or entry["differences"].keys() not in ({}.keys(), metrics.keys()):
-            yield f"{told} has other metrics than {summary['labels']}"
-        if entry["vs_cross_entropy"] is not None and not _is_told(entry["vs_cross_entropy"], "p_rule"):
-            yield f"{told} has no number for its difference"
-        is_better = entry["loss"] == recommended["loss"] and recommended["better_than_cross_entropy"]
-        if is_better and entry["vs_cross_entropy"] is None:
-            yield f"{told} is recommended without a difference"
-    if not all(_is_told(versus, "p_value") for versus in recommended["better_than_free"]):
-        yield "summary.recommended.better_than_free lacks a number"
+            yield f"{own} is there twice"
+        if entry["test"].keys() != metrics.keys() or not entry["differences"].keys() <= metrics.keys():
+            yield f"{own} has other metrics than {summary['labels']}"
+        ran = entry["vs_cross_entropy"] is not None
+        if ran and not all(map(_is_told, (entry["vs_cross_entropy"], *entry["differences"].values()))):
+            yield f"{own} has no number for its difference"
+        if ran and (entry["expected"] is None or entry["probability_best"] is None):
+            yield f"{own} has no number for what is expected of it"
+        needed = {advised["loss"], *summary["alternatives"]} - {summary["reference"]}
+        if not ran and entry["loss"] in needed:
+            yield f"{own} is advised without a difference"
 
 
-def _is_told(change: dict[str, Any], p: str) -> bool:
-    return None not in (change["difference"], *change["ci95"], change[p])
+def _is_told(change: dict[str, Any]) -> bool:
+    return None not in (change["difference"], *change["ci95"])
 
 
 @cache

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lossfit.compare.scoring import metrics
+from lossfit.compare.scoring.influence import influences, jackknife_cells, jackknife_influences
 from lossfit.compare.scoring.tasks import MULTI_LABEL, SINGLE_LABEL
-from lossfit.compare.verdict.influence import influences, jackknife_cells, jackknife_influences
 
 M, N = 3, 120
 
@@ -201,7 +201,7 @@ def test_a_row_without_weight_has_no_influence_and_changes_no_other(name: str) -
 def test_models_are_taken_in_parts_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     log_p, y = single(4)
     whole = influences(SINGLE_LABEL.choices()["macro_f1"], log_p, y)
-    monkeypatch.setattr("lossfit.compare.verdict.influence.NUMBERS", 1)
+    monkeypatch.setattr("lossfit.compare.scoring.influence.NUMBERS", 1)
     parts = influences(SINGLE_LABEL.choices()["macro_f1"], log_p, y)
     assert (whole[0] == parts[0]).all()
     assert (whole[1] == parts[1]).all()

@@ -15,9 +15,8 @@ from lossfit.compare import files
 from lossfit.compare.data.sources import tables
 from lossfit.compare.errors import InputError, NoFileError
 from lossfit.compare.plan import Plan
-from lossfit.compare.running import store
+from lossfit.compare.running import schema, store
 from lossfit.compare.scoring.tasks import KINDS
-from lossfit.compare.verdict import schema
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 LARGEST_SUMMARY = 16 * files.MIB
@@ -77,29 +76,30 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_results(folder: Path, summary: dict[str, Any]) -> pl.DataFrame:
-    """The trainings of a comparison, a row for each.
+def read_passes(folder: Path, summary: dict[str, Any]) -> pl.DataFrame:
+    """The passes of a comparison over its tested rows, a row for each candidate and pass; empty if all failed.
 
     Raises:
         InputError: there are none, they are damaged, or of another summary.
     """
-    path = folder / store.RESULTS
+    path = folder / store.PASSES
     try:
         contents = files.read(path, store.LARGEST)
     except NoFileError as error:
-        raise InputError(f"The folder {str(folder)!r} holds no {store.RESULTS}.") from error
-    store.check_seal(contents, path)  # earlier versions wrote none
-    results = tables.parse_parquet(contents, path)
-    if "pruned" not in results.columns:
-        results = results.with_columns(pruned=pl.lit(False))
-    numbers = ["validation", *(f"test_{metric}" for metric in KINDS[summary["labels"]].metrics)]
-    kinds = {"loss": pl.String, "split": pl.Int64, "failed": pl.Boolean, "pruned": pl.Boolean}
-    for name, kind in {**kinds, **dict.fromkeys(numbers, pl.Float64)}.items():
-        column = results.get_column(name, default=None)
-        if column is None or column.dtype != kind or (name not in numbers and column.has_nulls()):
-            raise InputError(
-                f"The file {str(path)!r} holds no results: its column {name!r} is missing or is no {kind}."
-            )
-    if not results["split"].is_between(0, summary["splits"] - 1).all():
-        raise InputError(f"The file {str(path)!r} holds other splits than the {summary['splits']} of {SUMMARY}.")
-    return results
+        raise InputError(f"The folder {str(folder)!r} holds no {store.PASSES}.") from error
+    if store.check_seal(contents, path) is None:
+        raise InputError(f"The file {str(path)!r} was not written by this version of lossfit.")
+    passes = tables.parse_parquet(contents, path)
+    metrics = KINDS[summary["labels"]].measured(summary["metric"])
+    kinds: dict[str, Any] = {"loss": pl.String, "repeat": pl.Int64, "pass": pl.Int64}
+    kinds |= {f"test_{metric}": pl.Float64 for metric in metrics}
+    kinds |= {f"influence_{metric}": pl.List(pl.Float32) for metric in metrics}
+    if not passes.width:
+        return pl.DataFrame(schema=kinds)
+    for name, kind in kinds.items():
+        column = passes.get_column(name, default=None)
+        if column is None or column.dtype != kind or column.has_nulls():
+            raise InputError(f"The file {str(path)!r} holds no passes: its column {name!r} is missing or is no {kind}.")
+        if kind == pl.List(pl.Float32) and (column.list.len() != summary["tested"]).any():
+            raise InputError(f"The file {str(path)!r} has other rows than the {summary['tested']} of {SUMMARY}.")
+    return passes
