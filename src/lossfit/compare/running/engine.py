@@ -199,30 +199,36 @@ class _Work:
         return Recipe(candidate, settings, classes, model, (plan.metric,), self.limits, self.device)
 
     def _rows(self, repeat: int) -> FoldRows:
-        folds, data, own = self.folds, self.data, self.folds.repeats[repeat]
-        train = [folds.train(repeat, pair) for pair in folds.pairs]
-        held_out = [folds.held_out(repeat, pair) for pair in folds.pairs]
-        parts = [make.Parts(own, np.concatenate(out), folds.test) for own, out in zip(train, held_out, strict=True)]
-        matrices = make.make(data, parts, self.read)
+        found = fold_rows(self.data, self.folds, repeat, self.plan.seed, self.read)
         if repeat == 0:
-            network = models.choose(self.kind, matrices[0][0].shape[1], len(data.classes), data.image)
-            network.check(torch.from_numpy(matrices[0][0][:4]))
-        first = self.plan.seed * 1_000_003 + repeat * len(folds.pairs)
-        return FoldRows(
-            repeat,
-            folds.count,
-            folds.pairs,
-            train,
-            held_out,
-            matrices,
-            [first + m for m in range(len(folds.pairs))],
-            data.labels,
-            own.trained,
-            own.chosen,
-            folds.rows,
-            folds.test,
-            data.weight,
-        )
+            features, classes = found.matrices[0][0], len(self.data.classes)
+            network = models.choose(self.kind, features.shape[1], classes, self.data.image)
+            network.check(torch.from_numpy(features[:4]))
+        return found
+
+
+def fold_rows(data: Dataset, folds: Folds, repeat: int, seed: int, read: make.Reader) -> FoldRows:
+    """The rows and features of a repeat, which all losses have in common."""
+    own = folds.repeats[repeat]
+    train = [folds.train(repeat, pair) for pair in folds.pairs]
+    held_out = [folds.held_out(repeat, pair) for pair in folds.pairs]
+    parts = [make.Parts(own, np.concatenate(out), folds.test) for own, out in zip(train, held_out, strict=True)]
+    first = seed * 1_000_003 + repeat * len(folds.pairs)
+    return FoldRows(
+        repeat,
+        folds.count,
+        folds.pairs,
+        train,
+        held_out,
+        make.make(data, parts, read),
+        [first + m for m in range(len(folds.pairs))],
+        data.labels,
+        own.trained,
+        own.chosen,
+        folds.rows,
+        folds.test,
+        data.weight,
+    )
 
 
 def _check_engine(engine: str, ray_address: str | None) -> None:

@@ -16,6 +16,8 @@ POWERS = tuple(sorted((i / 8 for i in range(-4, 17)), key=abs))
 """Of the class frequencies, for three classes and more."""
 THRESHOLDS = tuple(sorted((i / 4 for i in range(-20, 21)), key=abs))
 """In log-odds, for two classes."""
+_TOGETHER = 1 << 20
+"""Scores that are looked at together: few calls, and all in the cache."""
 
 
 class PriorTuning(nn.Module):
@@ -125,10 +127,11 @@ def temperatures(log_p: Tensor, labels: Tensor, weight: Tensor | None = None) ->
     grid = torch.logspace(-1, 1, 81).to(log_p)
     each = None if weight is None else by_model(weight, len(log_p))
     found = []
-    for temperature in grid:
-        scaled = (log_p / temperature).log_softmax(2)
-        hit = scaled.gather(2, labels.unsqueeze(2)).squeeze(2)
-        found.append(-mean((1 - smooth) * hit + smooth * scaled.mean(2), each))
+    for some in grid.split(max(1, _TOGETHER // log_p.numel())):
+        scaled = (log_p / some.view(-1, 1, 1, 1)).log_softmax(3)
+        hit = scaled.gather(3, labels.expand(len(some), -1, -1).unsqueeze(3)).squeeze(3)
+        told = (1 - smooth) * hit + smooth * scaled.mean(3)
+        found += [-mean(of_one, each) for of_one in told]
     return grid[torch.stack(found).argmin(0)]
 
 
