@@ -38,7 +38,7 @@ class HyperGradient:
         learning_rate: eta of the trial steps, above 0. They are plain gradient descent, without momentum or decay.
         optimizer: what moves the hyper-parameters; by default Adam with a learning rate of 0.01.
         validation_loss: called like the loss; by default cross-entropy. It should not depend on hyper-parameters that
-            are learnt, or they are driven to where it is small, and not the errors.
+            are trainable, or they are driven to where it is small, and not the errors.
 
     Raises:
         TypeError, ValueError: the loss has no parameter to learn, or an argument is out of range.

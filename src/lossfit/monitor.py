@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from lossfit.core.batch import Targets, read_batch
 from lossfit.core.checks import check_index
+from lossfit.core.keywords import Keywords
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.gaps import gap
 from lossfit.losses.nested import without_reduction
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _NUMBERS = ("rows", "hits", "missing", "missing_squared", "log_loss", "bound")
 
 
-class Monitor:
+class Monitor(Keywords):
     r"""What p, the probability of the right class, does during training.
 
     With x = p, :math:`-\log x = (1 - x) + \frac{(1 - x)^2}{2} + \dots`: where p is near 1, cross-entropy is expected
@@ -66,6 +67,10 @@ class Monitor:
         self.ignore_index = check_index("ignore_index", ignore_index)
         self.sums: Tensor
         self.reset()
+
+    def __repr__(self) -> str:
+        loss = [] if self.loss is None else [f"loss={self.loss}"]
+        return f"Monitor({', '.join(loss + self._changed())})"
 
     def reset(self) -> None:
         """Forget all rows."""

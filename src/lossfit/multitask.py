@@ -1,4 +1,4 @@
-"""Several tasks at once: their losses weighed by learnt uncertainties, or their gradients brought together."""
+"""Several tasks at once: their losses weighed by trainable uncertainties, or their gradients brought together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASKS = ("classification", "regression")
 
 
 class UncertaintyWeighting(nn.Module):
-    r"""The losses of several tasks, each divided by a variance that is learnt with the model.
+    r"""The losses of several tasks, each divided by a variance that is trained with the model.
 
     .. math:: \sum_t f_t\, e^{-s_t} L_t + \tfrac12 s_t, \quad s_t = \log\sigma_t^2
 

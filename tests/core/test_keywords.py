@@ -71,6 +71,14 @@ def test_a_representation_shows_what_differs_from_the_defaults() -> None:
     assert repr(lossfit.HingeLoss(gap="soft")) == "HingeLoss(margin=1.0, gap='soft')"
     assert repr(lossfit.ExactLoss(log=True)) == "ExactLoss(sigma=1.0, log=True)"
     assert "form='scaled'" in repr(lossfit.PolyLoss([1.0], form="scaled"))
+    assert repr(lossfit.FocalBCELoss(alpha=None)) == "FocalBCELoss(gamma=2.0, alpha=None)"
+    assert repr(lossfit.ReinforceLoss(baseline="mean")) == "ReinforceLoss(baseline='mean')"
+    assert "similarity='dot'" in repr(lossfit.InfoNCELoss(similarity="dot"))
+    assert repr(lossfit.CosineHead(4, 3, sub_centers=2, scale=8.0)) == (
+        "CosineHead(in_features=4, num_classes=3, sub_centers=2, scale=8.0)"
+    )
+    assert repr(lossfit.LinearHead(4, 3, bias=False)) == "LinearHead(in_features=4, num_classes=3, bias=False)"
+    assert repr(lossfit.Monitor(lossfit.FocalLoss(), bins=5)) == "Monitor(loss=FocalLoss(gamma=2.0), bins=5)"
     assert repr(lossfit.BCELoss(pos_weight=3.0)) == "BCELoss(pos_weight=(1,))"
 
 

@@ -238,11 +238,11 @@ class TestHyperParameters:
             AdditiveMargin(m)(c)
 
     def test_the_best_score(self) -> None:
-        assert AdditiveMargin(0.35).best() == pytest.approx(0.65)
-        assert ArcMargin(0.5).best() == pytest.approx(math.cos(0.5))
-        assert AngularMargin(3, annealing=2.0).best() == 1
-        assert CombinedMargin(2.0, 0.3, 0.1).best() == pytest.approx(math.cos(0.3) - 0.1)
-        assert AdditiveMargin(torch.tensor([0.1, 0.4])).best() == pytest.approx(0.6)
+        assert AdditiveMargin(0.35)._best() == pytest.approx(0.65)
+        assert ArcMargin(0.5)._best() == pytest.approx(math.cos(0.5))
+        assert AngularMargin(3, annealing=2.0)._best() == 1
+        assert CombinedMargin(2.0, 0.3, 0.1)._best() == pytest.approx(math.cos(0.3) - 0.1)
+        assert AdditiveMargin(torch.tensor([0.1, 0.4]))._best() == pytest.approx(0.6)
 
     def test_schedules(self) -> None:
         margin = AngularMargin(4, annealing=lambda step: max(5.0, 1000 / (1 + 0.12 * step)))

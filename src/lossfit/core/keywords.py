@@ -6,6 +6,8 @@ import inspect
 from inspect import Parameter, Signature
 from typing import Any, Self
 
+from torch import Tensor
+
 from lossfit.core.checks import nearest
 
 _SYNONYMS = {
@@ -45,6 +47,22 @@ class Keywords:
                     f"{cls.__name__} got an unexpected keyword argument {name!r}; it takes {', '.join(taken)}.{hint}"
                 )
         return super().__new__(cls)
+
+    def _changed(self, *but: str) -> list[str]:
+        """The arguments that differ from their default, but for some; tensors by their shape.
+
+        Functions and modules are left out: a function has no short form, and a module shows itself.
+        """
+        changed = []
+        kept = {**vars(self), **vars(self).get("_buffers", {}), **vars(self).get("_parameters", {})}
+        for argument in constructor(type(self)):
+            value = kept.get(argument.name, argument.default)
+            if argument.name in but or argument.name not in kept or callable(value):
+                continue
+            value = tuple(value.shape) if isinstance(value, Tensor) else value
+            if value != argument.default:
+                changed.append(f"{argument.name}={value!r}")
+        return changed
 
 
 def _nearest(name: str, taken: list[str]) -> str | None:

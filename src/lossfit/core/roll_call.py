@@ -54,7 +54,7 @@ class RollCall:
     def __init__(self, group: ProcessGroup | None, device: torch.device, shared: str) -> None:
         self.group, self.device, self.shared = group, device, shared
         self._names: list[str] = []
-        self._told: list[str] = []
+        self._shown: list[str] = []
         self._signatures: list[int] = []
         self._contents: list[int | Tensor] = []
         self._notes: list[int] = []
@@ -64,13 +64,13 @@ class RollCall:
     def same(self, **values: Any) -> None:
         """Arguments that must be the same on all ranks: tensors, numbers, or what has a representation of its own."""
         for name, value in values.items():
-            told = _described(value)
+            shown = _described(value)
             contents: int | Tensor = 0
             if isinstance(value, Tensor) and self._looks and value.numel():
                 contents = _digest(value.detach())
             self._names.append(name)
-            self._told.append(told)
-            self._signatures.append(_number(f"{name} {told}"))
+            self._shown.append(shown)
+            self._signatures.append(_number(f"{name} {shown}"))
             self._contents.append(contents)
 
     def alike(self, **values: Tensor) -> None:
@@ -132,13 +132,13 @@ class RollCall:
 
     def _raise_different(self, at: int, in_shape: bool) -> None:
         """All ranks come here, as they saw the same numbers."""
-        name, told = (of[at] if at < len(of) else "" for of in (self._names, self._told))
-        ranks = [said.partition("\t")[::2] for said in self._texts(f"{name or 'nothing'}\t{told}")]
+        name, shown = (of[at] if at < len(of) else "" for of in (self._names, self._shown))
+        ranks = [said.partition("\t")[::2] for said in self._texts(f"{name or 'nothing'}\t{shown}")]
         names = list(dict.fromkeys(name for name, _ in ranks))
         if len(names) > 1:
             what = ", ".join(f"`{name}` on rank {rank}" for rank, (name, _) in enumerate(ranks))
             raise ValueError(f"Expected the same call on all ranks that share {self.shared}, but it has {what}.")
-        shapes = ", ".join(f"rank {rank} has {told}" for rank, (_, told) in enumerate(ranks))
+        shapes = ", ".join(f"rank {rank} has {shown}" for rank, (_, shown) in enumerate(ranks))
         raise ValueError(
             f"Expected the same `{names[0]}` on all ranks that share {self.shared}, but "
             f"{shapes if in_shape else 'its numbers differ'}."

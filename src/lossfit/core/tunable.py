@@ -96,7 +96,7 @@ class Tunable(Keywords, nn.Module):
         if self._schedules:
             self._move_to(int(self.steps))
 
-    def _told(self, name: str) -> str:
+    def _describe(self, name: str) -> str:
         """A hyper-parameter as the representation shows it."""
         value = self._schedules.get(name, getattr(self, name))
         if isinstance(value, Tensor):
@@ -104,7 +104,7 @@ class Tunable(Keywords, nn.Module):
         return f"{name}={value}"
 
     def extra_repr(self) -> str:
-        return ", ".join(map(self._told, self._hypers))
+        return ", ".join(map(self._describe, self._hypers))
 
 
 def _refuse_export(module: Tunable, args: Any) -> None:

@@ -37,7 +37,7 @@ class CosineHead(Head):
     ``head(x)`` are the scaled cosines without a margin. In ``head.loss`` the target's score is
     :math:`s\, t(\cos\theta_y)`, with t the margin:
 
-    - NormFace: ``CosineHead(D, C)``; its scale may be learnt.
+    - NormFace: ``CosineHead(D, C)``; its scale may be trainable.
     - AM-Softmax, CosFace: ``CosineHead(D, C, margin=AdditiveMargin(0.35))``.
     - ArcFace: ``CosineHead(D, C, margin=ArcMargin(0.5))``.
     - SphereFace: ``CosineHead(D, C, scale="norm", margin=AngularMargin(4.0))``.
@@ -53,8 +53,8 @@ class CosineHead(Head):
             that lets the target reach ``probability``, the margin included.
         margin: a :class:`Margin`, or None. ``head.margin.step()`` advances its schedules.
         sub_centers: weights of each class. Its cosine is that of the nearest one ("sub-center ArcFace").
-        learn_scale: whether s is learnt, from ``scale`` on, as :math:`s_{\min} + \mathrm{softplus}(\text{raw\_scale})`.
-        min_scale: the least learnt scale.
+        learn_scale: whether s is trainable, from ``scale`` on, as :math:`s_{\min} + \mathrm{softplus}(\text{raw\_scale})`.
+        min_scale: the least trainable scale.
         probability: what scale="auto" is to reach, in (1 / C, 1).
         mesh: a mesh of one dimension over whose ranks the classes are dealt out, as many to each and the last ones
             fewer. All of them must have the same rows, unless ``gather`` is True. Then ``head.loss`` never makes the
@@ -71,7 +71,7 @@ class CosineHead(Head):
     Attributes:
         weight: (C, D), or with sub-centres (C * K, D), those of a class side by side. With ``mesh`` a DTensor; with
             ``sample_rate`` this rank's part, and a DTensor in the state dict.
-        raw_scale: the parameter behind a learnt scale.
+        raw_scale: the parameter behind a trainable scale.
 
     Raises:
         TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
@@ -128,7 +128,7 @@ class CosineHead(Head):
 
     @property
     def scale(self) -> float | str | Tensor:
-        """S: a number, "norm", or as a tensor if it is learnt."""
+        """S: a number, "norm", or as a tensor if it is trainable."""
         if self.raw_scale is None:
             return self._scale
         return self.min_scale + functional.softplus(self.raw_scale)
@@ -268,7 +268,7 @@ class CosineHead(Head):
             return {"x": f"{x.dtype} of width {x.shape[1]}", "sample_weight": weight}
 
         device = self._local().device
-        met = row_gather.meet(self._shard.group, device, rows, shared)  # type: ignore[arg-type]
+        met = row_gather.exchange_sizes(self._shard.group, device, rows, shared)  # type: ignore[arg-type]
         (every,) = met.gather(x, alike=True)
         (labels,) = met.gather(target.long().unsqueeze(1))
         if sample_weight is not None:
@@ -366,11 +366,9 @@ class CosineHead(Head):
     def extra_repr(self) -> str:
         scale = self.scale
         scale = scale.item() if isinstance(scale, Tensor) else scale
-        parts = [f"in_features={self.in_features}", f"num_classes={self.num_classes}", f"scale={scale!r}"]
-        parts += [] if self.sub_centers == 1 else [f"sub_centers={self.sub_centers}"]
+        parts = [*self._changed("scale", "mesh"), f"scale={scale!r}"]
         parts += [] if self.mesh is None else [f"ranks={self.mesh.size()}"]
-        parts += [] if self.sample_rate == 1 else [f"sample_rate={self.sample_rate:g}"]
-        parts += [] if self.raw_scale is None else ["learn_scale=True", f"min_scale={self.min_scale}"]
+        parts += [] if self.raw_scale is None else ["learn_scale=True"]
         return ", ".join(parts)
 
 
@@ -405,7 +403,7 @@ def normface_scale(num_classes: int, probability: float = 0.9, margin: Margin | 
             f"Expected `probability` in (1/{num_classes}, 1), above chance for {num_classes} classes, "
             f"but got {probability}."
         )
-    lead = (1.0 if margin is None else margin.best()) + 1 / (num_classes - 1)
+    lead = (1.0 if margin is None else margin._best()) + 1 / (num_classes - 1)
     if lead <= 0:
         raise ValueError(f"Expected `margin` to leave the target a lead at an angle of 0, but it is {lead:g}.")
     return (math.log(num_classes - 1) + math.log(probability) - math.log1p(-probability)) / lead

@@ -47,7 +47,7 @@ class Head(Keywords, nn.Module):
         if margin is not None and not isinstance(margin, Margin):
             raise TypeError(f"Expected `margin` to be a margin of lossfit or None, but got {type(margin).__name__}.")
         if margin is not None:
-            margin.check_classes(num_classes)
+            margin._check_classes(num_classes)
 
     def loss(
         self,
@@ -248,7 +248,7 @@ class LinearHead(Head):
         return rows, self._margined(cosine, back, numbers)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"
+        return ", ".join([*self._changed("bias"), *(["bias=False"] if self.bias is None else [])])
 
 
 _CROSS_ENTROPY = CrossEntropyLoss()

@@ -57,7 +57,7 @@ class Margin(Tunable):
             raise ValueError(f"Expected `target`, the classes of the rows, since `{name}` has one entry per class.")
         return value[target]
 
-    def check_classes(self, classes: int) -> None:
+    def _check_classes(self, classes: int) -> None:
         """Raise unless hyper-parameters with one entry per class have ``classes`` of them."""
         for name in self.hypers:
             value = getattr(self, name)
@@ -74,13 +74,13 @@ class Margin(Tunable):
         if not isinstance(cosine, Tensor) or not cosine.is_floating_point():
             shown = cosine.dtype if isinstance(cosine, Tensor) else type(cosine).__name__
             raise TypeError(f"Expected `cosine` to be a floating-point tensor, but got {shown}.")
-        return self.score(cosine.to(accumulation_dtype(cosine)), target)
+        return self._score(cosine.to(accumulation_dtype(cosine)), target)
 
-    def score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
+    def _score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
         """The margin itself."""
         raise NotImplementedError
 
-    def best(self) -> float:
+    def _best(self) -> float:
         r"""The score at :math:`\theta = 0`, the largest there is; of the class with the least, if classes differ."""
         sizes = [v.numel() for name in self.hypers if isinstance(v := getattr(self, name), Tensor) and v.ndim]
         device = next((v.device for v in (*self.parameters(), *self.buffers())), None)
@@ -111,7 +111,7 @@ class AdditiveMargin(Margin):
     def __init__(self, m: HyperValue = 0.35) -> None:
         super().__init__(m=m)
 
-    def score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
+    def _score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
         return cosine - self._hyper("m", target)
 
 
@@ -153,12 +153,12 @@ class ArcMargin(Margin):
         super().__init__(m=m)
         self.beyond: Beyond = beyond
 
-    def score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
+    def _score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
         score: Tensor = call(_Psi, cosine, 1.0, self._hyper("m", target), self.beyond)
         return score
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.beyond == "continue" else f", beyond={self.beyond!r}")
+        return ", ".join([super().extra_repr(), *self._changed("m")])
 
 
 class AngularMargin(Margin):
@@ -200,7 +200,7 @@ class AngularMargin(Margin):
     def __init__(self, m: HyperValue = 4.0, annealing: HyperValue = 0.0) -> None:
         super().__init__(m=m, annealing=annealing)
 
-    def score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
+    def _score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
         psi: Tensor = call(_Psi, cosine, self._hyper("m", target), 0.0, "continue")
         annealing = self._hyper("annealing", target)
         if not isinstance(annealing, Tensor) and annealing == 0:
@@ -238,7 +238,7 @@ class CombinedMargin(Margin):
     def __init__(self, m1: HyperValue = 1.0, m2: HyperValue = 0.0, m3: HyperValue = 0.0) -> None:
         super().__init__(m1=m1, m2=m2, m3=m3)
 
-    def score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
+    def _score(self, cosine: Tensor, target: Tensor | None) -> Tensor:
         psi: Tensor = call(_Psi, cosine, self._hyper("m1", target), self._hyper("m2", target), "continue")
         return psi - self._hyper("m3", target)
 

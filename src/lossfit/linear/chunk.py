@@ -22,12 +22,12 @@ class Chunk:
     def __init__(self, job: Job, at: slice, z: Tensor, numbers: dict[str, Tensor], hidden: list[Tensor]) -> None:
         self.job, self.at, self.z, self.hidden = job, at, z, hidden
         self.numbers: dict[str, Number] = {**job.numbers, **numbers}
-        self.learnt = {name: value for name, value in numbers.items() if value.requires_grad}
+        self.trainable = {name: value for name, value in numbers.items() if value.requires_grad}
         self.targets = job.targets.cut(at)
         self.column = self.targets.column()
 
     def start(self) -> None:
-        """Put the margin's scores in the place of the targets' own; :meth:`pull` puts them back."""
+        """Put the margin's scores in the place of the targets' own; :meth:`grads` puts them back."""
         if self.job.margin is not None:
             self.own = self.column.take(self.z).squeeze(1).requires_grad_(torch.is_grad_enabled())
             self.new = self.job.margin(self.own, self.at, self.numbers)
@@ -44,7 +44,7 @@ class Chunk:
     def _put(self, value: Tensor) -> None:
         self.column.put_(self.z, value.detach().to(self.z.dtype).unsqueeze(1))
 
-    def pull(
+    def grads(
         self, found: tuple[Tensor, ...], upstream: list[Tensor | None]
     ) -> tuple[Tensor, dict[str, Tensor], Pulled]:
         """The gradients of the scores, of the numbers by name, and of hidden tensors."""
@@ -70,9 +70,9 @@ class Chunk:
     def _grad(
         self, of: list[Tensor], leaves: list[Tensor], upstream: list[Tensor]
     ) -> tuple[list[Tensor | None], dict[str, Tensor], Pulled]:
-        wanted = [*leaves, *self.learnt.values(), *self.hidden]
+        wanted = [*leaves, *self.trainable.values(), *self.hidden]
         # What hidden tensors are made of is the same for all chunks.
         grads = torch.autograd.grad(of, wanted, upstream, allow_unused=True, retain_graph=bool(self.hidden))
-        count = len(leaves) + len(self.learnt)
-        named = {n: g for n, g in zip(self.learnt, grads[len(leaves) : count], strict=True) if g is not None}
+        count = len(leaves) + len(self.trainable)
+        named = {n: g for n, g in zip(self.trainable, grads[len(leaves) : count], strict=True) if g is not None}
         return list(grads[: len(leaves)]), named, list(grads[count:])

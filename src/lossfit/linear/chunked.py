@@ -174,7 +174,7 @@ class _Pass:
         self.job, self.graded = job, upstream is not None
         values, self.hidden = values[: len(job.tensors)], values[len(job.tensors) :]
         self.named = dict(zip(job.tensors, values, strict=True))
-        self.learnt = {n for n, need in zip(self.named, needed[3:] if self.graded else (), strict=False) if need}
+        self.trainable = {n for n, need in zip(self.named, needed[3:] if self.graded else (), strict=False) if need}
         shard = job.targets.shard
         # The next chunk's scores are made while the ranks tell each other what they know of one chunk.
         self.ahead = shard is not None and shard.group is not None and uses_triton(job) and layer.centers == 1
@@ -182,7 +182,7 @@ class _Pass:
         self.products = Products(
             layer, x, weight, bias, shard, job.targets.valid, needed if self.graded else None, self.budget.exact
         )
-        self.upstream = None if upstream is None else self.products.normalised(upstream)
+        self.upstream = None if upstream is None else self.products.scale_upstream(upstream)
         self.totals: dict[str, Tensor] = {}
         self.unnamed: list[Tensor | None] = [None] * len(self.hidden)
         self.found: list[tuple[Tensor, ...]] = []
@@ -204,7 +204,7 @@ class _Pass:
     def _start(self, at: slice) -> Chunk:
         x = self.products.rows(at)
         z = self.products.scores(x)
-        cut = {n: self.job.cut(n, v.detach(), at).requires_grad_(n in self.learnt) for n, v in self.named.items()}
+        cut = {n: self.job.cut(n, v.detach(), at).requires_grad_(n in self.trainable) for n, v in self.named.items()}
         kind: type[Chunk] = Chunk
         if uses_triton(self.job):
             from lossfit.linear.triton_chunk import TritonChunk as kind  # noqa: N813
@@ -220,14 +220,14 @@ class _Pass:
         self.found.append(tuple(f.detach() for f in found))
         if self.upstream is not None:
             some = [None if u is None else u[chunk.at] for u in self.upstream]
-            dz, by_number, by_hidden = chunk.pull(found, some)
+            dz, by_number, by_hidden = chunk.grads(found, some)
             self.unnamed = [
                 a if b is None else b if a is None else a + b for a, b in zip(self.unnamed, by_hidden, strict=True)
             ]
             for name, value in by_number.items():
                 whole = self.named[name]
                 _add(self.totals, name, value, whole, None if value.shape == whole.shape else chunk.at)
-            self.products.pull(chunk.at, chunk.x, chunk.z, dz)
+            self.products.accumulate_grads(chunk.at, chunk.x, chunk.z, dz)
         self.products.release(chunk.buffer)
 
 

@@ -119,13 +119,13 @@ def _backward(
         return to_x.zero_(), to_weight.zero_(), to_bias.zero_()
     products, chunks = _products(x, weight, bias, valid, memory, needed)
     rows, stats = RowInputs(target, valid, weight=mean_weight), RowStats(top, top, log_sum, among=among)
-    upstream = Upstream(*products.normalised([g_own, g_log_sum, g_mean, g_among]))
+    upstream = Upstream(*products.scale_upstream([g_own, g_log_sum, g_mean, g_among]))
     for at in chunks:
         features = products.rows(at)
         z = products.scores(features)
         how = Scoring(cap, None if divisor is None else divisor[at], shift)
         launch.backward(z, rows.cut(at), stats.cut(at), upstream.cut(at), hard, z, how)
-        products.pull(at, features, z, z)
+        products.accumulate_grads(at, features, z, z)
         products.release(products.last)
     found = products.finish(None)
     to_x, to_weight, to_bias = (

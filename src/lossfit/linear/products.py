@@ -19,7 +19,7 @@ _ADDED = 1 << 20
 class Layer(NamedTuple):
     """A last layer: the scores (N, C) are ``x @ weight.T + bias``, ``x`` (N, D), ``weight`` (C, D), ``bias`` (C,).
 
-    With ``unit`` the rows of the weight count with length 1, and no bias is learnt. With ``centers`` above 1 a class
+    With ``unit`` the rows of the weight count with length 1, and no bias is trainable. With ``centers`` above 1 a class
     has so many rows of the weight side by side, and its score is the largest of theirs.
     """
 
@@ -79,7 +79,7 @@ class Products:
     def accumulator(self, *shape: int) -> Tensor:
         return self.x.new_zeros(shape, dtype=self.accumulated)
 
-    def normalised(self, upstream: list[Tensor | None]) -> list[Tensor | None]:
+    def scale_upstream(self, upstream: list[Tensor | None]) -> list[Tensor | None]:
         """Divide by the largest one, so that half precision has all its digits where they are needed.
 
         By the next power of two, which costs no digit when it is multiplied again.
@@ -122,7 +122,7 @@ class Products:
     def release(self, buffer: Tensor) -> None:
         self.buffers.append(buffer)
 
-    def pull(self, at: slice, x: Tensor, z: Tensor, dz: Tensor) -> None:
+    def accumulate_grads(self, at: slice, x: Tensor, z: Tensor, dz: Tensor) -> None:
         """Add the gradients that those of some rows' scores make."""
         if self.layer.centers > 1:
             z = self.every.flatten(1)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lossfit.core.checks import check_choice
 from lossfit.core.hyper import Hyper, HyperValue, Number
-from lossfit.core.keywords import constructor
 from lossfit.core.reduce import REDUCTIONS, Reduction
 from lossfit.core.tunable import Tunable
 
@@ -114,23 +113,7 @@ class Loss(Tunable):
     def extra_repr(self) -> str:
         defaults = {name: default for name, (_, default) in self.common_hypers.items()}
         values = {name: self._schedules.get(name, getattr(self, name)) for name in self._hypers}
-        parts = [self._told(n) for n, v in values.items() if isinstance(v, Tensor) or v != defaults.get(n)]
-        parts += self._shown_settings()
+        parts = [self._describe(n) for n, v in values.items() if isinstance(v, Tensor) or v != defaults.get(n)]
+        parts += self._changed(*self._hypers, "reduction")
         parts += [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
         return ", ".join(parts)
-
-    def _shown_settings(self) -> list[str]:
-        """What else a loss was made with, for its representation."""
-        return []
-
-    def _changed_settings(self) -> list[str]:
-        """Arguments that are kept under their own name and differ from their default; tensors by their shape."""
-        shown, kept = [], {**vars(self), **self._buffers, **self._parameters}
-        for argument in constructor(type(self)):
-            value = kept.get(argument.name, argument.default)
-            if argument.name in (*self._hypers, "reduction") or callable(value):
-                continue
-            value = tuple(value.shape) if isinstance(value, Tensor) else value
-            if value != argument.default:
-                shown.append(f"{argument.name}={value!r}")
-        return shown

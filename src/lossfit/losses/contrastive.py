@@ -35,8 +35,8 @@ class ContrastiveLoss(OuterLoss):
     the usual contrastive losses, and any other :class:`SingleLabelLoss` may take its place.
 
     Args:
-        temperature: what the similarities are divided by; above 0. It may be learnt: pass an ``nn.Parameter``. Only
-            its first value is checked: keep it above 0 while it is learnt.
+        temperature: what the similarities are divided by; above 0. It may be trainable: pass an ``nn.Parameter``. Only
+            its first value is checked: keep it above 0 while it is trainable.
         similarity: "cosine", of which a zero vector has 0 with everything and gets no gradient; or "dot".
         loss: the single-label loss; None for cross-entropy. Its reduction is not used. A copy is kept that shares its
             tensors.
@@ -71,13 +71,7 @@ class ContrastiveLoss(OuterLoss):
         self.loss = without_classes(loss)
         self.gather: Gather = gather
 
-    def extra_repr(self) -> str:
-        parts = [super().extra_repr()]
-        parts += [] if self.similarity == "cosine" else [f"similarity={self.similarity!r}"]
-        parts += [] if self.gather is False else ["gather=True"]
-        return ", ".join(parts)
-
-    def _meet(
+    def _exchange_sizes(
         self,
         input: Tensor,
         sample_weight: Tensor | None,
@@ -103,7 +97,7 @@ class ContrastiveLoss(OuterLoss):
             }
 
         device = input.device if isinstance(input, Tensor) else torch.device("cpu")
-        found = row_gather.meet(self.gather, device, rows, shared)
+        found = row_gather.exchange_sizes(self.gather, device, rows, shared)
         if found.total == 1:
             raise ValueError(
                 "Expected `input` of at least 2 rows, since the rivals of a row are the others, but got 1."
@@ -149,7 +143,7 @@ class InfoNCELoss(ContrastiveLoss):
     second. ``loss(input, other)`` takes the two views, (N, D) each.
 
     Args:
-        temperature: T, above 0; a number, a schedule or a tensor, learnt if it is a parameter, as in CLIP.
+        temperature: T, above 0; a number, a schedule or a tensor, trainable if it is a parameter, as in CLIP.
         symmetric: also let the second view find the first; a row's loss is the mean of both, as in CLIP.
         similarity, loss, gather, reduction: see :class:`ContrastiveLoss`.
 
@@ -198,7 +192,7 @@ class InfoNCELoss(ContrastiveLoss):
             sample_weight: a weight for each row (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        met = self._meet(input, sample_weight, denominator, lambda: _check_views(input, other))
+        met = self._exchange_sizes(input, sample_weight, denominator, lambda: _check_views(input, other))
         first, second = self._features(input, other)
         temperature = self._hyper("temperature", first.shape[:1])
         target = met.start + torch.arange(len(first), device=first.device)
@@ -221,9 +215,6 @@ class InfoNCELoss(ContrastiveLoss):
         with without_autocast(anchors):
             return self.loss.linear((anchors / temperature).to(anchors.dtype), pool, target)
 
-    def extra_repr(self) -> str:
-        return super().extra_repr() + (", symmetric=True" if self.symmetric else "")
-
 
 class NTXentLoss(ContrastiveLoss):
     r"""NT-Xent of SimCLR: each of the 2N rows of two views is to find its partner among the 2N - 1 others.
@@ -232,7 +223,7 @@ class NTXentLoss(ContrastiveLoss):
     the mean of its two rows. ``loss(input, other)`` takes the two views, (N, D) each.
 
     Args:
-        temperature: T, above 0; a number, a schedule or a tensor, learnt if it is a parameter.
+        temperature: T, above 0; a number, a schedule or a tensor, trainable if it is a parameter.
         similarity, loss, gather, reduction: see :class:`ContrastiveLoss`.
 
     Raises:
@@ -265,7 +256,7 @@ class NTXentLoss(ContrastiveLoss):
             sample_weight: a weight for each pair (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        met = self._meet(input, sample_weight, denominator, lambda: _check_views(input, other))
+        met = self._exchange_sizes(input, sample_weight, denominator, lambda: _check_views(input, other))
         first, second = self._features(input, other)
         temperature = self._hyper("temperature", first.shape[:1])
         if met.total == 0:
@@ -291,7 +282,7 @@ class SupConLoss(ContrastiveLoss):
     ``loss(input, target)`` takes features (N, D) and labels (N,); concatenate views, and repeat their labels.
 
     Args:
-        temperature: T, above 0; a number, a schedule or a tensor, learnt if it is a parameter. The paper's own code
+        temperature: T, above 0; a number, a schedule or a tensor, trainable if it is a parameter. The paper's own code
             multiplies the loss by T / 0.07 besides.
         similarity, loss, gather, reduction: see :class:`ContrastiveLoss`. The loss gets the labels as probabilities
             1 / abs(P_i).
@@ -326,7 +317,7 @@ class SupConLoss(ContrastiveLoss):
             sample_weight: a weight for each row (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        met = self._meet(input, sample_weight, denominator, lambda: _check_labels(target, input))
+        met = self._exchange_sizes(input, sample_weight, denominator, lambda: _check_labels(target, input))
         (features,) = self._features(input)
         temperature = self._hyper("temperature", features.shape[:1])
         if met.total == 0:

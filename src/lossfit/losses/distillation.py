@@ -253,9 +253,6 @@ class DistillationLoss(OuterLoss):
         rows: Tensor = call(_Divergence, *(scores.adjust(z, temperature)[0] for z in (student, teacher)))[0]
         return temperature**2 * rows if self.scale_by_t2 else rows
 
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.scale_by_t2 else ", scale_by_t2=False")
-
 
 def _check_teacher(rows: Rows, student_x: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if rows.targets.shard is not None:
@@ -311,7 +308,7 @@ class _Divergence(Function):
         if torch.is_grad_enabled():  # to be differentiated again
             ahead = student.softmax(1) - teacher.softmax(1)
         to_teacher = None
-        if ctx.needs_input_grad[1]:  # it depends on a learnt temperature
+        if ctx.needs_input_grad[1]:  # it depends on a trainable temperature
             p = teacher.softmax(1)
             log_ratio = (teacher.log_softmax(1) - student.log_softmax(1)).masked_fill(p == 0, 0.0)
             to_teacher = grad * p * (log_ratio - (p * log_ratio).sum(1, keepdim=True))

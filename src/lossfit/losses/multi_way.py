@@ -133,9 +133,6 @@ class MultiWayLoss(Loss):
         """The probabilities of the answers, of the shape of the scores: softmax(2 s), for "centered" softmax(s)."""
         return (input if self.kind == "centered" else 2 * input).softmax(-1)
 
-    def extra_repr(self) -> str:
-        return ", ".join(part for part in (f"kind={self.kind!r}", super().extra_repr()) if part)
-
 
 def _losses(kind: Kind, s: Tensor, t: Tensor) -> Tensor:
     """The losses of the samples, (B, n, m) -> (B,)."""

@@ -205,7 +205,7 @@ class NCELoss(Loss):
     ``loss(input, noise, log_q, noise_log_q)`` takes scores, :meth:`linear` the output layer.
 
     Args:
-        log_z: log Z, the logarithm of the normaliser: 0 where the scores find it themselves, or learnt if it is a
+        log_z: log Z, the logarithm of the normaliser: 0 where the scores find it themselves, or trainable if it is a
             parameter.
         ignore_index: rows of :meth:`linear` with this target get loss 0, no gradient, and do not count in the mean.
         reduction: "mean", "sum" or "none".

@@ -257,11 +257,11 @@ class TestEveryOne:
         each = [batch(15) for _ in range(6)]
         z, y = torch.stack([b[0] for b in each]).view(2, 3, 15, -1), torch.stack([b[1] for b in each]).view(2, 3, 15)
         expected = torch.stack([loss(*b) for b in each]).view(2, 3)
-        torch.testing.assert_close(loss.of_batches(z, y), expected)
+        torch.testing.assert_close(loss._of_batches(z, y), expected)
         torch.testing.assert_close(torch.vmap(torch.vmap(loss))(z, y), expected)
         weight = torch.rand(2, 3, 15, dtype=torch.float64)
         one = loss(z[1, 2], y[1, 2], sample_weight=weight[1, 2])
-        torch.testing.assert_close(loss.of_batches(z, y, weight)[1, 2], one)
+        torch.testing.assert_close(loss._of_batches(z, y, weight)[1, 2], one)
 
     def test_other_shapes_are_rows(self, name: str) -> None:
         loss = self.make(name)
@@ -435,7 +435,7 @@ class TestSpecialCases:
         falling.step(to=10)
         torch.testing.assert_close(falling(z, y), plain)
         several = FBetaLoss(steep=torch.tensor([0.0, 0.3, 1.0], dtype=z.dtype))
-        found = several.of_batches(z.expand(2, 3, -1, -1), y.expand(2, 3, -1))
+        found = several._of_batches(z.expand(2, 3, -1, -1), y.expand(2, 3, -1))
         torch.testing.assert_close(found, (plain + several.steep * (steep - plain)).expand(2, 3))
         with pytest.raises(ValueError, match=r"Expected `steep` in \[0, 1\], but got 2\."):
             FBetaLoss(steep=2.0)
@@ -489,7 +489,7 @@ class TestForMetric:
             ("micro_f0.5", {}, "FBetaLoss(beta=0.5, average='micro')"),
             ("macro_f_beta", {"beta": 3.0}, "FBetaLoss(beta=3.0)"),
             ("micro_f1", {}, "FBetaLoss(beta=1.0, average='micro')"),
-            ("matthews", {"ignore_index": 3}, "MatthewsLoss()"),
+            ("matthews", {"ignore_index": 3}, "MatthewsLoss(ignore_index=3)"),
             ("cohen_kappa", {}, "CohenKappaLoss()"),
             ("quadratic_weighted_kappa", {}, "CohenKappaLoss(weights='quadratic')"),
             ("top_k_accuracy", {"k": 3}, "TopKAccuracyLoss(k=3)"),

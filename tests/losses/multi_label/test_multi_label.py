@@ -152,7 +152,7 @@ def test_the_mean_of_bce_is_torchs(weight: Tensor | None, pos_weight: Tensor | N
 def test_blocks_do_not_matter(name: str, shape: tuple[int, ...], soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     s, t = batch(*shape, soft=soft)
     loss = lossfit.make(name, reduction="none")
-    body = loss.body(s, loss._numbers(s[:, 0].shape))._replace(blocks=False)
+    body = loss._body(s, loss._numbers(s[:, 0].shape))._replace(blocks=False)
     whole = value_and_grad.reduced(body, Weighing("none"), s, t, None)
     monkeypatch.setattr(value_and_grad, "_BLOCK_BYTES", 100_000)
     value = loss(s, t)

@@ -70,7 +70,7 @@ class Objective:
             z = z + self.prior.unsqueeze(1)
         if isinstance(self.loss, MetricLoss):
             each = None if row_weight is None else row_weight.unsqueeze(1).expand(-1, z.shape[2], -1)
-            return self.loss.of_batches(z.transpose(1, 2), y.unsqueeze(1).expand(-1, z.shape[2], -1), each).sum()
+            return self.loss._of_batches(z.transpose(1, 2), y.unsqueeze(1).expand(-1, z.shape[2], -1), each).sum()
         labels = y.unsqueeze(2).expand(z.shape[: y.ndim + 1])
         rows = self.loss(z.reshape(-1, self.classes), labels.flatten(0, 2)).view(z.shape[:3])
         if row_weight is not None:

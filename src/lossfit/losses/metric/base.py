@@ -91,23 +91,23 @@ class MetricLoss(Loss):
             target: class indices (N,), (N, d1, ...) or ().
             sample_weight: a weight of at least 0 for each row, or for each sample (N,): how many rows it counts as.
         """
-        return self.of_batches(*self._read(input, target, sample_weight))
+        return self._of_batches(*self._read(input, target, sample_weight))
 
     def smooth(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """The smooth metric of a batch, called as the loss is. It tends to the metric as the logits are scaled up."""
-        return self._metric(self._terms(*self._read(input, target, sample_weight))[0])
+        return self._metric(self._weighed(*self._read(input, target, sample_weight))[0])
 
-    def of_batches(self, scores: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def _of_batches(self, scores: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The losses of many batches at once: logits (..., N, C), class indices and weights (..., N), to (...).
 
         The targets are not checked, and none is ignored; a row of weight 0 does not count. A tensor ``steep``
         broadcasts to the batches.
         """
-        short, excess = self._terms(scores, target, weight)
+        short, excess = self._weighed(scores, target, weight)
         steep = self._hyper("steep", short.shape)
         return short + steep * excess if isinstance(steep, Tensor) or steep > 0 else short
 
-    def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """1 minus the smooth metric, and what steepening adds: logits (..., N, C) to (...).
 
         ``share`` (..., N) is the weight of each row; over the rows they sum to 1, or are all 0.
@@ -118,7 +118,7 @@ class MetricLoss(Loss):
     def _metric(shortfall: Tensor) -> Tensor:
         return 1 - shortfall
 
-    def _terms(self, scores: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _weighed(self, scores: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if target.shape[-1] == 0:
             nothing = scores.to(accumulation_dtype(scores)).flatten(-2).sum(-1)  # 0, with a gradient
             return nothing, nothing
@@ -126,7 +126,7 @@ class MetricLoss(Loss):
             weight = torch.ones_like(target, dtype=accumulation_dtype(scores))
         total = weight.sum(-1)
         counts = total > 0
-        short, excess = self.terms(scores, target, weight / torch.where(counts, total, 1.0).unsqueeze(-1))
+        short, excess = self._terms(scores, target, weight / torch.where(counts, total, 1.0).unsqueeze(-1))
         return torch.where(counts, short, 0.0), torch.where(counts, excess, 0.0)
 
     def _read(self, input: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,11 +197,11 @@ class ConfusionLoss(MetricLoss):
     needs_spread: ClassVar[bool] = True
     """Whether it matters which class is predicted instead of the target."""
 
-    def measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """1 - M (...), and what the errors of each row cost in first order (..., N), were all other rows right."""
         raise NotImplementedError
 
-    def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes = scores.shape[-1]
         flat, right = scores.reshape(-1, classes), Targets(target.reshape(-1), classes)
         error, excess = errors(gap.gap_rows(flat, right, "soft").log_odds.view(target.shape))
@@ -211,7 +211,7 @@ class ConfusionLoss(MetricLoss):
             spread = p.scatter(-1, target.unsqueeze(-1), 0.0)
         shares = share.new_zeros((*target.shape[:-1], classes)).scatter_add(-1, target, share)
         rows = Rows(target, share, error, spread, shares)
-        short, cost = self.measure(rows)
+        short, cost = self._measure(rows)
         return short, rows.mean(excess * cost)
 
 

@@ -36,7 +36,7 @@ class BrierLoss(MetricLoss):
     def __init__(self, *, ignore_index: int = -100, reduction: Literal["mean"] = "mean") -> None:
         super().__init__(ignore_index=ignore_index, reduction=reduction)
 
-    def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes = scores.shape[-1]
         flat, right = scores.reshape(-1, classes), Targets(target.reshape(-1), classes)
         error = torch.sigmoid(-gap.gap_rows(flat, right, "soft").log_odds).view(target.shape)

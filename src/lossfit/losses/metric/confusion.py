@@ -41,7 +41,7 @@ class BalancedAccuracyLoss(ConfusionLoss):
     def __init__(self, **common: Unpack[Common]) -> None:
         super().__init__(**common)
 
-    def measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
         cost = rows.error * rows.of_target(_over_present(rows, rows.inverse))
         return rows.mean(cost), cost
 
@@ -83,10 +83,7 @@ class FBetaLoss(ConfusionLoss):
         super().__init__({"beta": beta}, **common)
         self.average = average
 
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.average == "macro" else f", average={self.average!r}")
-
-    def measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
         if self.average == "micro":
             return rows.mean(rows.error), rows.error
         assert rows.spread is not None
@@ -131,7 +128,7 @@ class MatthewsLoss(ConfusionLoss):
     def __init__(self, **common: Unpack[Common]) -> None:
         super().__init__(**common)
 
-    def measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
         shares, misses = rows.shares, rows.misses
         gain = rows.alarms - misses
         predicted = shares + gain
@@ -184,11 +181,7 @@ class CohenKappaLoss(ConfusionLoss):
         super().__init__(**common)
         self.weights = weights
 
-    def extra_repr(self) -> str:
-        parts = ["" if self.weights is None else f"weights={self.weights!r}", super().extra_repr()]
-        return ", ".join(part for part in parts if part)
-
-    def measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _measure(self, rows: Rows) -> tuple[Tensor, Tensor]:
         shares = rows.shares
         predicted = shares - rows.misses + rows.alarms
         if self.weights is None:

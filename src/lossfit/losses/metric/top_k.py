@@ -53,7 +53,7 @@ class TopKAccuracyLoss(MetricLoss):
             raise TypeError(f"Expected `k` to be an integer, but got {k!r}.")
         super().__init__({"k": k}, **common)
 
-    def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes = scores.shape[-1]
         if self.k >= classes:
             raise ValueError(
@@ -105,7 +105,7 @@ class RecallAtPrecisionLoss(MetricLoss):
         check_constant(precision=precision if isinstance(precision, Tensor) else None)
         super().__init__({"precision": precision}, **common)
 
-    def terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         classes, precision = scores.shape[-1], self._hyper("precision", torch.Size())
         flat = scores.reshape(-1, classes)
         d = gap.all_log_odds(flat, "soft").view(scores.shape)

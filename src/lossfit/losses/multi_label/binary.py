@@ -107,13 +107,13 @@ class BinaryLoss(MultiLabelLoss):
             check_per_class(name, value, input.shape[1])
         return value.to(accumulation_dtype(input)).view(1, -1, *(1,) * (input.ndim - 2))
 
-    def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
+    def _sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
         """How the labels are treated, with hyper-parameters that broadcast to the scores."""
         raise NotImplementedError
 
-    def body(self, input: Tensor, settings: dict[str, Number]) -> Body:
+    def _body(self, input: Tensor, settings: dict[str, Number]) -> Body:
         per_row = {k: v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for k, v in settings.items()}
-        sides = self.sides(input, per_row)
+        sides = self._sides(input, per_row)
         weight = self._per_class("weight", input)
         if weight is not None:
             both = (sides.positive_weight * weight, sides.negative_weight * weight)
@@ -226,7 +226,7 @@ class BCELoss(BinaryLoss):
             pos_weight = pos_weight.reshape(1)
         self._keep_per_class("pos_weight", pos_weight)
 
-    def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
+    def _sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
         pos_weight = self._per_class("pos_weight", input)
         return Sides(_logistic, _logistic, 1.0 if pos_weight is None else pos_weight)
 
@@ -274,8 +274,10 @@ class FocalBCELoss(BinaryLoss):
     def __init__(self, gamma: HyperValue = 2.0, alpha: HyperValue | None = 0.25, **common: Unpack[Common]) -> None:
         given = {"gamma": gamma} if alpha is None else {"gamma": gamma, "alpha": alpha}
         super().__init__(given, **common)
+        if alpha is None:
+            self.alpha = None
 
-    def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
+    def _sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
         side = partial(_focal, gamma=settings["gamma"])
         if "alpha" not in settings:
             return Sides(side, side)
@@ -345,7 +347,7 @@ class AsymmetricLoss(BinaryLoss):
             raise TypeError("Expected `clip` to be a number or a function of the step, but got a torch.Tensor.")
         super().__init__({"gamma_pos": gamma_pos, "gamma_neg": gamma_neg, "clip": clip}, **common)
 
-    def sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
+    def _sides(self, input: Tensor, settings: dict[str, Number]) -> Sides:
         positive = partial(_focal, gamma=settings["gamma_pos"])
         if self.clip == 0:
             return Sides(positive, partial(_focal, gamma=settings["gamma_neg"]))

@@ -81,9 +81,6 @@ class MultiLabelLoss(Loss):
         super().__init__(hypers, reduction=reduction)
         self.ignore_index = check_index("ignore_index", ignore_index)
 
-    def _shown_settings(self) -> list[str]:
-        return self._changed_settings()
-
     def forward(
         self,
         input: Tensor,
@@ -114,7 +111,7 @@ class MultiLabelLoss(Loss):
         if weighing.valid is not labels.valid and weighing.valid is not None:  # rows that weigh nothing
             counting = weighing.valid.unsqueeze(1).expand(input.shape)
             known = counting if known is None else known & counting
-        return reduced(self.body(input, self._numbers(shape)), weighing, input, labels.target, known)
+        return reduced(self._body(input, self._numbers(shape)), weighing, input, labels.target, known)
 
     def linear(
         self,
@@ -160,7 +157,7 @@ class MultiLabelLoss(Loss):
 
         def rows(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
             labels = read(z, flat[at], self.ignore_index)
-            return (reduced(self.body(z, numbers), Weighing("none"), z, labels.target, labels.known),)
+            return (reduced(self._body(z, numbers), Weighing("none"), z, labels.target, labels.known),)
 
         none = self.reduction == "none"
         plan = features.plan(layer, backend)
@@ -168,7 +165,7 @@ class MultiLabelLoss(Loss):
         (value,) = chunked.run(job, layer)
         return weighing.reduce(value).view(shape) if none else value
 
-    def body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
+    def _body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
         """What finds the losses of rows."""
         raise NotImplementedError
 
@@ -208,7 +205,7 @@ class ZLPRLoss(MultiLabelLoss):
     def __init__(self, **common: Unpack[Common]) -> None:
         super().__init__(**common)
 
-    def body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
+    def _body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
         return Body(_zlpr)
 
 

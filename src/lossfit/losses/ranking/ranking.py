@@ -66,9 +66,9 @@ class RankingLoss(Loss):
         if not (readable(scores) and math.isfinite(scores.detach().sum().item())):  # quick, but the sum may overflow
             _require("input", scores, scores.isfinite(), "finite scores")
         rows = Rows(scores, target == 1, weight, input.dtype == torch.float64)
-        return self.ranked(rows).to(accumulation_dtype(input))
+        return self._ranked(rows).to(accumulation_dtype(input))
 
-    def ranked(self, rows: Rows) -> Tensor:
+    def _ranked(self, rows: Rows) -> Tensor:
         """The loss of a checked batch in float64."""
         raise NotImplementedError
 
@@ -123,13 +123,10 @@ class AUCLoss(RankingLoss):
         super().__init__({"margin": _margin(surrogate, margin)}, reduction=reduction)
         self.surrogate: Surrogate = surrogate
 
-    def extra_repr(self) -> str:
-        return f"surrogate={self.surrogate!r}, {super().extra_repr()}"
+    def _ranked(self, rows: Rows) -> Tensor:
+        return self._over_pairs(rows, 0.0, 1.0)
 
-    def ranked(self, rows: Rows) -> Tensor:
-        return self.over_pairs(rows, 0.0, 1.0)
-
-    def over_pairs(self, rows: Rows, low: float, high: float) -> Tensor:
+    def _over_pairs(self, rows: Rows, low: float, high: float) -> Tensor:
         """The loss over the pairs with negatives in a range of false-positive rates."""
         margin = self._hyper("margin", torch.Size())
         if isinstance(margin, Tensor) or margin != 0:
@@ -209,8 +206,8 @@ class PartialAUCLoss(AUCLoss):
             raise ValueError(f"Expected `low` below `high`, but got {self.low:g} and {self.high:g}.")
         return float(self.low), float(self.high)
 
-    def ranked(self, rows: Rows) -> Tensor:
-        return self.over_pairs(rows, *self._range())
+    def _ranked(self, rows: Rows) -> Tensor:
+        return self._over_pairs(rows, *self._range())
 
 
 class AveragePrecisionLoss(RankingLoss):
@@ -257,7 +254,7 @@ class AveragePrecisionLoss(RankingLoss):
     def __init__(self, temperature: HyperValue = 1.0, *, reduction: Reduced = "mean") -> None:
         super().__init__({"temperature": temperature}, reduction=reduction)
 
-    def ranked(self, rows: Rows) -> Tensor:
+    def _ranked(self, rows: Rows) -> Tensor:
         rows = rows._replace(scores=rows.scores / self._hyper("temperature", torch.Size()))
         return _loss(rows, _AVERAGE_PRECISION, 0.0, 1.0, self.reduction == "sum")
 

@@ -113,9 +113,6 @@ class ReinforceLoss(Loss):
             return mean
         return mean + (mean - reward) / (samples - 1)
 
-    def extra_repr(self) -> str:
-        return ", ".join([f"baseline={self.baseline!r}", *filter(None, [super().extra_repr()])])
-
 
 class MinimumRiskLoss(Loss):
     r"""Minimum risk: the expected cost over listed sequences, whose probabilities are made to sum to 1.

@@ -134,10 +134,6 @@ class TokenLoss(OuterLoss):
         )
         return weighing.reduce(found)
 
-    def extra_repr(self) -> str:
-        parts = [] if self.normalise == "token" else [f"normalise={self.normalise!r}"]
-        return ", ".join(parts + [part for part in [super().extra_repr()] if part])
-
 
 def _check_tokens(input: Tensor, target: Tensor) -> None:
     for name, value in (("input", input), ("target", target)):

@@ -93,9 +93,6 @@ class SingleLabelLoss(FromFeatures, Loss):
             check_positive("class_prior", class_prior)
         self.ignore_index = check_index("ignore_index", ignore_index)
 
-    def _shown_settings(self) -> list[str]:
-        return self._changed_settings()
-
     def forward(
         self,
         input: Tensor,
