@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import lossfit
-from lossfit.linear import budget
+from lossfit.core.limits import limited
 
 sys.path.append(str(Path(__file__).parents[1]))
 from helpers import build, case_id, every_case, join, run_ranks
@@ -223,11 +223,11 @@ def load(head: lossfit.CosineHead, weight: Tensor) -> None:
         head.weight.copy_(weight)
 
 
+@limited(least_rows=4, chunk_bytes=1)  # several chunks
 def run_rank(rank: int, world: int, folder: Path) -> None:
     join(rank, world, folder, timeout=300)
     quicken()
     mesh = distributed.init_device_mesh("cpu", (world,))
-    budget.LEAST_ROWS, budget.CHUNK_BYTES = 4, 1  # several chunks
     classes = CLASSES[world]
     found: dict[str, object] = {
         **linear(mesh, classes, torch.float64, "chunked", fast=world != 3),

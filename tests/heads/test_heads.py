@@ -17,7 +17,7 @@ from helpers import build, case_id, every_case, has_second_derivative, promises_
 from interpreter import quicken
 from lossfit import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, CosineHead, LinearHead
 from lossfit.core.cosines import cosines
-from lossfit.linear import budget
+from lossfit.core.limits import limited
 
 quicken()
 N, D, C = 5, 4, 6
@@ -207,12 +207,11 @@ class TestEveryLoss:
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
     @pytest.mark.parametrize("case", every_case(), ids=case_id)
+    @limited(least_rows=2, chunk_bytes=1)
     def test_every_backend_gives_the_same_under_every_head_and_margin(
-        self, case: tuple[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+        self, case: tuple[str, dict[str, object]]
     ) -> None:
         """A head has numbers of its own, a scale or a length, and so has a loss: neither sees the other's."""
-        monkeypatch.setattr(budget, "LEAST_ROWS", 2)
-        monkeypatch.setattr(budget, "CHUNK_BYTES", 1)
         name, settings = case
         x, y, loss = features(), labels(), build(name, **settings)
         y[1] = -100

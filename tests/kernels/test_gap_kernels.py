@@ -1,6 +1,7 @@
 """The gap's kernels against float64 truth and against plain PyTorch of the same type."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.testing import assert_close
 
 import lossfit
 from helpers import INF, LOWEST, class_last, torch_gap
+from lossfit.core.limits import limited
 
 pytest.importorskip("triton")
 from lossfit.core.numerics import accumulation_dtype
@@ -63,14 +65,17 @@ def cut_off(exact: Tensor, dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps * exact.abs().max().item()
 
 
+@pytest.fixture
+def block(request: pytest.FixtureRequest) -> Iterator[int]:
+    with limited(kernel_block=request.param):
+        yield request.param
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("classes", "block"), [(5, 4096), (37, 16), (48, 16), (5000, 4096)])
-def test_as_near_to_the_truth_as_pytorch(
-    kind: str, dtype: torch.dtype, classes: int, block: int, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("classes", "block"), [(5, 4096), (37, 16), (48, 16), (5000, 4096)], indirect=["block"])
+def test_as_near_to_the_truth_as_pytorch(kind: str, dtype: torch.dtype, classes: int, block: int, device: str) -> None:
     """One block, many with a rest, many without, and the usual one with a rest."""
-    monkeypatch.setattr(launch, "_BLOCK", block)
     z, y, valid, weight = batch(4, classes, dtype, device)
     exact_z = z.double().clone().requires_grad_()
     exact = truth(exact_z, y, kind, weight)

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 import lossfit
 from lossfit import kernels
+from lossfit.core.limits import Limits, limited
 from lossfit.linear import budget
 from lossfit.linear.job import GapProgram
 
@@ -48,9 +49,9 @@ def truth(of: list[Tensor], target: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("entropy", [False, True])
 @pytest.mark.parametrize("kind", ["soft", "hard"])
+@limited(kernel_block=32)
 def test_rows_in_parts(kind: str, entropy: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows of many classes are worked on by several programs each: the same fields and gradients."""
-    monkeypatch.setattr(launch, "_BLOCK", 32)
     z, y = 3 * torch.randn(3, 150, dtype=torch.float64, device=device), torch.tensor([149, 0, 31], device=device)
     z[0, 20:] = z[0, :1]
     valid = torch.tensor([True, True, False], device=device)
@@ -73,7 +74,6 @@ def test_rows_in_parts(kind: str, entropy: bool, device: str, monkeypatch: pytes
         split = launch.backward(z, *rest)
         monkeypatch.undo()
         assert_close(launch.backward(z, *rest), split, rtol=1e-13, atol=1e-15)
-        monkeypatch.setattr(launch, "_BLOCK", 32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -134,7 +134,7 @@ def test_the_chunks_fit_the_memory() -> None:
     assert budget.allot(16384, 128_256, 4096, torch.float16, cuda).exact
     # Two at a time are half as high, and there are always some rows.
     assert budget.allot(10_000, 1000, 8, torch.float32, cpu, 1 << 22, buffers=2).height <= 524
-    assert budget.allot(10_000, 10**9, 8, torch.float32, cpu, 1).height == budget.LEAST_ROWS
+    assert budget.allot(10_000, 10**9, 8, torch.float32, cpu, 1).height == Limits().least_rows
     assert budget.allot(0, 5, 8, torch.float32, cpu).height == 1
     heights = [budget.allot(rows, 1000, 8, torch.float32, cpu, 1 << 22).height for rows in (100, 1048, 1049, 5000)]
     assert heights == [100, 1048, 640, 1024]
@@ -142,11 +142,9 @@ def test_the_chunks_fit_the_memory() -> None:
 
 @pytest.mark.parametrize("memory", [1, 1 << 30])
 @pytest.mark.parametrize("dtype", HALF)
-def test_half_precision_is_as_exact_as_without_chunks(
-    dtype: torch.dtype, memory: int, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@limited(least_rows=16)
+def test_half_precision_is_as_exact_as_without_chunks(dtype: torch.dtype, memory: int, device: str) -> None:
     """With a float32 sum of the weight's gradient, and with bfloat16 rounded once a chunk: 4 chunks."""
-    monkeypatch.setattr(budget, "LEAST_ROWS", 16)
     *of, target = layer(64, 32, 90, dtype, device)
     true = truth(of, target)
     plain = torch.autograd.grad(F.cross_entropy(of[0] @ of[1].T + of[2], target), of)
@@ -168,9 +166,8 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_compiled_whole(loss: lossfit.SingleLabelLoss, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "LEAST_ROWS", 4)
-    monkeypatch.setattr(budget, "CHUNK_BYTES", 1)
+@limited(least_rows=4, chunk_bytes=1)
+def test_compiled_whole(loss: lossfit.SingleLabelLoss, device: str) -> None:
     loss = loss.to(device)
     *of, target = layer(9, 5, 7, torch.float32, device)
     target[2] = -100
@@ -188,8 +185,8 @@ def test_compiled_whole(loss: lossfit.SingleLabelLoss, device: str, monkeypatch:
         assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_operators_keep_their_promises(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "LEAST_ROWS", 2)
+@limited(least_rows=2)
+def test_operators_keep_their_promises(device: str) -> None:
     x, weight, bias, target = layer(3, 4, 5, torch.float32, device)
     valid, per_class, per_row = target > 0, torch.rand(5, device=device), torch.rand(3, device=device) + 0.5
     settings = 3.0, False, True, True, True, 1

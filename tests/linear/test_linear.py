@@ -13,7 +13,7 @@ import lossfit
 from families import EXAMPLES
 from helpers import PATHS, build, case_id, every_case
 from interpreter import quicken
-from lossfit.linear import budget
+from lossfit.core.limits import limited
 
 quicken()
 # The interpreter computes with numpy, which warns of the infinities that the kernels mean.
@@ -30,10 +30,9 @@ COMMON: list[dict[str, object]] = [
 
 
 @pytest.fixture(autouse=True)
-def several_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(budget, "LEAST_ROWS", 4)
-    monkeypatch.setattr(budget, "CHUNK_BYTES", 1)
-    return
+def several_chunks() -> Iterator[None]:
+    with limited(least_rows=4, chunk_bytes=1):
+        yield
 
 
 def layer(
@@ -296,9 +295,9 @@ def test_half_precision_is_as_exact_as_without_chunks(dtype: torch.dtype, rows: 
     truth = [t.detach().double().requires_grad_() for t in (x, weight)]
     F.cross_entropy(truth[0] @ truth[1].T, target).backward()
     plain = torch.autograd.grad(F.cross_entropy(x @ weight.T, target), [x, weight])
-    budget.LEAST_ROWS = 64
-    value = lossfit.CrossEntropyLoss().linear(x, weight, target, backend="chunked")
-    found = torch.autograd.grad(value, [x, weight])
+    with limited(least_rows=64):
+        value = lossfit.CrossEntropyLoss().linear(x, weight, target, backend="chunked")
+        found = torch.autograd.grad(value, [x, weight])
     assert all(g.dtype == dtype for g in found)
     assert value.dtype == torch.float32
     for g, p, t in zip(found, plain, truth, strict=True):
@@ -444,13 +443,13 @@ def test_a_list_of_no_classes() -> None:
     close([loss.linear(x, weight, none, bias, backend="chunked")], [loss(x @ weight.T + bias, none)])
 
 
-def test_info_nce_does_not_make_its_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_nce_does_not_make_its_similarities() -> None:
     first, second = EXAMPLES["info_nce"]()
     of = [first.requires_grad_(), second.requires_grad_()]
     loss = lossfit.InfoNCELoss(0.4, symmetric=True)
     found = gradients(loss(first, second), of)
-    monkeypatch.setattr(budget, "LEAST_ROWS", 1000)
-    close(found, gradients(loss(first, second), of))
+    with limited(least_rows=1000):
+        close(found, gradients(loss(first, second), of))
 
 
 X, WEIGHT, BIAS, TARGET = (t.detach() for t in layer())

@@ -57,7 +57,9 @@ class Ranks:
         return one_each.gather(value.reshape(1, 1))[0].sum()
 
 
-def exchange_sizes(gather: Gather, device: torch.device, rows: Callable[[], int], shared: Callable[[], dict[str, Any]]) -> Ranks:
+def exchange_sizes(
+    gather: Gather, device: torch.device, rows: Callable[[], int], shared: Callable[[], dict[str, Any]]
+) -> Ranks:
     """Ask all ranks for their number of rows, and whether they bring what goes together.
 
     Args:

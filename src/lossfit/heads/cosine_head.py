@@ -53,7 +53,8 @@ class CosineHead(Head):
             that lets the target reach ``probability``, the margin included.
         margin: a :class:`Margin`, or None. ``head.margin.step()`` advances its schedules.
         sub_centers: weights of each class. Its cosine is that of the nearest one ("sub-center ArcFace").
-        learn_scale: whether s is trainable, from ``scale`` on, as :math:`s_{\min} + \mathrm{softplus}(\text{raw\_scale})`.
+        learn_scale: whether s is trainable, :math:`s_{\min} + \mathrm{softplus}(\text{raw\_scale})`, and starts at
+            ``scale``.
         min_scale: the least trainable scale.
         probability: what scale="auto" is to reach, in (1 / C, 1).
         mesh: a mesh of one dimension over whose ranks the classes are dealt out, as many to each and the last ones

@@ -10,14 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from lossfit import kernels
+from lossfit.core.limits import limits
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, join
 from lossfit.kernels import gap
 
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
-# Columns worked on at a time; half or a quarter as many where more is kept for each, so that the registers hold it.
-_BLOCK = 4096
 # Programs for each multiprocessor of the GPU: where there are fewer rows, a row is worked on in parts.
 _PROGRAMS = 2
 
@@ -262,9 +261,8 @@ def _launch_backward(scores: Tensor, out: Tensor, vectors: tuple[Tensor | None, 
 def plan(scores: Tensor, *, entropy: bool = False, heavy: bool = False) -> tuple[tuple[int, int], dict[str, Any]]:
     """The numbers of classes and of blocks; and what the kernels are compiled for."""
     classes, dtype = scores.shape[1], accumulation_dtype(scores)
-    widest = (
-        _BLOCK // (4 if entropy or heavy else 2 if dtype == torch.float64 else 1) // (2 if entropy and heavy else 1)
-    )
+    kept = (4 if entropy or heavy else 2 if dtype == torch.float64 else 1) * (2 if entropy and heavy else 1)
+    widest = limits().kernel_block // kept
     block = min(widest, max(16, triton.next_power_of_2(classes)))
     return (classes, triton.cdiv(classes, block)), {
         "DTYPE": tl.float64 if dtype == torch.float64 else tl.float32,

@@ -6,16 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-# The scores of a chunk on a CPU, in bytes: the products stay near their peak, and memory small (measured). In half
-# precision less, since the weight's gradient in float32 is there besides.
-CHUNK_BYTES = 64 << 20
-HALF_CHUNK_BYTES = 8 << 20
-# What a GPU spends unless told otherwise, so that all of it stays below 1 GiB.
-CUDA_BYTES = 896 << 20
-# Fewer rows than this make products slow, whatever a row takes. A GPU reads the weight once a chunk and multiplies
-# about 200 times for each byte it reads.
-LEAST_ROWS = 64
-LEAST_CUDA_ROWS = 256
+from lossfit.core.limits import limits
+
 # The rows that a program of a matrix product works on: chunks of several have a multiple of them.
 _TILE = 128
 
@@ -49,12 +41,13 @@ def allot(
     once for each. float16 has too small a range for that.
     """
     cuda, half = device.type == "cuda", dtype.itemsize <= 2
-    least = LEAST_CUDA_ROWS if cuda else LEAST_ROWS
+    limit = limits()
+    least = limit.least_cuda_rows if cuda else limit.least_rows
     exact = True
     if memory is None and not cuda:
-        room = min(CHUNK_BYTES, HALF_CHUNK_BYTES) if half else CHUNK_BYTES
+        room = min(limit.chunk_bytes, limit.half_chunk_bytes) if half else limit.chunk_bytes
     else:
-        room = CUDA_BYTES if memory is None else memory
+        room = limit.cuda_bytes if memory is None else memory
         if half:
             summed = 4 * columns * features
             exact = dtype != torch.bfloat16 or 2 * summed <= room

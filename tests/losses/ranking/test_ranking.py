@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import lossfit
-from lossfit.losses.ranking import pair_sums
+from lossfit.core.limits import limited
 
 SURROGATES = ["logistic", "squared_hinge", "square", "hinge", "sigmoid"]
 LOSSES = [lossfit.AUCLoss, lossfit.PartialAUCLoss, lossfit.AveragePrecisionLoss]
@@ -58,9 +59,10 @@ def batch(n: int, share: float = 0.25) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def always_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_fast() -> Iterator[None]:
     """No pair is looked at alone, however few there are."""
-    monkeypatch.setattr(pair_sums, "_FEW", {torch.float32: 0, torch.float64: 0})
+    with limited(few_pairs=0, few_double_pairs=0):
+        yield
 
 
 def situation(name: str) -> tuple[Tensor, Tensor]:

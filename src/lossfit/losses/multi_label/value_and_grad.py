@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from lossfit.core.autograd import call, differentiated_again, transformed
+from lossfit.core.limits import limits
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Weighing
 
-# Scores worked on at a time, in bytes, on a CPU: a block and its temporaries stay in the cache (measured).
-_BLOCK_BYTES = 1 << 20
 # Below this, calls take longer than their work, and fewer of them are better (measured).
 _FEW = 1 << 14
 
@@ -79,7 +78,7 @@ def _in_blocks(
     """The losses, their slope, and what the slope is to be multiplied by."""
     rows = len(scores)
     size = scores.numel() // max(1, rows) * accumulation_dtype(scores).itemsize
-    height = max(1, _BLOCK_BYTES // max(1, size)) if scores.device.type == "cpu" else rows
+    height = max(1, limits().label_bytes // max(1, size)) if scores.device.type == "cpu" else rows
     fast = body.fast if known is None and scores.numel() >= _FEW else None
     if rows <= height and fast is None:
         found = body.function(*_prepared(scores, labels, known), known)

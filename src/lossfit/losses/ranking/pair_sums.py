@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, relu
 
+from lossfit.core.limits import limits
 from lossfit.losses.single_label.link import softplus
 
-# Up to so many pairs, the pairs themselves are faster (measured).
-_FEW = {torch.float32: 200_000, torch.float64: 100_000}
 # Up to so many pairs of boxes, a matrix for each pair is faster than the pairs of one offset after the other.
 _FEW_BOXES = 256
 # Pairs looked at together, which stay in the cache.
@@ -58,7 +57,7 @@ def over_pairs(surrogate: Surrogate, x: Tensor, w: Tensor, y: Tensor, v: Tensor,
         double: whether pairs that are looked at alone need more than float32.
     """
     kind = torch.float64 if double else torch.float32
-    if len(x) * len(y) > _FEW[kind]:
+    if len(x) * len(y) > (limits().few_double_pairs if double else limits().few_pairs):
         return surrogate.fast(x, w, y, v, wanted)
     value, by_x, by_y = x.new_zeros(()), torch.empty_like(x), torch.zeros_like(y)
     single = v.to(kind)
@@ -189,7 +188,7 @@ class Points:
 
 def potential(kernels: tuple[str, ...], points: Points, weights: Tensor, places: Points) -> list[Tensor]:
     """The sums of some of the KERNELS of the leads of the points, at each place; to 1e-9 relative."""
-    if len(points.at) * len(places.at) <= _FEW[torch.float64]:
+    if len(points.at) * len(places.at) <= limits().few_double_pairs:
         leads = points.at - places.at.unsqueeze(1)
         return [KERNELS[name].of(leads) @ weights for name in kernels]
     sources, of, terms = points.boxes
