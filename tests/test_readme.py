@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+import torch
 from typer.testing import CliRunner
 
 import lossfit
@@ -19,6 +21,17 @@ def test_its_python_runs() -> None:
     assert blocks
     for block in blocks:
         exec(block, {})
+
+
+def test_the_page_on_own_losses_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page, names = (ROOT / "docs/own_loss.md").read_text(encoding="utf-8"), {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert capsys.readouterr().out.split("\n")[:2] == re.findall(r"# (tensor\(.*\))$", page, re.MULTILINE)
+    loss, target = names["TemperedAccuracyLoss"], torch.tensor([0, 1, 2, 0])
+    z, power = torch.randn(4, 3, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
+    of = z.requires_grad_(), power.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z, power: loss(power=power)(z, target), of)
 
 
 def test_it_names_every_loss() -> None:

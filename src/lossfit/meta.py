@@ -104,8 +104,8 @@ class HyperGradient:
                 for name, slope in zip(weights, slopes, strict=True):
                     state[name] = state[name] - self.learning_rate * slope
             after = self.validation_loss(functional_call(self.model, state, (validation[0],)), *validation[1:])
-            found = torch.autograd.grad(after, list(self.hypers.values()), materialize_grads=True)
-        return after.detach(), dict(zip(self.hypers, found, strict=True))
+            grads = torch.autograd.grad(after, list(self.hypers.values()), materialize_grads=True)
+        return after.detach(), dict(zip(self.hypers, grads, strict=True))
 
     def step(self, train: Batch | Sequence[Batch], validation: Batch) -> Tensor:
         """Move the hyper-parameters down their gradient and into their ranges; returns the validation loss.

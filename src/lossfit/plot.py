@@ -104,11 +104,11 @@ def chart(
     records = [
         {"loss": name, "x": x, "y": y}
         for name, loss in losses.items()
-        for found in [curve(loss, against)]
-        for x, y in zip(found[against], found[show], strict=True)
+        for points in [curve(loss, against)]
+        for x, y in zip(points[against], points[show], strict=True)
         if math.isfinite(y) and (y > 0 or not logarithmic)
     ]
-    found: alt.Chart = (
+    drawn: alt.Chart = (
         alt.Chart({"values": records}, width=width, height=height)  # type: ignore[arg-type]
         .mark_line(clip=True, strokeWidth=2)
         .encode(
@@ -123,7 +123,7 @@ def chart(
             tooltip=["loss:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("y:Q", format=".4g")],
         )
     )
-    return found
+    return drawn
 
 
 def pair(losses: Mapping[str, SingleLabelLoss], against: Axis = "p") -> alt.TopLevelMixin:
@@ -147,7 +147,7 @@ def contents(chart: alt.TopLevelMixin, suffix: str) -> bytes:
     """What :func:`write` writes for a suffix, ".png", ".svg" or ".html"."""
     kind = suffix.lower().removeprefix(".")
     how: dict[str, Any] = {"inline": True} if kind == "html" else {"scale_factor": 2.0} if kind == "png" else {}
-    found = io.BytesIO() if kind == "png" else io.StringIO()
-    chart.configure(**{**STYLE, "background": "white"}).save(found, format=kind, **how)
-    value = found.getvalue()
+    drawn = io.BytesIO() if kind == "png" else io.StringIO()
+    chart.configure(**{**STYLE, "background": "white"}).save(drawn, format=kind, **how)
+    value = drawn.getvalue()
     return value if isinstance(value, bytes) else value.encode("utf-8")

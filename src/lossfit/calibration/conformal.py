@@ -55,8 +55,8 @@ def conformal_threshold(logits: Tensor, labels: Tensor, alpha: float, score: Sco
     rank = n + 1 - math.floor((n + 1) * alpha + 1e-9)
     if rank > n:
         return z.new_tensor(math.inf)
-    found = scores(z, score).gather(1, y.unsqueeze(1)).squeeze(1)
-    return found.kthvalue(rank).values
+    own_scores = scores(z, score).gather(1, y.unsqueeze(1)).squeeze(1)
+    return own_scores.kthvalue(rank).values
 
 
 class ConformalClassifier(nn.Module):
@@ -105,8 +105,8 @@ class ConformalClassifier(nn.Module):
         if logits.ndim < 2:
             raise ValueError(f"Expected `logits` of shape (N, C) or (N, C, d1, ...), but got {tuple(logits.shape)}.")
         z = logits.detach().double().movedim(1, -1)
-        found = scores(z.reshape(-1, z.shape[-1]), self.score) <= self.threshold.double()
-        return found.view(z.shape).movedim(-1, 1)
+        in_set = scores(z.reshape(-1, z.shape[-1]), self.score) <= self.threshold.double()
+        return in_set.view(z.shape).movedim(-1, 1)
 
 
 def scores(z: Tensor, score: Score) -> Tensor:

@@ -217,8 +217,8 @@ def _log_temperature(z: Tensor, y: Tensor) -> Tensor:
     spread = (z - z.mean(1, keepdim=True)).square().mean().sqrt()
     start = torch.where(spread > 0, spread, 1.0).log()
     log_loss = CrossEntropyLoss()
-    (found,) = _minimise(lambda log_t: log_loss(z * torch.exp(-log_t), y), start)
-    return found
+    (log_t,) = _minimise(lambda log_t: log_loss(z * torch.exp(-log_t), y), start)
+    return log_t
 
 
 def _minimise(objective: Callable[..., Tensor], *start: Tensor) -> list[Tensor]:

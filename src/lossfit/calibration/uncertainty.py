@@ -27,9 +27,9 @@ def entropy(logits: Tensor) -> Tensor:
         >>> lossfit.calibration.entropy(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
         tensor([0.6931, 0.0012])
     """
-    found = _top(logits, entropy=True).entropy
-    assert found is not None
-    return found
+    nats = _top(logits, entropy=True).entropy
+    assert nats is not None
+    return nats
 
 
 def max_probability(logits: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def cosines(x: Tensor, weight: Tensor) -> Tensor:
     product = kind if kind == torch.float64 else autocast_dtype(x) or kind
     if torch.compiler.is_compiling():
         return _cosines(x, weight, kind, product)
-    found: Tensor = call(_Cosines, x, weight, kind, product)
-    return found
+    cosine: Tensor = call(_Cosines, x, weight, kind, product)
+    return cosine
 
 
 def _cosines(x: Tensor, weight: Tensor, kind: torch.dtype, product: torch.dtype) -> Tensor:

@@ -50,6 +50,6 @@ class Hyper:
             low = high = value
         above = low > self.low if self.open_low else low >= self.low
         if not (above and high <= self.high):
-            found = f"{low:g}" if low == high or math.isnan(low) else f"values from {low:g} to {high:g}"
-            found = "an empty tensor" if isinstance(value, Tensor) and not value.numel() else found
-            raise ValueError(f"Expected `{name}` in {self.range}, but got {found}.")
+            shown = f"{low:g}" if low == high or math.isnan(low) else f"values from {low:g} to {high:g}"
+            shown = "an empty tensor" if isinstance(value, Tensor) and not value.numel() else shown
+            raise ValueError(f"Expected `{name}` in {self.range}, but got {shown}.")

@@ -73,7 +73,7 @@ def _nearest(name: str, taken: list[str]) -> str | None:
 
 def constructor(cls: type) -> list[Parameter]:
     """What a class takes: first what its own ``__init__`` names, then the keywords of the bases it hands them on to."""
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     bases = iter(cls.__mro__)
     for base in bases:
         if "__init__" not in vars(base):
@@ -83,10 +83,10 @@ def constructor(cls: type) -> list[Parameter]:
             base = next(b for b in bases if b is further)
         own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         named = [p for p in own if p.kind is not Parameter.VAR_KEYWORD]
-        if found:  # handed on by name, but for the numbers, which a subclass puts together
-            named = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in named if p.name not in {*found, "hypers"}]
-        found |= {p.name: p for p in named}
+        if parameters:  # handed on by name, but for the numbers, which a subclass puts together
+            named = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in named if p.name not in {*parameters, "hypers"}]
+        parameters |= {p.name: p for p in named}
         if own[-1:] and own[-1].kind is Parameter.VAR_KEYWORD:
             continue
         break
-    return sorted(found.values(), key=lambda p: p.kind)
+    return sorted(parameters.values(), key=lambda p: p.kind)

@@ -97,20 +97,20 @@ class RollCall:
         own = torch.tensor(numbers + [0] * _ARGUMENTS, dtype=torch.int64, device=self.device)
         for i, contents in enumerate(self._contents[:_ARGUMENTS]):
             own[len(numbers) + i] = contents
-        found = [ranks.tolist() for ranks in self._gathered(own)]
-        if any(rank[0] for rank in found):
-            self._raise_failed([bool(rank[0]) for rank in found], error)
+        each = [ranks.tolist() for ranks in self._gathered(own)]
+        if any(rank[0] for rank in each):
+            self._raise_failed([bool(rank[0]) for rank in each], error)
         starts = 1, len(numbers)
         for i in range(_ARGUMENTS):
-            signatures, contents_of = ({rank[start + i] for rank in found} for start in starts)
+            signatures, contents_of = ({rank[start + i] for rank in each} for start in starts)
             if len(signatures) > 1 or len(contents_of - {0}) > 1:
                 self._raise_different(i, len(signatures) > 1)
         after = 1 + _ARGUMENTS + _NOTES
         for i, (name, _, _) in enumerate(self._projections):
             at = after + 2 * i
-            if not _near([(_number_of(rank[at]), _number_of(rank[at + 1])) for rank in found]):
+            if not _near([(_number_of(rank[at]), _number_of(rank[at + 1])) for rank in each]):
                 self._raise_different(self._names.index(name), False)
-        self.noted = [rank[1 + _ARGUMENTS : after][: len(self._notes)] for rank in found]
+        self.noted = [rank[1 + _ARGUMENTS : after][: len(self._notes)] for rank in each]
 
     def _gathered(self, own: Tensor) -> list[Tensor]:
         every = [torch.empty_like(own) for _ in range(distributed.get_world_size(self.group))]

@@ -66,16 +66,16 @@ def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool,
     if shard is not None:
         rows: Tensor = call(_Sharded, shard, scores, target, sigma, log)
         return rows
-    found: tuple[Tensor, ...] = call(_Exact, scores, target, sigma, log)
-    return found[0]
+    values: tuple[Tensor, ...] = call(_Exact, scores, target, sigma, log)
+    return values[0]
 
 
 class _Exact(Function):
     @staticmethod
     def forward(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool) -> tuple[Tensor, ...]:
         if torch.compiler.is_compiling():
-            found: tuple[Tensor, ...] = _opaque_forward(scores, target, _per_row(sigma, target, scores), log)
-            return found
+            values: tuple[Tensor, ...] = _opaque_forward(scores, target, _per_row(sigma, target, scores), log)
+            return values
         return _forward(scores, target, sigma, log)
 
     @staticmethod
@@ -103,8 +103,8 @@ class _Exact(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], int]:
-        found = _Exact.apply(*fold(info.batch_size, in_dims, arguments))
-        return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
+        results = _Exact.apply(*fold(info.batch_size, in_dims, arguments))
+        return tuple(v.unflatten(0, (info.batch_size, -1)) for v in results), 0
 
 
 class _Sharded(Function):
@@ -145,8 +145,8 @@ class _ExactBackward(Function):
         win = log_share, complement, place, weights
         if torch.compiler.is_compiling():
             each = _per_row(sigma, target, scores)
-            found: tuple[Tensor, Tensor] = _opaque_backward(grad, scores, target, each, *win, log)
-            return found
+            values: tuple[Tensor, Tensor] = _opaque_backward(grad, scores, target, each, *win, log)
+            return values
         return _backward(grad, scores, target, sigma, *win, log)
 
     @staticmethod
@@ -159,8 +159,8 @@ class _ExactBackward(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], int]:
-        found = _ExactBackward.apply(*fold(info.batch_size, in_dims, arguments))
-        return tuple(v.unflatten(0, (info.batch_size, -1)) for v in found), 0
+        results = _ExactBackward.apply(*fold(info.batch_size, in_dims, arguments))
+        return tuple(v.unflatten(0, (info.batch_size, -1)) for v in results), 0
 
 
 def _forward(
@@ -312,8 +312,8 @@ def _win(leads: _Leads, nodes: int) -> Win:
     for of_q in (False, True):
         at = ((complement == of_q) & open).nonzero().squeeze(1)
         if len(at):
-            found = _integrate(leads.at(at), least[at], rivals[at], of_q, nodes)
-            for whole, part in zip((out.log_share, out.place, out.push), found, strict=True):
+            parts = _integrate(leads.at(at), least[at], rivals[at], of_q, nodes)
+            for whole, part in zip((out.log_share, out.place, out.push), parts, strict=True):
                 whole[at] = part
     return out
 
@@ -330,10 +330,10 @@ def _integrate(
     left, right = _widths(lead, of_q, centre, left, right)
     stretch = torch.log(right / left)
     x, log_weight = _rule(centre, left, torch.where(stretch.abs() < 1e-3, 1e-3, stretch), nodes)
-    found, s = _log_integrand(lead, of_q, x)
-    found += log_weight
-    log_share = torch.logsumexp(found, 1)
-    push = _exp(found - log_share.unsqueeze(1))
+    log_values, s = _log_integrand(lead, of_q, x)
+    log_values += log_weight
+    log_share = torch.logsumexp(log_values, 1)
+    push = _exp(log_values - log_share.unsqueeze(1))
     if s is None:
         return log_share, x, push
     push_of_q = -push * _hazard(x) / s.clamp(min=torch.finfo(s.dtype).tiny)
@@ -395,8 +395,8 @@ def _widths(lead: _Leads, of_q: bool | Tensor, centre: Tensor, left: Tensor, rig
     probes = _numbers(centre, _PROBES)
     bounds = torch.stack([-left, right], 1).unsqueeze(2)  # (rows, sides, 1)
     x = centre.view(-1, 1, 1) + bounds * probes
-    found, _ = _log_integrand(lead, of_q, torch.cat([centre.unsqueeze(1), x.flatten(1)], 1))
-    drop = (found[:, :1] - found[:, 1:]).clamp(min=1e-30).view(x.shape)
+    log_values, _ = _log_integrand(lead, of_q, torch.cat([centre.unsqueeze(1), x.flatten(1)], 1))
+    drop = (log_values[:, :1] - log_values[:, 1:]).clamp(min=1e-30).view(x.shape)
     # The first probe that is far enough, or the bound itself.
     enough = torch.cat([drop >= _DROP, torch.ones_like(drop[..., :1], dtype=torch.bool)], 2)
     first = enough.to(torch.int8).argmax(2, keepdim=True)

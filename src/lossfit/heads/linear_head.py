@@ -84,9 +84,9 @@ class Head(Keywords, nn.Module):
             return value
         x, target = loss._without_weightless(x, target, sample_weight)
         rows, margin = self._fused(x, target, loss, partial(loss._agreed, sample_weight, denominator, backend=backend))
-        found = from_features.evaluate(loss, rows, from_features.Options(backend), sample_weight, denominator, margin)
-        assert isinstance(found, Tensor)
-        return found
+        result = from_features.evaluate(loss, rows, from_features.Options(backend), sample_weight, denominator, margin)
+        assert isinstance(result, Tensor)
+        return result
 
     @property
     def _is_spread(self) -> bool:

@@ -45,10 +45,10 @@ class Chunk:
         self.column.put_(self.z, value.detach().to(self.z.dtype).unsqueeze(1))
 
     def grads(
-        self, found: tuple[Tensor, ...], upstream: list[Tensor | None]
+        self, results: tuple[Tensor, ...], upstream: list[Tensor | None]
     ) -> tuple[Tensor, dict[str, Tensor], Pulled]:
         """The gradients of the scores, of the numbers by name, and of hidden tensors."""
-        pairs = [(f, u) for f, u in zip(found, upstream, strict=False) if u is not None and f.requires_grad]
+        pairs = [(f, u) for f, u in zip(results, upstream, strict=False) if u is not None and f.requires_grad]
         if not pairs:
             return torch.zeros_like(self.z), {}, [None] * len(self.hidden)
         of, by = [f for f, _ in pairs], [u.to(f.dtype) for f, u in pairs]

@@ -39,8 +39,8 @@ def run(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     return _run_chunked(job, layer)
 
 
-def _reduced(job: Job, found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return found if job.weighing is None else (job.weighing.reduce(found[0]), *found[1:])
+def _reduced(job: Job, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return results if job.weighing is None else (job.weighing.reduce(results[0]), *results[1:])
 
 
 def _is_traced(job: Job, layer: Layer) -> bool:
@@ -51,8 +51,8 @@ def _is_traced(job: Job, layer: Layer) -> bool:
 
 def _run_chunked(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     if job.weighing is not None and job.weighing.is_trainable:
-        found = _run_chunked(job._replace(weighing=None), layer)
-        return job.weighing.reduce(found[0]), *found[1:]
+        rows, *extras = _run_chunked(job._replace(weighing=None), layer)
+        return job.weighing.reduce(rows), *extras
     graded = torch.is_grad_enabled()
     tensors = (*layer[:3], *job.tensors.values(), *(_hidden(job, layer) if graded and not job.no_other_grads else ()))
     results: tuple[Tensor, ...] = _Chunked.apply(job, layer, graded, *tensors)
@@ -66,8 +66,8 @@ def _hidden(job: Job, layer: Layer) -> list[Tensor]:
     z = layer.x.new_zeros(1, len(layer.weight) // layer.centers)
     with torch.enable_grad():
         cut = {n: job.cut(n, v.detach(), slice(0, 1)) for n, v in job.tensors.items()}
-        found = job.rows(z.requires_grad_(), slice(0, 1), {**job.numbers, **cut})
-    ahead, seen, leaves = [f.grad_fn for f in found], set(), {}
+        results = job.rows(z.requires_grad_(), slice(0, 1), {**job.numbers, **cut})
+    ahead, seen, leaves = [f.grad_fn for f in results], set(), {}
     while ahead:
         node = ahead.pop()
         if node is None or node in seen:
@@ -98,13 +98,13 @@ class _Chunked(Function):
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         if job.weighing is None or not graded or not any(ctx.needs_input_grad):
-            found = _pass(job, layer, tensors, None, None)[0]
+            results = _pass(job, layer, tensors, None, None)[0]
         else:
             one = torch.ones((), dtype=torch.promote_types(layer.x.dtype, torch.float32), device=layer.x.device)
             upstream = job.weighing.spread(one, len(layer.x)).expand(len(layer.x))
-            found, ctx.ahead = _pass(job, layer, tensors, ctx.needs_input_grad[3:], [upstream])
-        ctx.mark_non_differentiable(*(f for f, graded in zip(found, job.graded, strict=True) if not graded))
-        return _reduced(job, found)
+            results, ctx.ahead = _pass(job, layer, tensors, ctx.needs_input_grad[3:], [upstream])
+        ctx.mark_non_differentiable(*(f for f, graded in zip(results, job.graded, strict=True) if not graded))
+        return _reduced(job, results)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -142,9 +142,9 @@ def _differentiable(
         job = job._replace(
             numbers={**job.numbers, **dict(zip(job.tensors, numbers, strict=True))}, plan=ChunkPlan(False)
         )
-        found = run(job, layer._replace(x=x, weight=weight, bias=bias))
+        results_again = run(job, layer._replace(x=x, weight=weight, bias=bias))
     wanted = [t for t, need in zip(again, needed, strict=True) if need]
-    pairs = [(f, g) for f, g in zip(found, grads, strict=True) if g is not None]
+    pairs = [(f, g) for f, g in zip(results_again, grads, strict=True) if g is not None]
     results = torch.autograd.grad(
         [f for f, _ in pairs], wanted, [g for _, g in pairs], create_graph=torch.is_grad_enabled(), allow_unused=True
     )
@@ -185,7 +185,7 @@ class _Pass:
         self.upstream = None if upstream is None else self.products.scale_upstream(upstream)
         self.totals: dict[str, Tensor] = {}
         self.unnamed: list[Tensor | None] = [None] * len(self.hidden)
-        self.found: list[tuple[Tensor, ...]] = []
+        self.results: list[tuple[Tensor, ...]] = []
 
     def run(self) -> tuple[tuple[Tensor, ...], Products]:
         rows, height = len(self.products.x), self.budget.height
@@ -199,7 +199,7 @@ class _Pass:
         self.products.wait()
         self.products.buffers.clear()
         self.products.numbers = [*(self.totals.get(n) for n in self.named), *self.unnamed]
-        return tuple(torch.cat(column) for column in zip(*self.found, strict=True)), self.products
+        return tuple(torch.cat(column) for column in zip(*self.results, strict=True)), self.products
 
     def _start(self, at: slice) -> Chunk:
         x = self.products.rows(at)
@@ -216,11 +216,11 @@ class _Pass:
 
     def _end(self, chunk: Chunk) -> None:
         with torch.set_grad_enabled(self.graded):
-            found = chunk.results()
-        self.found.append(tuple(f.detach() for f in found))
+            results = chunk.results()
+        self.results.append(tuple(r.detach() for r in results))
         if self.upstream is not None:
             some = [None if u is None else u[chunk.at] for u in self.upstream]
-            dz, by_number, by_hidden = chunk.grads(found, some)
+            dz, by_number, by_hidden = chunk.grads(results, some)
             self.unnamed = [
                 a if b is None else b if a is None else a + b for a, b in zip(self.unnamed, by_hidden, strict=True)
             ]

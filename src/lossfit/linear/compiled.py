@@ -30,9 +30,9 @@ def results(job: Job, layer: Layer) -> tuple[Tensor, ...]:
     how = scoring(form, job.numbers, targets, layer.x)
     rows = RowInputs(targets.target, targets.valid, weight=form.mean_weight)
     given = *rows[:2], rows.weight, how.divisor, how.shift
-    found = _forward(x, weight, bias, *given, how.cap, *form.wanted, job.plan.memory)
+    fields = _forward(x, weight, bias, *given, how.cap, *form.wanted, job.plan.memory)
     there = (True, True, True, *form.wanted[1:])
-    stats = RowStats(*(v if want else None for v, want in zip(found, there, strict=True)))  # type: ignore[arg-type]
+    stats = RowStats(*(v if want else None for v, want in zip(fields, there, strict=True)))  # type: ignore[arg-type]
     gap = to_gap(stats, rows, len(layer.weight), how.divisor, how.shift)
     return form.results(gap, slice(None), job.numbers)
 
@@ -57,13 +57,13 @@ def _forward(
     """Statistics that are not wanted come back empty."""
     products, chunks = _products(x, weight, bias, valid, memory, None)
     rows, wanted = RowInputs(target, valid, weight=mean_weight), (hard, mean, hit, entropy)
-    found = []
+    chunked = []
     for at in chunks:
         z = products.scores(products.rows(at))
         by = None if divisor is None else divisor[at]
-        found.append(launch._forward(z, *rows.cut(at), *wanted, cap, by, shift))
+        chunked.append(launch._forward(z, *rows.cut(at), *wanted, cap, by, shift))
         products.release(products.last)
-    first, second, third, fourth, fifth, sixth = (torch.cat(column) for column in zip(*found, strict=True))
+    first, second, third, fourth, fifth, sixth = (torch.cat(column) for column in zip(*chunked, strict=True))
     return first, second, third, fourth, fifth, sixth
 
 
@@ -84,8 +84,8 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
     own, _, log_sum, mean, _, among = grads
     upstream = own, log_sum, mean if ctx.mean else None, among if ctx.entropy else None
     needed = list(ctx.needs_input_grad[:3])
-    found = _backward(*ctx.saved_tensors, *upstream, ctx.cap, ctx.hard, ctx.memory, needed)
-    return (*(v if need else None for v, need in zip(found, needed, strict=True)), *(None,) * 11)
+    grads = _backward(*ctx.saved_tensors, *upstream, ctx.cap, ctx.hard, ctx.memory, needed)
+    return (*(v if need else None for v, need in zip(grads, needed, strict=True)), *(None,) * 11)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -127,9 +127,9 @@ def _backward(
         launch.backward(z, rows.cut(at), stats.cut(at), upstream.cut(at), hard, z, how)
         products.accumulate_grads(at, features, z, z)
         products.release(products.last)
-    found = products.finish(None)
+    grads = products.finish(None)
     to_x, to_weight, to_bias = (
-        x.new_empty(0) if v is None else v.zero_() if not len(x) else v for v in (*found, None)[:3]
+        x.new_empty(0) if v is None else v.zero_() if not len(x) else v for v in (*grads, None)[:3]
     )
     return to_x, to_weight, to_bias
 

@@ -97,12 +97,12 @@ class ContrastiveLoss(OuterLoss):
             }
 
         device = input.device if isinstance(input, Tensor) else torch.device("cpu")
-        found = row_gather.exchange_sizes(self.gather, device, rows, shared)
-        if found.total == 1:
+        ranks = row_gather.exchange_sizes(self.gather, device, rows, shared)
+        if ranks.total == 1:
             raise ValueError(
                 "Expected `input` of at least 2 rows, since the rivals of a row are the others, but got 1."
             )
-        return found
+        return ranks
 
     def _features(self, *values: Tensor) -> tuple[Tensor, ...]:
         dtypes = [accumulation_dtype(v) for v in values]

@@ -112,20 +112,20 @@ class MultiWayLoss(Loss):
             sample_weight: a weight for each sample (B,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
-        found = read(input, target, self.ignore_index)
+        answers = read(input, target, self.ignore_index)
         dtype = accumulation_dtype(input)
         weighing = weigh(
             input.shape[:1],
             dtype,
             self.reduction,
-            valid=found.valid,
+            valid=answers.valid,
             sample_weight=sample_weight,
             denominator=denominator,
         )
         work = torch.float64 if self.kind == "pairwise" else dtype
-        scores, share = input.to(work), found.share.to(work)
-        if found.known is not None:
-            scores = scores.masked_fill(~found.known.unsqueeze(2), 0.0)
+        scores, share = input.to(work), answers.share.to(work)
+        if answers.known is not None:
+            scores = scores.masked_fill(~answers.known.unsqueeze(2), 0.0)
         scores = weighing.blank(scores)
         return weighing.reduce(_losses(self.kind, scores.clamp(min=LOWEST[work]), share).to(dtype))
 
@@ -165,10 +165,10 @@ def _pairwise(s: Tensor, t: Tensor) -> Tensor:
     wide = ((high - low) > _WIDE).flatten(1).any(1)
     if not wide.any():
         return _pairwise_by_product(s, t, (high + low) / 2)
-    found = s.new_zeros(s.shape[0])
+    losses = s.new_zeros(s.shape[0])
     narrow = ~wide
-    found = found.index_put((narrow,), _pairwise_by_product(s[narrow], t[narrow], ((high + low) / 2)[narrow]))
-    return found.index_put((wide,), _pairwise_by_logarithms(s[wide], t[wide]))
+    losses = losses.index_put((narrow,), _pairwise_by_product(s[narrow], t[narrow], ((high + low) / 2)[narrow]))
+    return losses.index_put((wide,), _pairwise_by_logarithms(s[wide], t[wide]))
 
 
 def _pairwise_by_product(s: Tensor, t: Tensor, centre: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ def for_metric(metric: str, **settings: Any) -> Loss:
         TopKAccuracyLoss(k=3)
     """
     metric = _ALIASES.get(metric, metric) if isinstance(metric, str) else metric
-    if isinstance(metric, str) and (found := _F.fullmatch(metric)) and "beta" not in settings:
-        metric, settings = f"{found[1]}_f_beta", {"beta": float(found[2]), **settings}
+    if isinstance(metric, str) and (match := _F.fullmatch(metric)) and "beta" not in settings:
+        metric, settings = f"{match[1]}_f_beta", {"beta": float(match[2]), **settings}
     known = registry.available_losses()
     check_choice("metric", metric, [name for name, (loss, _) in _LOSSES.items() if loss in known])
     loss, given = _LOSSES[metric]

@@ -143,8 +143,8 @@ def _binary(sides: Sides, absent: Tensor | None, scores: Tensor, target: Tensor,
         losses = side.value if weight is None else side.value * weight
 
         def slopes() -> Tensor:
-            found = side.slope().mul_(sign)
-            return found if weight is None else found.mul_(weight)
+            derivative = side.slope().mul_(sign)
+            return derivative if weight is None else derivative.mul_(weight)
 
     else:
         one, zero = target * at_one, (1 - target) * at_zero

@@ -81,8 +81,8 @@ def _in_blocks(
     height = max(1, limits().label_bytes // max(1, size)) if scores.device.type == "cpu" else rows
     fast = body.fast if known is None and scores.numel() >= _FEW else None
     if rows <= height and fast is None:
-        found = body.function(*_prepared(scores, labels, known), known)
-        return found.value, found.slope() if sloped else None, 1.0
+        part = body.function(*_prepared(scores, labels, known), known)
+        return part.value, part.slope() if sloped else None, 1.0
     value = scores.new_empty(scores.shape[:1] + scores.shape[2:], dtype=accumulation_dtype(scores))
     slope = torch.empty_like(scores, dtype=value.dtype) if sloped else None
     if fast is not None:
@@ -94,10 +94,10 @@ def _in_blocks(
             out = work[-1][: some.numel()].view(some.shape) if slope is None else slope[at]
             value[at] = fast.function(*_prepared(some, their, None), out, work[:-1])
             continue
-        found = body.function(*_prepared(some, their, marked), marked)
-        value[at] = found.value
+        part = body.function(*_prepared(some, their, marked), marked)
+        value[at] = part.value
         if slope is not None:
-            slope[at] = found.slope()
+            slope[at] = part.slope()
     return (value, slope, 1.0) if fast is None else (value.mul_(fast.scale), slope, fast.scale)
 
 
@@ -123,8 +123,8 @@ class _Sloped(Function):
             with torch.enable_grad():
                 scores = scores.view_as(scores)
                 value = _plain(ctx.body, ctx.weighing, scores, labels, known)
-            (found,) = torch.autograd.grad(value, scores, grad, create_graph=torch.is_grad_enabled())
-            return None, None, None, None, found
+            (to_scores,) = torch.autograd.grad(value, scores, grad, create_graph=torch.is_grad_enabled())
+            return None, None, None, None, to_scores
         slope, ctx.slope = ctx.slope, None
         if slope is None:
             slope = _in_blocks(ctx.body, scores, labels, known, True)[1]

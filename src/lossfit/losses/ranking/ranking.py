@@ -311,10 +311,10 @@ class _Ranked(Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = (
+        sums: tuple[Tensor, Tensor] = (
             _opaque if torch.compiler.is_compiling() or is_abstract(arguments[0]) else _measure
         )(*arguments)
-        return found
+        return sums
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -385,8 +385,8 @@ def _measure(
             v = _highest(y, v, low, high)
             chosen = v > 0
             down, y, v = down[chosen], y[chosen], v[chosen]
-        found = over_pairs(SURROGATES[kind], x, w, y, v, wanted=wanted, double=double)
-        total, by_x, by_y = found.value, -found.by_x, found.by_y
+        sums = over_pairs(SURROGATES[kind], x, w, y, v, wanted=wanted, double=double)
+        total, by_x, by_y = sums.value, -sums.by_x, sums.by_y
         mass = w.sum() * v.sum()
     if wanted:
         slopes[up], slopes[down] = by_x, by_y

@@ -78,8 +78,8 @@ def _total(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
     """The log of the sum over all paths; with tags, over all but this one, and relative to it. "hard": the maximum."""
     if kind == "hard" or is_abstract(chain.emissions) or torch.compiler.is_compiling() or transformed():
         return _plain(chain, tags, kind)
-    found: Tensor = call(_Total, *chain, tags)
-    return found
+    value: Tensor = call(_Total, *chain, tags)
+    return value
 
 
 def _plain(chain: Chain, tags: Tensor | None, kind: Kind) -> Tensor:
@@ -214,7 +214,7 @@ def _again(
         # Aliases, since one of them may be a function of another.
         given = [value.view_as(value) for value in given]
         emissions, transitions, start, end = given
-        found = _plain(Chain(emissions, transitions, start, end, last), tags, "soft")
+        value = _plain(Chain(emissions, transitions, start, end, last), tags, "soft")
     wanted = [value for value, need in zip(given, needed, strict=True) if need]
-    grads = iter(torch.autograd.grad(found, wanted, grad, create_graph=torch.is_grad_enabled(), allow_unused=True))
+    grads = iter(torch.autograd.grad(value, wanted, grad, create_graph=torch.is_grad_enabled(), allow_unused=True))
     return tuple(next(grads) if need else None for need in needed)

@@ -97,8 +97,8 @@ class LinearChainCRF(nn.Module):
             read, valid = self._read(emissions, mask)
             scores = read.emissions if read.emissions.requires_grad else read.emissions.detach().requires_grad_()
             total = chain.log_partition(read._replace(emissions=scores)).sum()
-            (found,) = torch.autograd.grad(total, scores, create_graph=differentiable)
-        return _in_place(found.transpose(0, 1), valid, 0.0)
+            (shares,) = torch.autograd.grad(total, scores, create_graph=differentiable)
+        return _in_place(shares.transpose(0, 1), valid, 0.0)
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -123,16 +123,16 @@ class TokenLoss(OuterLoss):
         if token_weight is not None:
             rows, weights = rows * token_weight, weights * token_weight
         mass = weights.masked_fill(~valid, 0.0).sum(1)
-        found = rows.masked_fill(~valid, 0.0).sum(1) / torch.where(mass == 0, 1.0, mass)
+        means = rows.masked_fill(~valid, 0.0).sum(1) / torch.where(mass == 0, 1.0, mass)
         weighing = weigh(
-            found.shape,
-            found.dtype,
+            means.shape,
+            means.dtype,
             self.reduction,
             valid=valid.any(1),
             sample_weight=sample_weight,
             denominator=denominator,
         )
-        return weighing.reduce(found)
+        return weighing.reduce(means)
 
 
 def _check_tokens(input: Tensor, target: Tensor) -> None:
