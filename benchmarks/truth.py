@@ -3,9 +3,10 @@
     python benchmarks/truth.py --packages /tmp/peers      # written to benchmarks/results/truth.json
 
 From each population (benchmarks/advice_data.py says from which packages) draws of 500 and 1,000 rows are compared: the
-losses of --quick, plain and tuned, 4 settings, five folds in pairs, once; by several metrics. The same models, by the
-same choices, are measured on up to 4,000 other rows of the population: that is the truth for models trained on these
-rows. The prior is made of the sets of benchmarks/advice.py (its --work) without the population, or is the shipped one.
+losses of --quick, plain and tuned, 4 settings of 240 steps, five folds in pairs, once; by several metrics. The same
+models, by the same choices, are measured on up to 4,000 other rows of the population: that is the truth for models
+trained on these rows. The prior is made of the sets of benchmarks/advice.py (its --work) without the population, or is
+the shipped one.
 
 - coverage: of the 95% intervals of differences to cross-entropy, and to what is free; the truth's own error is added.
 - claims: of all differences to cross-entropy, how many are claimed to be better or worse, and how many of them are

@@ -253,6 +253,15 @@ class TestAnswers:
     def test_a_damaged_prior_is_told(self) -> None:
         assert "The prior is lost." in self.told(known=Prior(note="The prior is lost."))
 
+    def test_what_other_data_sets_do_not_know_is_told(self) -> None:
+        measured = {"cross_entropy": Known(0.0, 0.1), "poly": Known(-1.0, 0.1), "squared": Known(-2.0, 0.1)}
+        told = self.told(known=Prior({"accuracy": measured}))
+        stands_in = "the median of all candidates by accuracy stands in."
+        assert told.endswith(f"Other data sets say nothing about focal loss: {stands_in}")
+        assert "Other data sets" not in self.told(known=Prior({"accuracy": {**measured, "focal": Known(0.0, 0.1)}}))
+        told = self.told(plan("brier"), known=Prior({"accuracy": measured}))
+        assert told.endswith(f"No other data set was measured by Brier score: {stands_in}")
+
 
 def test_every_metric_is_judged_by_itself() -> None:
     found = summary.summarise(outcome(), Prior())

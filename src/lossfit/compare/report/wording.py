@@ -27,6 +27,8 @@ _TITLES = {
     "exponential_margin": "Exponential margin",
 }
 
+_PROPER = ("Brier", "Cohen", "Hamming", "Jaccard", "Matthews", "F0.5", "F1", "F2")
+
 
 def title(loss: str) -> str:
     """A loss's name in a sentence or a chart."""
@@ -40,13 +42,17 @@ def title(loss: str) -> str:
 def inline(loss: str) -> str:
     """A loss's name inside a sentence."""
     name = title(loss)
-    return name if name.split(",")[0].isupper() else name[:1].lower() + name[1:]
+    return name if name.split(",")[0].isupper() else _lower(name)
 
 
 def phrase(metric: str) -> str:
     """A metric's name inside a sentence."""
-    name = CARDS[metric].title
-    return name[:1].lower() + name[1:]
+    return _lower(CARDS[metric].title)
+
+
+def _lower(name: str) -> str:
+    """Without a capital letter, unless a person's name or an abbreviation begins with it."""
+    return name if name.startswith(_PROPER) else name[:1].lower() + name[1:]
 
 
 _SHORT = {"label_smoothing": "", "weight_power": "power", "prior_power": "power", "coefficients": "eps"}
@@ -139,7 +145,19 @@ def answer(summary: dict[str, Any]) -> list[str]:
         found.append(f"Measurably worse than {base}: {_list(worse, metric)}.")
     if summary["prior"]["note"]:
         found.append(summary["prior"]["note"])
-    return found
+    return found + _borrowed(summary, [advised["loss"], *summary["alternatives"]])
+
+
+def _borrowed(summary: dict[str, Any], named: list[str]) -> list[str]:
+    """What was expected without other data sets having measured it, of the candidates that are named."""
+    borrowed = summary["prior"].get("borrowed", {})
+    if not borrowed:
+        return []
+    median = f"the median of all candidates by {phrase(next(iter(borrowed.values())))} stands in"
+    if len(borrowed) == len(summary["losses"]):
+        return [f"No other data set was measured by {phrase(summary['metric'])}: {median}."]
+    unknown = [inline(loss) for loss in named if loss in borrowed]
+    return [f"Other data sets say nothing about {', '.join(unknown)}: {median}."] if unknown else []
 
 
 def _claim(summary: dict[str, Any], entry: dict[str, Any]) -> str:

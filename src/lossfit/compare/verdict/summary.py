@@ -68,7 +68,12 @@ def summarise(outcome: Outcome, known: Prior | None = None) -> dict[str, Any]:
             "over_reference": None if own is None else own.critical_reference,
             "over_free": None if own is None else own.critical_free,
         },
-        "prior": {"data_sets": len(known.data_sets), "date": known.date, "note": known.note},
+        "prior": {
+            "data_sets": len(known.data_sets),
+            "date": known.date,
+            "note": known.note,
+            "borrowed": {j.name: j.known.borrowed for j in own.candidates if j.known.borrowed} if own else {},
+        },
         "trainings": outcome.trainings,
         "failed_settings": int(trained["failed"].sum()),
         "search": {
