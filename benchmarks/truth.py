@@ -103,7 +103,7 @@ def measure(name: str, packages: Path, size: int, seed: int) -> dict[str, Any]:
     if not np.array_equal(folds.repeats[0].fold, wider.repeats[0].fold) or own.classes != both.classes:
         raise SystemExit(f"{name}: the folds of the draw are not those of the truth.")
     classes = len(own.classes)
-    metrics = METRICS
+    metrics = tuple(m for m in METRICS if classes == 2 or not SINGLE_LABEL.choices()[m].two_classes)
     rows = fold_rows(own, folds, 0, seed, make.reader(own)[0])
     given = fold_rows(both, wider, 0, seed, make.reader(both)[0])
     others = OnOthers(**{f.name: getattr(given, f.name) for f in fields(given)})
@@ -174,9 +174,8 @@ def _numbers(metric: str, said: Passes, true: Passes, layout: Layout, beyond: La
 def judged(draws: list[dict[str, Any]], known_of: Any) -> dict[str, Any]:
     """What the draws say of the rule."""
     by_metric = {metric: _of_metric([d for d in draws if metric in d], metric, known_of) for metric in METRICS}
-    every = draws
     return {
-        "draws": [{k: d[k] for k in ("name", "rows", "classes", "size", "seed")} for d in every],
+        "draws": [{k: d[k] for k in ("name", "rows", "classes", "size", "seed")} for d in draws],
         "settings": {"losses": LOSSES, "trials": advice.TRIALS, "folds": FOLDS, "repeats": 1, "twins": TWINS},
         "metrics": by_metric,
         "all": _together(by_metric),

@@ -74,9 +74,10 @@ def regret() -> str:
             return ""
         return f"**{row[metric]:.2f}**" if row[metric] == least[metric] else f"{row[metric]:.2f}"
 
-    by_mean = sorted(found.items(), key=lambda item: item[1].get("mean", 0.0))
+    by_mean = sorted(found.items(), key=lambda item: item[1].get("mean", float("inf")))
+    partial = {name for name, row in by_mean if "mean" not in row and name != "always the metric's own loss"}
     fixed = [name for name, row in by_mean if name.startswith("always ") and "mean" in row]
-    hidden = {name for name in fixed[10:] if name != "always cross_entropy"}
+    hidden = partial | {name for name in fixed[10:] if name != "always cross_entropy"}
     rows = [
         [_told_way(name), *(cell(row, metric) for metric in METRICS)] for name, row in by_mean if name not in hidden
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lossfit.compare.candidates import candidates
 from lossfit.compare.verdict import prior
 from lossfit.compare.verdict.prior import Known, Prior
 
@@ -69,6 +70,23 @@ def test_a_file_that_is_no_json_is_said(text: str | None, tmp_path: Path) -> Non
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
     assert "cannot be used" in prior.load(path).note
+
+
+def test_the_shipped_one_knows_every_loss_but_one() -> None:
+    found = prior.load()
+    assert not found.note
+    assert len(set(found.data_sets)) == len(found.data_sets) > 10
+    assert found.command == "python benchmarks/advice.py"
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error"):
+        plain = candidates.choose("all", metric)
+        tuned = [candidates.tuned(candidate, metric) for candidate in plain]
+        names = {
+            candidate.name for candidate in [*plain, *tuned] if candidate is not None and candidate.loss != "exact"
+        }
+        assert found.metrics[metric].keys() == names
+        free = tuned[0] or plain[0]
+        assert found.of(metric, free.name).mean == 0.0
+        assert found.of(metric, "exact").borrowed == metric
 
 
 def test_the_estimate_longhand() -> None:

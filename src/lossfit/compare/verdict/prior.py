@@ -99,14 +99,12 @@ def nearest(metric: str, known: Mapping[str, object]) -> str | None:
 def load(path: Path | None = None) -> Prior:
     """The shipped prior, or one from a file. A file that cannot be used gives a flat prior whose note says why."""
     shipped = resources.files("lossfit.compare.verdict") / FILE
-    if path is None and not shipped.is_file():
-        return Prior(note="This lossfit ships no prior, so the choice knows these rows alone.")
     try:
         text = shipped.read_text("utf-8") if path is None else path.read_text("utf-8")
         return parse(json.loads(text))
     except (OSError, ValueError, RecursionError) as error:
         where = "that lossfit ships" if path is None else str(path)
-        return Prior(note=f"The prior {where} cannot be used, so the choice knows this data alone: {error}")
+        return Prior(note=f"The prior {where} cannot be used, so the choice knows these rows alone: {error}")
 
 
 def parse(content: Any) -> Prior:
