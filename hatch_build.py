@@ -1,7 +1,8 @@
 """The build of the native CPU kernels: a hook of hatchling, and `python hatch_build.py` in a checkout.
 
 LOSSFIT_NATIVE=0 leaves the kernels out, LOSSFIT_NATIVE=1 demands them; otherwise they are built where a C++ compiler
-works, and lossfit is pure Python where none does. CXX names the compiler, CXXFLAGS are added to its arguments.
+works, and lossfit is pure Python where none does. CXX names the compiler, CXXFLAGS are added to its arguments. For
+another machine than this one, LOSSFIT_MACHINE names it and LOSSFIT_PLATFORM is what the name of the wheel ends in.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ class BuildError(Exception):
     """No library came out, with the reason."""
 
 
-def levels(machine: str) -> dict[str, list[str]]:
+def levels(machine: str, by_zig: bool = False) -> dict[str, list[str]]:
     """The entries of the library, and what each is compiled for."""
-    if machine in ("x86_64", "AMD64"):
-        return {"lossfit_base": ["-march=x86-64-v2"], "lossfit_avx2": ["-march=x86-64-v3"]}
-    return {"lossfit_base": []}
+    if machine not in ("x86_64", "AMD64"):
+        return {"lossfit_base": []}
+    flag, dash = ("-mcpu=", "_") if by_zig else ("-march=", "-")
+    return {f"lossfit_{name}": [f"{flag}x86{dash}64{dash}v{level}"] for name, level in (("base", 2), ("avx2", 3))}
 
 
 def compiler() -> list[str]:
@@ -69,22 +71,26 @@ def build(
         machine: what to compile for; this machine by default.
         extra: arguments for every step.
     """
-    command, machine = command or compiler(), machine or platform.machine()
+    command, machine = command or compiler(), machine or os.environ.get("LOSSFIT_MACHINE") or platform.machine()
+    by_zig = "ziglang" in command or command[0].endswith("zig")
     if not sys.platform.startswith(("linux", "darwin")):
         raise BuildError(f"the kernels are not built on {sys.platform}")
     extra = [*(extra or []), *shlex.split(os.environ.get("CXXFLAGS", ""))]
     with tempfile.TemporaryDirectory() as folder:
-        objects = {name: str(Path(folder, f"{name}.o")) for name in (*levels(machine), "dispatch")}
+        entries = levels(machine, by_zig)
+        objects = {name: str(Path(folder, f"{name}.o")) for name in (*entries, "dispatch")}
         steps = [
             [*FLAGS, *extra, *for_level, f"-DENTRY={name}", "-c", str(SOURCES / "kernels.cpp"), "-o", objects[name]]
-            for name, for_level in levels(machine).items()
+            for name, for_level in entries.items()
         ]
         steps.append([*FLAGS, *extra, "-c", str(SOURCES / "dispatch.cpp"), "-o", objects["dispatch"]])
         _run([[*command, *step] for step in steps])
-        link = ["-shared", "-static-libgcc"] if sys.platform == "linux" else ["-shared"]
-        made = str(Path(folder, "kernels.so"))
-        _run([[*command, *extra, *link, "-o", made, *objects.values()]])
-        shutil.move(made, to)
+        link = ["-shared", "-static-libgcc"] if sys.platform == "linux" and not by_zig else ["-shared"]
+        if by_zig:  # its c++ would link a C++ library
+            command = ["cc" if word == "c++" else word for word in command]
+        made = to.with_suffix(".new")
+        _run([[*command, *extra, *link, "-o", str(made), *objects.values()]])
+        made.replace(to)  # processes that have the old one keep it
 
 
 def _run(commands: list[list[str]]) -> None:

@@ -37,7 +37,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def losses() -> dict[str, Loss]:
     """PyTorch's cross-entropy, and every loss of the catalogue on the soft gap."""
     found: dict[str, Loss] = {"F.cross_entropy": partial(F.cross_entropy, reduction="none")}
-    found |= dense.losses(reduction="none")
+    found |= dense.links(reduction="none")
     found["cross_entropy, smoothed"] = lossfit.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
     found["cross_entropy, temperature 3"] = lossfit.CrossEntropyLoss(temperature=3.0, reduction="none")
     prior = torch.arange(1.0, CLASSES + 1)

@@ -16,7 +16,8 @@ PAGE = ROOT / "docs" / "layout.md"
 
 FLOORS = (
     ("core",),
-    ("kernels", "native"),
+    ("native",),
+    ("kernels",),
     ("gaps",),
     ("linear",),
     ("losses",),

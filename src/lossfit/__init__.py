@@ -11,6 +11,7 @@ from lossfit.gaps.types import Gap
 from lossfit.heads.cosine_head import CosineHead, normface_scale
 from lossfit.heads.linear_head import LinearHead
 from lossfit.heads.margins import AdditiveMargin, AngularMargin, ArcMargin, CombinedMargin, Margin
+from lossfit.kernels import show_config
 from lossfit.linear.linear_gap import linear_gap
 from lossfit.losses import *  # noqa: F403  -- its `__all__` is added below
 from lossfit.losses.metric.for_metric import for_metric
@@ -50,6 +51,7 @@ __all__ = [
     "registry",
     "sample_rivals",
     "schedules",
+    "show_config",
 ]
 __all__ += losses.__all__
 

@@ -30,7 +30,8 @@ FUNCTIONS = {
 
 def apply(number: int, x: Tensor, level: int) -> Tensor:
     out = torch.full_like(x, torch.nan)
-    status = library.run(library.MATHS, x.unsqueeze(1), x, out, link=number, level=level)
+    settings = library.settings(link=number)
+    status = library.run(library.MATHS, x.unsqueeze(1), x, out, None, settings, level=level)
     assert status == library.DONE
     return out
 

@@ -21,6 +21,7 @@ from lossfit.commands.specs import single_label
 from lossfit.compare import device as devices
 from lossfit.compare import files
 from lossfit.compare.errors import InputError, first_line
+from lossfit.kernels import backend_for
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -65,7 +66,8 @@ def bench(
     wanted = {spec: single_label(spec) for spec in dict.fromkeys(losses or _without_settings())}
     console = terminal.console()
     shape = f"({rows}, {classes})" + (f" from {features} features" if features else "")
-    console.say(f"Scores {shape}, {dtype}, on {_hardware(where)}\n")
+    console.say(f"Scores {shape}, {dtype}, on {_hardware(where)}")
+    console.say(f"Backend: {backend_for(where, getattr(torch, dtype))}\n")
     try:
         found = timing.steps(wanted, rows, classes, features, getattr(torch, dtype), where)
         with Progress(console=terminal.console(errors=True), transient=True) as progress:

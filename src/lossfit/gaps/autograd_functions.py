@@ -14,6 +14,7 @@ from lossfit.core.autograd import batched, call, fold, transformed
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted, finite
 from lossfit.gaps.blocks import backward_block, forward_block, hard_shares, per_class, row_blocks
+from lossfit.native import gaps as native
 
 WEIGHT = 1 + RowInputs._fields.index("weight")
 
@@ -24,6 +25,8 @@ def row_stats(scores: Tensor, rows: RowInputs, wanted: Wanted) -> RowStats:
         from lossfit.kernels import launch
 
         return launch.forward(scores, rows, wanted)
+    if _is_native(scores, rows):
+        return native.row_stats(scores, rows, wanted)
     blocks = row_blocks(scores)
     if blocks is None:
         return forward_block(scores, rows, wanted)
@@ -50,6 +53,8 @@ def scores_grad(scores: Tensor, rows: RowInputs, stats: RowStats, upstream: Upst
         from lossfit.kernels import launch
 
         return launch.backward(scores, rows, stats, upstream, hard)
+    if _is_native(scores, rows):
+        return native.scores_grad(scores, rows, upstream, hard)
     blocks = row_blocks(scores)
     if blocks is None:
         return backward_block(scores, rows, stats, upstream, hard)
@@ -57,6 +62,11 @@ def scores_grad(scores: Tensor, rows: RowInputs, stats: RowStats, upstream: Upst
     for at_scores, at in blocks:
         backward_block(scores[at_scores], rows.cut(at), stats.cut(at), upstream.cut(at), hard, out[at_scores])
     return out
+
+
+def _is_native(scores: Tensor, rows: RowInputs) -> bool:
+    """Whether the native kernels are to work on rows, of which they need all columns."""
+    return rows.here is None and rows.own is None and kernels.is_native(scores)
 
 
 class Forward(Function):

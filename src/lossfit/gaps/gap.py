@@ -62,7 +62,7 @@ def gap(
         mean_weight: weights (C,) for the two: :math:`\frac1C \sum_k w_k z_k` and
             :math:`\frac1C \sum_k w_k (z_y - z_k)`. They get no gradient.
         ignore_index: rows with this target get 0 everywhere and no gradient.
-        backend: "triton" for the kernels, "torch" for plain PyTorch; "auto" leaves it to
+        backend: "triton" for the kernels, "native" for those of a CPU, "torch" for plain PyTorch; "auto" leaves it to
             :func:`lossfit.kernels.using`.
 
     Returns:
@@ -109,10 +109,13 @@ def gap_rows(
     if scores.ndim > 3:
         scores, target = scores.flatten(2), target.flatten(1)
         valid = None if valid is None else valid.flatten(1)
+    two_passes = entropy and kind == "hard"  # the entropy needs the soft rivals
+    if two_passes:  # whose gradients add up here, not in half precision
+        scores = scores.to(accumulation_dtype(scores))
     rows = RowInputs(target, valid, weight=mean_weight)
     wanted = Wanted(kind == "hard", mean, hit, entropy and kind == "soft")
     result = to_gap(_stats(scores, rows, wanted, targets.shard), rows, targets.classes)
-    if entropy and kind == "hard":  # the entropy needs the soft rivals: a second pass
+    if two_passes:
         soft = to_gap(_stats(scores, rows, Wanted(entropy=True), targets.shard), rows, targets.classes)
         result = result._replace(entropy=soft.entropy)
     if len(shape) > 2:

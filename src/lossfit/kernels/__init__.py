@@ -1,10 +1,11 @@
-"""Triton kernels for what touches every class, and the choice between them and plain PyTorch.
+"""Triton kernels for what touches every class, and the choice between them, those for CPUs, and plain PyTorch.
 
-A GPU runs them; so does a CPU, slowly, where TRITON_INTERPRET=1 is set before Triton is imported.
+A GPU runs Triton's; so does a CPU, slowly, where TRITON_INTERPRET=1 is set before Triton is imported.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -14,9 +15,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from lossfit import native
+from lossfit.native.library import load
+
 T = TypeVar("T")
-Backend = Literal["auto", "torch", "triton"]
-BACKENDS = ("auto", "torch", "triton")
+Backend = Literal["auto", "torch", "triton", "native"]
+BACKENDS = ("auto", "torch", "triton", "native")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 # Of the process, not of the thread: the backward pass may run in another one.
@@ -33,8 +37,10 @@ def using(backend: Backend) -> Iterator[None]:
     """Choose what computes the gap and EXACT inside of this block, forward and backward, in the whole process.
 
     Args:
-        backend: "triton" takes the kernels or raises; "torch" takes plain PyTorch; "auto", the default, takes the
-            kernels for CUDA tensors where Triton is installed, outside of ``torch.compile``, which fuses plain PyTorch.
+        backend: "triton" takes Triton's kernels and "native" those in C++, or they raise; "torch" takes plain PyTorch.
+            "auto", the default, takes Triton's for CUDA tensors where Triton is installed, and the native ones for CPU
+            tensors of float32, bfloat16 and float16 where lossfit was installed with a C++ compiler; plain PyTorch
+            inside of ``torch.compile``, which fuses it, and of transformations.
 
     Raises:
         ValueError: ``backend`` is unknown. What :func:`require` raises comes with the first tensor.
@@ -93,6 +99,18 @@ def chosen(tensor: Tensor) -> bool:
     return _backend == "auto" and tensor.is_cuda and not torch.compiler.is_compiling() and available(tensor)
 
 
+def is_native(scores: Tensor) -> bool:
+    """Whether the native kernels are to work on these scores; raises where they were asked for and cannot."""
+    if _backend == "auto":
+        return native.serves(scores)
+    if _backend != "native":
+        return False
+    obstacle = native.obstacle(scores)
+    if obstacle is not None:
+        raise obstacle
+    return True
+
+
 def _obstacle(tensor: Tensor) -> Exception | None:
     if importlib.util.find_spec("triton") is None:
         return ImportError('backend="triton" needs Triton. Install it with: pip install "lossfit[triton]".')
@@ -109,3 +127,44 @@ def _obstacle(tensor: Tensor) -> Exception | None:
 
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def show_config() -> None:
+    """Print which kernels this installation has, and which of them tensors get.
+
+    Example:
+        >>> lossfit.show_config()
+        torch: ...
+        native kernels: ...
+        Triton kernels: ...
+        CPU tensors: ...
+    """
+    print(f"torch: {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"native kernels: {native.describe()}")
+    print(f"Triton kernels: {_triton()}")
+    for device in ("CPU", *(("CUDA",) if torch.cuda.is_available() else ())):
+        print(f"{device} tensors: {backend_for(device.lower(), torch.float32)}")
+
+
+def backend_for(device: str, dtype: torch.dtype) -> str:
+    """The backend that scores get, and why."""
+    backend = current()
+    if backend != "auto":
+        return f"{backend}, as lossfit.kernels.using says"
+    scores = torch.empty((1, 2), dtype=dtype, device=device)
+    if chosen(scores):
+        return "triton"
+    obstacle = native.obstacle(scores)
+    return "native" if obstacle is None else "torch: " + _why(obstacle, dtype)
+
+
+def _why(obstacle: Exception, dtype: torch.dtype) -> str:
+    if isinstance(obstacle, ImportError):
+        return f"there are no native kernels ({load()})"
+    return f"no kernels for {str(dtype).removeprefix('torch.')} scores on this device"
+
+
+def _triton() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "none: Triton is not installed"
+    return f"Triton {importlib.metadata.version('triton')}, for CUDA tensors"

@@ -90,6 +90,10 @@ class Loss(Tunable):
                 moved.data = value.to(moved.device)
         return self
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__.pop("_packed", None)
+        super().__setattr__(name, value)
+
     def _card(self, name: str) -> Hyper:
         return self.hypers[name] if name in self.hypers else self.common_hypers[name][0]
 

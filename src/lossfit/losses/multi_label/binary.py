@@ -17,6 +17,7 @@ from lossfit.core.reduce import Reduction
 from lossfit.losses.multi_label.value_and_grad import Body, Fast, Sloped
 from lossfit.losses.multi_label.zlpr import MultiLabelLoss, are_hard
 from lossfit.losses.single_label.link import _LOG2_E, exp, softplus
+from lossfit.native import multi_label as native
 
 _LARGEST = 1e30  # infinite scores count as this, so that no infinity meets a factor of 0
 
@@ -230,6 +231,9 @@ class BCELoss(BinaryLoss):
         pos_weight = self._per_class("pos_weight", input)
         return Sides(_logistic, _logistic, 1.0 if pos_weight is None else pos_weight)
 
+    def _native_term(self, own: dict[str, Number]) -> native.Term | None:
+        return native.Term("bce", weight=self.weight, pos_weight=self.pos_weight)
+
 
 def _focal(z: Tensor, gamma: Number) -> Side:
     loss = softplus(z)
@@ -282,6 +286,11 @@ class FocalBCELoss(BinaryLoss):
         if "alpha" not in settings:
             return Sides(side, side)
         return Sides(side, side, settings["alpha"], 1 - settings["alpha"])
+
+    def _native_term(self, own: dict[str, Number]) -> native.Term | None:
+        gamma, alpha = own["gamma"], own.get("alpha")
+        weights = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+        return native.Term("focal_bce", gamma, gamma, 0.0, *weights, weight=self.weight)
 
 
 def _shifted(z: Tensor, gamma: Number, clip: float) -> Side:
@@ -352,3 +361,6 @@ class AsymmetricLoss(BinaryLoss):
         if self.clip == 0:
             return Sides(positive, partial(_focal, gamma=settings["gamma_neg"]))
         return Sides(positive, partial(_shifted, gamma=settings["gamma_neg"], clip=self.clip))
+
+    def _native_term(self, own: dict[str, Number]) -> native.Term | None:
+        return native.Term("asymmetric", own["gamma_pos"], own["gamma_neg"], self.clip, weight=self.weight)

@@ -8,11 +8,12 @@ from typing import NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.batch import Targets
 from lossfit.core.checks import check_constant, check_index, check_tensor
-from lossfit.core.hyper import HyperValue
+from lossfit.core.hyper import HyperValue, Number
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, Weighing, weigh
 from lossfit.linear import chunked, features
@@ -21,6 +22,7 @@ from lossfit.linear.job import Job
 from lossfit.losses.base import Loss
 from lossfit.losses.multi_label.value_and_grad import Body, Sloped, reduced
 from lossfit.losses.single_label.link import exp
+from lossfit.native import multi_label as native
 
 
 class Common(TypedDict, total=False):
@@ -97,6 +99,44 @@ class MultiLabelLoss(Loss):
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
+        value = self._native(input, target) if sample_weight is None and denominator is None else None
+        return self._composed(input, target, sample_weight, denominator) if value is None else value
+
+    def _native(self, input: Tensor, target: Tensor) -> Tensor | None:
+        """The loss in one call of the native kernels, where they have it and every label is known."""
+        if not isinstance(input, Tensor) or input.ndim != 2 or not kernels.is_native(input):
+            return None
+        if not native.reads(target) or target.shape != input.shape:
+            return None
+        packed: native.Packed | None = self.__dict__.get("_packed")
+        if packed is None or not packed.is_current:
+            hypers = self._numbers(input.shape[:1])
+            term = self._native_term(hypers)
+            packed = None if term is None else native.pack(input.shape, hypers, term, Weighing(self.reduction))
+            if packed is None:
+                return None
+            if packed.is_shared:
+                self.__dict__["_packed"] = packed
+        numbers = packed.hypers
+
+        def again(scores: Tensor) -> Tensor:
+            return self._composed(scores, target, None, None, numbers)
+
+        return native.loss(input, target, packed, self.reduction, again)
+
+    def _native_term(self, own: dict[str, Number]) -> native.Term | None:
+        """What the native kernels know the loss as; None where they do not."""
+        return None
+
+    def _composed(
+        self,
+        input: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None,
+        denominator: float | Tensor | None,
+        numbers: dict[str, Number] | None = None,
+    ) -> Tensor:
+        """The loss step by step."""
         labels = read(input, target, self.ignore_index)
         shape = input.shape[:1] + input.shape[2:]
         weighing = weigh(
@@ -111,7 +151,15 @@ class MultiLabelLoss(Loss):
         if weighing.valid is not labels.valid and weighing.valid is not None:  # rows that weigh nothing
             counting = weighing.valid.unsqueeze(1).expand(input.shape)
             known = counting if known is None else known & counting
-        return reduced(self._body(input, self._numbers(shape)), weighing, input, labels.target, known)
+        hypers = self._numbers(shape) if numbers is None else numbers
+
+        def composed(scores: Tensor) -> Tensor:
+            return reduced(self._body(scores, hypers), weighing, scores, labels.target, known)
+
+        term = self._native_term(hypers) if numbers is None and input.ndim == 2 and kernels.is_native(input) else None
+        packed = None if term is None else native.pack(input.shape, hypers, term, weighing, labels.known)
+        value = None if packed is None else native.loss(input, labels.target, packed, self.reduction, composed)
+        return composed(input) if value is None else value
 
     def linear(
         self,
@@ -207,6 +255,9 @@ class ZLPRLoss(MultiLabelLoss):
 
     def _body(self, input: Tensor, settings: dict[str, float | Tensor]) -> Body:
         return Body(_zlpr)
+
+    def _native_term(self, own: dict[str, Number]) -> native.Term | None:
+        return native.Term("zlpr")
 
 
 # Beyond every score, yet far from overflow: what is left out of a sum is pushed down by this much. Arithmetic with it

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor
 
+from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.batch import Targets, read_batch
 from lossfit.core.checks import check_index, check_per_class
@@ -24,6 +25,7 @@ from lossfit.losses.base import Loss
 from lossfit.losses.single_label import from_features
 from lossfit.losses.single_label.from_features import FromFeatures
 from lossfit.losses.single_label.settings import Settings
+from lossfit.native import single_label as native
 
 
 class Common(TypedDict, total=False):
@@ -109,10 +111,69 @@ class SingleLabelLoss(FromFeatures, Loss):
             sample_weight: a weight for each row, or for each sample (N,).
             denominator: what reduction="mean" divides the sum by, in place of the sum of weights.
         """
+        value = self._native(input, target, sample_weight, denominator)
+        return self._composed(input, target, sample_weight, denominator) if value is None else value
+
+    def _native(
+        self, input: Tensor, target: Tensor, sample_weight: Tensor | None, denominator: float | Tensor | None
+    ) -> Tensor | None:
+        """The loss in one call of the native kernels, where they have it."""
+        if not isinstance(input, Tensor) or input.ndim < 2 or not kernels.is_native(input):
+            return None
+        shape = input.shape[:1] + input.shape[2:]
+        packed: native.Packed | None = self.__dict__.get("_packed")
+        if packed is None or sample_weight is not None or denominator is not None or not packed.is_current:
+            packed = self._pack(shape, input.shape[1], sample_weight, denominator)
+            if packed is None:
+                return None
+        numbers = packed.hypers
+
+        def again(scores: Tensor) -> Tensor:
+            return self._composed(scores, target, sample_weight, denominator, numbers)
+
+        return native.loss(input, target, shape, packed, self.reduction, again)
+
+    def _pack(
+        self, shape: torch.Size, classes: int, sample_weight: Tensor | None, denominator: float | Tensor | None
+    ) -> native.Packed | None:
+        """What the native kernels are told, kept where the next batch needs the same; None where they cannot serve."""
+        numbers = self._numbers(shape)
+        settings = self._settings(shape, numbers)
+        term = self._native_term(settings.own)
+        if term is None:
+            return None
+        weights = native.Weights(
+            self.ignore_index,
+            self.reduction,
+            settings.label_smoothing,
+            settings.temperature,
+            self.weight,
+            self.class_prior,
+            sample_weight,
+            denominator,
+        )
+        packed = native.pack(shape, classes, numbers, term, weights)
+        if packed is not None and packed.is_shared:
+            self.__dict__["_packed"] = packed
+        return packed
+
+    def _native_term(self, own: dict[str, Number]) -> native.Term | None:
+        """What the native kernels know the loss of a row as; None where they do not."""
+        return None
+
+    def _composed(
+        self,
+        input: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None,
+        denominator: float | Tensor | None,
+        numbers: dict[str, Number] | None = None,
+    ) -> Tensor:
+        """The loss step by step: scores to gap, to link, to the result."""
         agreed = partial(self._agreed, sample_weight, denominator)
         scores, targets, unbatched = read_batch(input, target, self.ignore_index, agreed=agreed)
         self._check_classes(targets.classes)
-        settings = self._settings(targets.rows)
+        settings = self._settings(targets.rows, numbers)
         if unbatched:
             sample_weight = as_row(sample_weight)
         weighing = self._weighing(targets, accumulation_dtype(scores), settings, sample_weight, denominator)
@@ -127,9 +188,9 @@ class SingleLabelLoss(FromFeatures, Loss):
         """
         return adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:]))[0].softmax(1)
 
-    def _settings(self, rows: torch.Size) -> Settings:
-        """The hyper-parameters for rows of this shape."""
-        own = self._numbers(rows)
+    def _settings(self, rows: torch.Size, numbers: dict[str, Number] | None = None) -> Settings:
+        """The hyper-parameters for rows of this shape; ``numbers`` are those of an earlier call."""
+        own = self._numbers(rows) if numbers is None else dict(numbers)
         return Settings(temperature=own.pop("temperature"), label_smoothing=own.pop("label_smoothing"), own=own)
 
     def _agreed(self, sample_weight: Tensor | None, denominator: float | Tensor | None, **more: Any) -> dict[str, Any]:

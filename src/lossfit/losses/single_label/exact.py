@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lossfit.core.batch import Targets
-from lossfit.core.hyper import Hyper, HyperValue
+from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.gaps.gaussian import exact_rows
 from lossfit.losses.single_label.base import Common, SingleLabelLoss
 from lossfit.losses.single_label.settings import Settings
+from lossfit.native.single_label import Term
 
 
 class ExactLoss(SingleLabelLoss):
@@ -49,6 +50,9 @@ class ExactLoss(SingleLabelLoss):
     def __init__(self, sigma: HyperValue = 1.0, *, log: bool = False, **common: Unpack[Common]) -> None:
         super().__init__({"sigma": sigma}, **common)
         self.log = log
+
+    def _native_term(self, own: dict[str, Number]) -> Term | None:
+        return Term("exact_log" if self.log else "exact", (own["sigma"],))
 
     def _rows(self, scores: Tensor, targets: Targets, settings: Settings) -> Tensor:
         sigma = settings.own["sigma"]

@@ -23,6 +23,7 @@ from lossfit.gaps.gap import all_log_odds, gap_rows
 from lossfit.gaps.types import KINDS, Fields, Gap, Kind
 from lossfit.losses.single_label.base import Common, SingleLabelLoss
 from lossfit.losses.single_label.settings import Settings, per_row
+from lossfit.native.single_label import LINKS, Term
 
 
 class Link(NamedTuple):
@@ -128,6 +129,13 @@ class AnalyticLoss(GapLoss):
     def _losses(self, d: Tensor, own: dict[str, Number]) -> Tensor:
         link, numbers = self._link(own)
         return apply(link, d, *numbers)
+
+    def _native_term(self, own: dict[str, Number]) -> Term | None:
+        link, numbers = self._link(own)
+        name = getattr(link, "__name__", None)
+        if name not in LINKS or not link.__module__.startswith("lossfit.losses.single_label"):
+            return None  # somebody's own
+        return Term(name, numbers, self.gap == "hard")
 
     def _reduced(self, logits: Tensor, targets: Targets, settings: Settings, weighing: Weighing) -> Tensor:
         plain = not targets.probabilities and not settings.is_smooth and logits.ndim <= 3 and targets.shard is None

@@ -7,13 +7,15 @@
 #endif
 
 // Raised whenever `Request` changes: Python refuses a library of another layout.
-constexpr int32_t VERSION = 1;
+constexpr int32_t VERSION = 4;
 
 extern "C" {
 
-int32_t lossfit_base(const Request*);
+static ParallelFor parallel_for = nullptr;
+
+int32_t lossfit_base(const Request*, ParallelFor);
 #if defined(__x86_64__)
-int32_t lossfit_avx2(const Request*);
+int32_t lossfit_avx2(const Request*, ParallelFor);
 
 static uint64_t enabled_registers() {
     uint32_t low, high;
@@ -48,10 +50,12 @@ __attribute__((visibility("default"))) int32_t lossfit_levels() {
 #endif
 }
 
+__attribute__((visibility("default"))) void lossfit_use_threads(ParallelFor function) { parallel_for = function; }
+
 __attribute__((visibility("default"))) int32_t lossfit_run(const Request* request, int32_t level) {
 #if defined(__x86_64__)
-    if (level >= 2) return lossfit_avx2(request);
+    if (level >= 2) return lossfit_avx2(request, parallel_for);
 #endif
-    return lossfit_base(request);
+    return lossfit_base(request, parallel_for);
 }
 }

@@ -6,9 +6,9 @@
 namespace {
 
 template <class T>
-Status work_on(const Request& request) {
+Status work_on(const Request& request, ParallelFor parallel_for) {
     Work<T> work(request);
-    return work.run();
+    return work.run(parallel_for);
 }
 
 // Single functions, for tests of their accuracy: `link` says which, `scores` and `loss` are `rows` float32 each.
@@ -36,12 +36,12 @@ Status maths(const Request& request) {
 
 }  // namespace
 
-extern "C" int32_t ENTRY(const Request* request) {
+extern "C" int32_t ENTRY(const Request* request, ParallelFor parallel_for) {
     if (request->operation == MATHS) return maths(*request);
     switch (request->dtype) {
-        case FLOAT32: return work_on<float>(*request);
-        case BFLOAT16: return work_on<BFloat16>(*request);
-        case FLOAT16: return work_on<Float16>(*request);
+        case FLOAT32: return work_on<float>(*request, parallel_for);
+        case BFLOAT16: return work_on<BFloat16>(*request, parallel_for);
+        case FLOAT16: return work_on<Float16>(*request, parallel_for);
         default: return UNKNOWN;
     }
 }

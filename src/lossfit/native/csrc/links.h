@@ -21,7 +21,8 @@ enum Link {
     HINGE,
     SQUARED_HINGE,
     SMOOTH_ACCURACY,
-    LINKS,
+    EXACT,  // no function of the gap: see exact.h
+    EXACT_LOG,
 };
 
 struct Linked {
@@ -71,7 +72,7 @@ inline Linked generalized_cross_entropy(const Logistic& of, Floats q) {
     return {ce * (expm1(minus) / minus), exp(-x) * of.complement()};
 }
 
-inline Linked link(int64_t name, Floats d, const Number* numbers, int count) {
+ONCE Linked link(int64_t name, Floats d, const Number* numbers, int count) {
     const Floats first = numbers[0].value;
     switch (name) {
         case LOGISTIC_MARGIN:

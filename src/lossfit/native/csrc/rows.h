@@ -43,22 +43,27 @@ struct Batch {
     T* gradient;
     const int64_t* target;
     const uint8_t* valid;
-    const float *mean_weight, *log_prior;
+    const float *sample_weight, *class_weight, *mean_weight, *log_prior;
     Parameter temperature;
     int64_t rows, classes, inner, row_stride, ignore_index;
     Wanted wanted;
+    bool by_row;  // a vector holds one class of all rows of a group
 
-    bool counts(int64_t row) const { return valid ? valid[row] : target[row] != ignore_index; }
-    bool by_row() const { return inner > 1 || classes <= FEW_CLASSES; }
+    bool is_ignored(int64_t row) const { return valid ? !valid[row] : target[row] == ignore_index; }
+    // A row that weighs nothing may hold anything, as an ignored one.
+    bool counts(int64_t row) const {
+        return !is_ignored(row) && (!sample_weight || sample_weight[row] != 0.0f) &&
+               (!class_weight || class_weight[target[row]] != 0.0f);
+    }
     int height() const {
         const int64_t bytes = (classes + W) * (int64_t)sizeof(float), fit = GROUP_BYTES / bytes;
-        return by_row() || fit >= W ? W : fit < 1 ? 1 : (int)fit;
+        return by_row || fit >= W ? W : fit < 1 ? 1 : (int)fit;
     }
     int64_t groups_of_sample() const { return (inner + W - 1) / W; }
     int64_t groups() const {
         return inner > 1 ? rows / inner * groups_of_sample() : (rows + height() - 1) / height();
     }
-    int64_t buffer_size() const { return by_row() ? classes * W : (classes + W - 1) / W * W * height(); }
+    int64_t buffer_size() const { return by_row ? classes * W : (classes + W - 1) / W * W * height(); }
     bool adjusts() const { return log_prior || temperature.each || temperature.number != 1.0; }
     float divisor(int64_t row) const {
         return temperature.each ? temperature.each[row * temperature.step] : (float)temperature.number;
@@ -263,24 +268,29 @@ inline void gather(const Batch<T>& batch, Group group, float* to) {
             store(to + k * W, group.count == W ? load(from) : load_some(from, group.count, 0.0f));
         return;
     }
-    T together[FEW_CLASSES * W];
-    if (batch.row_stride != classes) {
-        for (int lane = 0; lane < group.count; lane++, from += batch.row_stride)
-            std::memcpy(together + lane * classes, from, classes * sizeof(T));
-        from = together;
-    }
-    float wide[FEW_CLASSES * W];
-    const float* rows = in_float32(from, group.count * classes, wide);
     if (group.count < W) std::memset(to, 0, classes * W * sizeof(float));
-    for (int lane = 0; lane < group.count; lane++)
-        for (int64_t k = 0; k < classes; k++) to[k * W + lane] = rows[lane * classes + k];
+    float wide[FEW_CLASSES * W];
+    if (batch.row_stride == classes && classes <= FEW_CLASSES) {  // all rows at once
+        const float* rows = in_float32(from, group.count * classes, wide);
+        for (int lane = 0; lane < group.count; lane++)
+            for (int64_t k = 0; k < classes; k++) to[k * W + lane] = rows[lane * classes + k];
+        return;
+    }
+    for (int64_t start = 0; start < classes; start += FEW_CLASSES) {
+        const int64_t count = classes - start < FEW_CLASSES ? classes - start : FEW_CLASSES;
+        for (int lane = 0; lane < group.count; lane++) {
+            const float* row = in_float32(from + lane * batch.row_stride + start, count, wide);
+            for (int64_t k = 0; k < count; k++) to[(start + k) * W + lane] = row[k];
+        }
+    }
 }
 
 template <class T>
 inline void scatter(const Batch<T>& batch, Group group, const float* slopes) {
     T* to = batch.gradient + group.out;
+    const int64_t classes = batch.classes;
     if (batch.inner > 1) {
-        for (int64_t k = 0; k < batch.classes; k++, to += batch.inner) {
+        for (int64_t k = 0; k < classes; k++, to += batch.inner) {
             if (group.count == W)
                 store(to, load(slopes + k * W));
             else
@@ -290,9 +300,12 @@ inline void scatter(const Batch<T>& batch, Group group, const float* slopes) {
     }
     // Narrowed by vectors, and then turned.
     T narrow[FEW_CLASSES * W];
-    for (int64_t k = 0; k < batch.classes; k++) store(narrow + k * W, load(slopes + k * W));
-    for (int lane = 0; lane < group.count; lane++, to += batch.classes)
-        for (int64_t k = 0; k < batch.classes; k++) to[k] = narrow[k * W + lane];
+    for (int64_t start = 0; start < classes; start += FEW_CLASSES) {
+        const int64_t count = classes - start < FEW_CLASSES ? classes - start : FEW_CLASSES;
+        for (int64_t k = 0; k < count; k++) store(narrow + k * W, load(slopes + (start + k) * W));
+        for (int lane = 0; lane < group.count; lane++)
+            for (int64_t k = 0; k < count; k++) to[lane * classes + start + k] = narrow[k * W + lane];
+    }
 }
 
 // The classes of the targets; -1 for rows that are ignored and lanes without a row.
@@ -306,23 +319,30 @@ inline Ints targets_of(const Batch<T>& batch, Group group) {
     return targets;
 }
 
+// The scores of a group, a vector for each class; zeros where a row is ignored or there is none.
+template <class T>
+inline void read_scores(const Batch<T>& batch, Group group, Ints targets, float* scores) {
+    const int64_t classes = batch.classes;
+    const Ints counts = targets >= 0;
+    gather(batch, group, scores);
+    if (any(~counts))
+        for (int64_t k = 0; k < classes; k++) store(scores + k * W, counts ? load(scores + k * W) : Floats{});
+    if (!batch.adjusts()) return;
+    Floats top = all(-INF), divisor = all(1.0f);
+    for (int64_t k = 0; k < classes; k++) top = larger(load(scores + k * W), top);
+    for (int lane = 0; lane < group.count; lane++) divisor[lane] = batch.divisor(group.first + lane);
+    const Floats reference = finite_reference(top);
+    for (int64_t k = 0; k < classes; k++) {
+        const Floats x = (load(scores + k * W) - reference) / divisor;
+        store(scores + k * W, x + (batch.log_prior ? batch.log_prior[k] : 0.0f));
+    }
+}
+
 template <class T>
 inline void read_rows(const Batch<T>& batch, Group group, float* powers, Told& told) {
     const int64_t classes = batch.classes;
     const Ints targets = targets_of(batch, group), counts = targets >= 0;
-    gather(batch, group, powers);
-    if (any(~counts))
-        for (int64_t k = 0; k < classes; k++) store(powers + k * W, counts ? load(powers + k * W) : Floats{});
-    if (batch.adjusts()) {
-        Floats top = all(-INF), divisor = all(1.0f);
-        for (int64_t k = 0; k < classes; k++) top = larger(load(powers + k * W), top);
-        for (int lane = 0; lane < group.count; lane++) divisor[lane] = batch.divisor(group.first + lane);
-        const Floats reference = finite_reference(top);
-        for (int64_t k = 0; k < classes; k++) {
-            const Floats x = (load(powers + k * W) - reference) / divisor;
-            store(powers + k * W, x + (batch.log_prior ? batch.log_prior[k] : 0.0f));
-        }
-    }
+    read_scores(batch, group, targets, powers);
     Floats own{}, top = all(-INF);
     Ints first = Ints{};  // among the rivals with the largest score
     for (int64_t k = 0; k < classes; k++) {
@@ -384,7 +404,7 @@ inline void write_rows(const Batch<T>& batch, Group group, float* powers, const 
 
 template <class T>
 inline void read(const Batch<T>& batch, Group group, float* powers, Told& told) {
-    if (batch.by_row()) return read_rows(batch, group, powers, told);
+    if (batch.by_row) return read_rows(batch, group, powers, told);
     const int64_t pitch = (batch.classes + W - 1) / W * W;
     told = Told{};
     for (int lane = 0; lane < group.count; lane++) {
@@ -397,7 +417,7 @@ inline void read(const Batch<T>& batch, Group group, float* powers, Told& told) 
 
 template <class T>
 inline void write(const Batch<T>& batch, Group group, float* powers, const Slopes& slopes) {
-    if (batch.by_row()) return write_rows(batch, group, powers, slopes);
+    if (batch.by_row) return write_rows(batch, group, powers, slopes);
     const int64_t pitch = (batch.classes + W - 1) / W * W;
     for (int lane = 0; lane < group.count; lane++) {
         const int64_t row = group.first + lane;

@@ -11,6 +11,9 @@
 
 namespace {
 
+// Compiled once, where several types of scores share a function that is long.
+#define ONCE [[gnu::noinline]]
+
 #if defined(__AVX2__)
 constexpr int W = 8;
 #else
