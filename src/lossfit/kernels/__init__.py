@@ -103,7 +103,7 @@ def is_native(scores: Tensor) -> bool:
     """Whether the native kernels are to work on these scores; raises where they were asked for and cannot."""
     if _backend == "auto":
         return native.serves(scores)
-    if _backend != "native":
+    if _backend != "native" or not scores.numel():
         return False
     obstacle = native.obstacle(scores)
     if obstacle is not None:

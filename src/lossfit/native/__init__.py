@@ -19,14 +19,15 @@ _PLAIN = (Tensor, Parameter)
 def serves(scores: Tensor) -> bool:
     """Whether the kernels can work on these scores (N, C) or (N, C, d1, ...), here and now."""
     return (
-        type(scores) in _PLAIN
+        not _is_watched()
+        and type(scores) in _PLAIN
         and scores.dtype in DTYPES
         and scores.is_cpu
         and scores.layout is torch.strided
         and (scores.is_contiguous() or (scores.ndim == 2 and scores.stride(1) == 1))
         and not scores.is_neg()
         and isinstance(load(), Library)
-        and not _is_watched()
+        and scores.numel() > 0
     )
 
 
@@ -34,14 +35,14 @@ def obstacle(scores: Tensor) -> Exception | None:
     """What keeps the kernels from working on these scores; None where they can."""
     if serves(scores):
         return None
+    if _is_watched():
+        return ValueError('Expected plain calls for backend="native", but got a transformation, a trace or a mode.')
     library = load()
     if not isinstance(library, Library):
         return ImportError(f'backend="native" needs the compiled kernels, but {library}.')
     if scores.dtype not in DTYPES:
         known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         return TypeError(f'Expected scores of type {known} for backend="native", but got {scores.dtype}.')
-    if _is_watched():
-        return ValueError('Expected plain calls for backend="native", but got a transformation, a trace or a mode.')
     if scores.device.type != "cpu":
         return ValueError(f'Expected CPU tensors for backend="native", but got one on {scores.device}.')
     return ValueError(

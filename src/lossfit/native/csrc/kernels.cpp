@@ -38,6 +38,7 @@ Status maths(const Request& request) {
 
 extern "C" int32_t ENTRY(const Request* request, ParallelFor parallel_for) {
     if (request->operation == MATHS) return maths(*request);
+    if (request->rows < 1 || request->classes < 1 || request->inner < 1) return UNKNOWN;
     switch (request->dtype) {
         case FLOAT32: return work_on<float>(*request, parallel_for);
         case BFLOAT16: return work_on<BFloat16>(*request, parallel_for);

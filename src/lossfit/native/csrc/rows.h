@@ -17,6 +17,9 @@ constexpr int BLOCK = 32;
 constexpr int64_t FEW_CLASSES = 32;
 constexpr int64_t GROUP_BYTES = 1 << 16;
 
+// Differences of scores are made so much smaller while they are added up, so that a block of the largest stays finite.
+constexpr float SHRINK = 1.0f / (2 * BLOCK);
+
 struct Wanted {
     bool hard, mean, hit, among;
 };
@@ -178,10 +181,10 @@ inline float mean_of_rivals(const float* row, int64_t classes, int64_t y, const 
     const float own = __builtin_fmaxf(row[y], -LARGEST);
     Sum sums;
     int64_t k = 0;
-    for (; k + W <= classes; k += W) sums.add((load(row + k) - own) * (weight ? load(weight + k) : all(1.0f)));
+    for (; k + W <= classes; k += W) sums.add((load(row + k) - own) * SHRINK * (weight ? load(weight + k) : all(1.0f)));
     double total = sum(sums.total());
-    for (; k < classes; k++) total += (row[k] - own) * (weight ? weight[k] : 1.0f);
-    return (float)(total / (double)classes);
+    for (; k < classes; k++) total += (row[k] - own) * SHRINK * (weight ? weight[k] : 1.0f);
+    return (float)(total / (SHRINK * (double)classes));
 }
 
 template <class T>
@@ -356,8 +359,8 @@ inline void read_rows(const Batch<T>& batch, Group group, float* powers, Told& t
         const Floats level = own < -LARGEST ? all(-LARGEST) : own;
         Sum sums;
         for (int64_t k = 0; k < classes; k++)
-            sums.add((load(powers + k * W) - level) * (batch.mean_weight ? batch.mean_weight[k] : 1.0f));
-        store(told.mean, __builtin_convertvector(sums.total() / (double)classes, Floats));
+            sums.add((load(powers + k * W) - level) * SHRINK * (batch.mean_weight ? batch.mean_weight[k] : 1.0f));
+        store(told.mean, __builtin_convertvector(sums.total() / (SHRINK * (double)classes), Floats));
     }
     if (batch.wanted.hit) {
         const Ints hit = (Ints)(own > top) | ((Ints)(own == top) & (targets < first));
