@@ -250,7 +250,7 @@ def _less(advised: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[
 def shipped(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The prior of all sets."""
     known = {
-        metric: {n: Known(round(k.mean, 3), round(k.variance, 3)) for n, k in estimate(gains(results, metric)).items()}
+        metric: {n: Known(round(k.mean, 3), round(k.variance, 4)) for n, k in estimate(gains(results, metric)).items()}
         for metric in METRICS
     }
     sets = tuple(result["name"] for result in results)
