@@ -51,7 +51,7 @@ vision: .venv/ready .timm/ready ## Run the examples with pictures.
 bench: .venv/ready ## Time the single-label losses against F.cross_entropy.
 	$(BIN)/python benchmarks/dense.py
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/lossfit/native/csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

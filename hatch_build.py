@@ -142,5 +142,8 @@ def _platform_tag() -> str:
 
 
 if __name__ == "__main__":
-    build()
+    try:
+        build()
+    except BuildError as error:
+        sys.exit(f"The native CPU kernels are not built: {error}.")
     print(LIBRARY)

@@ -330,3 +330,30 @@ def test_the_number_of_threads_changes_nothing(shape: tuple[int, ...]) -> None:
     for value, grad in results[1:]:
         assert torch.equal(value, results[0][0])
         assert torch.equal(grad, results[0][1])
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "exact", "zlpr", "bce"])
+@pytest.mark.parametrize("backend", ["auto", "native"])
+def test_scores_without_numbers(name: str, backend: Any) -> None:
+    """No rows give 0, and no classes the error of the other backends."""
+    indices = name in ("cross_entropy", "exact")
+    with kernels.using(backend):
+        for rows, classes in ((0, 3), (2, 0)):
+            z = torch.zeros(rows, classes, requires_grad=True)
+            target = torch.zeros(rows, dtype=torch.int64) if indices else torch.zeros(rows, classes)
+            if classes:
+                assert lossfit.make(name)(z, target).item() == 0.0
+                continue
+            with pytest.raises(ValueError, match="at least"):
+                lossfit.make(name)(z, target)
+
+
+def test_a_mean_of_the_smallest_scores_is_finite() -> None:
+    z = torch.zeros(2, 40)
+    z[:, 0] = torch.finfo(torch.float32).min
+    for some in (z, z[:, :5].contiguous()):
+        target = torch.tensor([0, 1])
+        with kernels.using("native"):
+            value = lossfit.CrossEntropyLoss(label_smoothing=0.1, reduction="none")(some, target)
+        expected = lossfit.CrossEntropyLoss(label_smoothing=0.1, reduction="none")(some.double(), target)
+        torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0.0)

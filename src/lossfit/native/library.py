@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def load(path: Path = PATH) -> Library | str:
 
 def _parallel_for() -> ctypes.c_void_p | None:
     """PyTorch's thread pool."""
-    name = "libtorch_cpu.dylib" if os.uname().sysname == "Darwin" else "libtorch_cpu.so"
+    name = "libtorch_cpu.dylib" if platform.system() == "Darwin" else "libtorch_cpu.so"
     try:
         function = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name)).torch_parallel_for
     except (OSError, AttributeError):
