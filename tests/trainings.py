@@ -1,5 +1,7 @@
 """Small trainings of a comparison, and whether two records agree."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +13,23 @@ from lossfit.compare.candidates import candidates
 from lossfit.compare.candidates.candidates import Setting
 from lossfit.compare.data import folds
 from lossfit.compare.data.dataset import Dataset
+from lossfit.compare.running import engine
 from lossfit.compare.training.models import Architecture
 from lossfit.compare.training.task import FoldRows, Limits, Recipe, Task
 
 ROWS, FEATURES, CLASSES = 165, 5, 3
 SHORT = Limits(batch=32, steps=24, epochs=1, rungs=(), patience=0)
+QUICK = Limits(steps=24, epochs=1)
+"""For whole comparisons of which it does not matter how well they train."""
 COUNTS = [80, 50, 35]  # 82 or 83 rows to train on with 4 folds: batches of 32 leave some over
+
+
+@contextmanager
+def short_trainings() -> Iterator[None]:
+    """Comparisons in this block, also those of commands, train as short as :data:`QUICK` says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(engine.run.__kwdefaults__, "limits", QUICK)
+        yield
 
 
 def setting(rate: float = 0.02, decay: float = 0.3, **own: float) -> Setting:

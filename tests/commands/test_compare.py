@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ import lossfit
 from command import refused, run
 from lossfit.compare.candidates import candidates
 from lossfit.compare.plan import QUICK_TRIALS
+from trainings import short_trainings
 
 ROWS = 60
 
@@ -28,8 +30,14 @@ def table(tmp_path: Path) -> pl.DataFrame:
     )
 
 
+@pytest.mark.usefixtures("_quick")
 class TestCompare:
     """lossfit compare."""
+
+    @pytest.fixture
+    def _quick(self) -> Iterator[None]:
+        with short_trainings():
+            yield
 
     def test_a_file_of_ones_own(self, table: pl.DataFrame, tmp_path: Path) -> None:
         out = tmp_path / "out"

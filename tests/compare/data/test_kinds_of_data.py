@@ -14,6 +14,7 @@ from lossfit.commands.app import app
 from lossfit.compare.errors import InputError
 from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
+from trainings import QUICK, short_trainings
 
 ROWS = 80
 RNG = np.random.default_rng(0)
@@ -31,7 +32,7 @@ FRAME = pl.DataFrame(
         "day": [20200100 + i for i in range(ROWS)],
     }
 )
-QUICK = ("--losses", "focal", "--folds", "3", "--repeats", "1", "--trials", "1", "--workers", "1", "--out", "out")
+OPTIONS = ("--losses", "focal", "--folds", "3", "--repeats", "1", "--trials", "1", "--workers", "1", "--out", "out")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compare(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["compare", *(str(a) for a in arguments), *QUICK])
+    with short_trainings():
+        return CliRunner().invoke(app, ["compare", *(str(a) for a in arguments), *OPTIONS])
 
 
 def done(*arguments: object) -> dict[str, Any]:
@@ -159,10 +161,11 @@ def test_the_same_data_from_any_file_gives_the_same_results(tmp_path: Path) -> N
     frame = FRAME.select("x", "z", "y")
     frame.write_csv("a.csv")
     np.savez("a.npz", X=frame.select("x", "z").to_numpy(), y=frame["y"].to_numpy().astype(str))
-    found = [
-        engine.run(Plan(source, target, losses="focal", folds=3, repeats=1, trials=2), tmp_path / source[-3:]).results
+    plans = [
+        Plan(source, target, losses="focal", folds=3, repeats=1, trials=2)
         for source, target in (("a.csv", "y"), ("a.npz", None))
     ]
+    found = [engine.run(plan, tmp_path / plan.source[-3:], limits=QUICK).results for plan in plans]
     assert found[0].drop("seconds").equals(found[1].drop("seconds"))
 
 
@@ -170,7 +173,7 @@ def test_the_test_file_is_part_of_what_is_resumed(tmp_path: Path) -> None:
     FRAME.select("x", "z", "y").write_csv("a.csv")
     FRAME[::2].select("x", "z", "y").write_csv("b.csv")
     plan = Plan("a.csv", "y", losses="focal", folds=3, repeats=1, trials=1, test="b.csv")
-    engine.run(plan, tmp_path / "out")
+    engine.run(plan, tmp_path / "out", limits=QUICK)
     FRAME[::4].select("x", "z", "y").write_csv("b.csv")
     with pytest.raises(InputError, match="The data has changed since the comparison"):
         engine.run(plan, tmp_path / "out", resume=True)

@@ -16,6 +16,7 @@ from lossfit.compare.running import engine
 from lossfit.compare.scoring import metrics
 from lossfit.compare.verdict.summary import summarise
 from pages import HOSTILE, LEAST_CONTRAST, Page, View
+from trainings import QUICK
 
 CHARTS = 12
 MEGABYTES = 6
@@ -33,7 +34,7 @@ def hostile(folder: Path) -> Path:
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("report")
     plan = Plan(str(hostile(folder)), HOSTILE, losses="focal,label_smoothing,exact", folds=3, repeats=1, trials=2)
-    outcome = engine.run(plan, folder / "out")
+    outcome = engine.run(plan, folder / "out", limits=QUICK)
     summary = summarise(outcome)
     text = render(outcome, summary)
     return text, summary | {"outcome": outcome}

@@ -29,6 +29,7 @@ from lossfit.compare.report import diff, server
 from lossfit.compare.report import noise as noise_page
 from lossfit.compare.running import label_noise, store
 from pages import DRAWN, HOSTILE, LEAST_CONTRAST, Page, View
+from trainings import short_trainings
 
 NAME = HOSTILE.replace("/", " ")
 
@@ -49,7 +50,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (*options, "--losses", "focal", "--label-noise", "0.3,0", "--out", folder / NAME),
         (*options, "--losses", "focal,squared", "--metric", "log_loss", "--out", folder / "below" / "other"),
     ):
-        found = run("compare", data, *arguments)
+        with short_trainings():
+            found = run("compare", data, *arguments)
         assert found.exit_code == 0, found.output
     (folder / "unfinished").mkdir()
     (folder / "unfinished" / "report.html").write_text("not one of ours")
@@ -367,11 +369,11 @@ class TestServe:
             shutil.copytree(root / "below" / "other", tmp_path / f"bad{i}")
             spoil(tmp_path / f"bad{i}" / name)
         with serving(tmp_path) as running:
-            for _ in range(2):
+            for again in (False, True):
                 status, text, _ = ask(running, "/")
                 assert status == 200
                 assert "/runs/good/report.html" in text
-                for i in range(len(bad)):
+                for i in range(3 if again else len(bad)):
                     for path in (f"/view/bad{i}/report.html", f"/view/diff?first=good/&second=bad{i}/"):
                         status, text, _ = ask(running, path)
                         assert status in (200, 404, 422), text

@@ -18,6 +18,7 @@ from lossfit.compare.outcome import Outcome
 from lossfit.compare.plan import RACING, Plan
 from lossfit.compare.running import engine
 from lossfit.compare.verdict import evidence
+from trainings import QUICK
 
 PLAN = Plan("yeast", losses="focal,logit_adjustment", folds=4, trials=4, seed=3)
 COMMAND = [sys.executable, "-m", "lossfit", "compare", "yeast", "--losses", "focal,logit_adjustment"]
@@ -47,7 +48,7 @@ def parts(out: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return engine.run(PLAN, tmp_path_factory.mktemp("whole") / "out")
+    return engine.run(PLAN, tmp_path_factory.mktemp("whole") / "out", limits=QUICK)
 
 
 def test_a_row_for_each_choice_and_setting_and_for_each_pass(whole: Outcome) -> None:
@@ -81,7 +82,7 @@ def test_in_the_second_repeat_takes_part_what_may_be_the_best(whole: Outcome) ->
 def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
     seen: list[tuple[float, int]] = []
     plan = Plan("yeast", losses="focal", folds=3, repeats=1, trials=1)
-    engine.run(plan, tmp_path / "out", progress=lambda name, done, count: seen.append((done, count)))
+    engine.run(plan, tmp_path / "out", progress=lambda name, done, count: seen.append((done, count)), limits=QUICK)
     shares = [done for done, _ in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -92,10 +93,10 @@ def test_progress_ends_at_1_and_never_falls(tmp_path: Path) -> None:
 def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: Outcome, workers: int) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        engine.run(PLAN, out, workers=workers, progress=stop_after(0.5))
+        engine.run(PLAN, out, workers=workers, progress=stop_after(0.5), limits=QUICK)
     before = parts(out)
     assert 0 < len(before) < 12
-    found = engine.run(PLAN, out, resume=True, workers=workers)
+    found = engine.run(PLAN, out, resume=True, workers=workers, limits=QUICK)
     after = parts(out)
     assert {name: after[name] for name in before} == before
     assert same(found, whole)
@@ -104,15 +105,15 @@ def test_an_interruption_costs_nothing_that_was_finished(tmp_path: Path, whole: 
 
 def test_resuming_what_is_complete_trains_nothing(tmp_path: Path) -> None:
     plan, out = Plan("yeast", losses="focal", folds=3, repeats=1, trials=1), tmp_path / "out"
-    first = engine.run(plan, out)
-    again = engine.run(plan, out, resume=True, progress=stop_after(-1))
+    first = engine.run(plan, out, limits=QUICK)
+    again = engine.run(plan, out, resume=True, progress=stop_after(-1), limits=QUICK)
     assert same(again, first)
     assert again.seconds >= first.seconds
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_command_goes_on(tmp_path: Path, whole: Outcome, kind: signal.Signals) -> None:
+def test_a_killed_command_goes_on(tmp_path: Path, kind: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, "--out", str(out), "--workers", "2"]
     running = subprocess.Popen(
@@ -134,6 +135,7 @@ def test_a_killed_command_goes_on(tmp_path: Path, whole: Outcome, kind: signal.S
     if kind == signal.SIGKILL:  # test_kill.py goes on
         return
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    whole = engine.run(PLAN, tmp_path / "whole")
     assert numbers(pl.read_parquet(out / "results.parquet")).equals(numbers(whole.results))
     assert pl.read_parquet(out / "passes.parquet").equals(whole.passes)
     assert json.loads((out / "summary.json").read_text())["trainings"] == whole.trainings
@@ -162,7 +164,7 @@ class TestFolders:
 
     @pytest.fixture
     def out(self, tmp_path: Path) -> Path:
-        engine.run(self.PLAN, tmp_path / "out")
+        engine.run(self.PLAN, tmp_path / "out", limits=QUICK)
         return tmp_path / "out"
 
     def test_that_is_there(self, out: Path) -> None:
@@ -181,7 +183,7 @@ class TestFolders:
         rows = [f"{i % 7},{i % 2}" for i in range(40)]
         path.write_text("\n".join(["x,y", *rows]))
         plan = Plan(str(path), "y", losses="focal", folds=3, repeats=1, trials=1)
-        engine.run(plan, tmp_path / "out")
+        engine.run(plan, tmp_path / "out", limits=QUICK)
         path.write_text("\n".join(["x,y", *rows, "3,1"]))
         with pytest.raises(InputError, match=r"The data has changed since the comparison"):
             engine.run(plan, tmp_path / "out", resume=True)
@@ -200,7 +202,7 @@ class TestFolders:
             engine.run(self.PLAN, path)
 
     def test_that_is_empty(self, tmp_path: Path) -> None:
-        assert engine.run(self.PLAN, tmp_path).results.height == 6
+        assert engine.run(self.PLAN, tmp_path, limits=QUICK).results.height == 6
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,8 @@ def _ignores_interruptions(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_workers_ignore_interruptions_from_their_first_instruction(tmp_path: Path) -> None:
-    command = [*COMMAND, "--out", str(tmp_path / "out"), "--workers", "2"]
+    more = ["--trials", "1", "--model", "linear"]  # the first part is there soon
+    command = [*COMMAND, *more, "--out", str(tmp_path / "out"), "--workers", "2"]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     seen: set[int] = set()
     while running.poll() is None and not any((tmp_path / "out" / "parts").glob("*.parquet")):
@@ -249,6 +252,7 @@ def test_workers_ignore_interruptions_from_their_first_instruction(tmp_path: Pat
         children = _children(running.pid)
         assert all(_ignores_interruptions(pid) for pid in children)
         seen.update(children)
+        time.sleep(0.001)
     running.send_signal(signal.SIGINT)
     assert running.communicate()[1] == ""
     assert running.returncode == 130

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from command import refused, run
+from trainings import short_trainings
 
 COMMAND = [
     sys.executable,
@@ -35,13 +36,14 @@ OPTIONS = COMMAND[4:]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     rng = np.random.default_rng(0)
     y = np.arange(80) % 2
     frame = pl.DataFrame({"x": rng.normal(size=80) + y, "z": rng.normal(size=80), "y": y})
     frame.write_csv(tmp_path / "t.csv")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with short_trainings():
+        yield tmp_path
 
 
 def numbers() -> pl.DataFrame:

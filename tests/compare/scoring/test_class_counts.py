@@ -17,6 +17,7 @@ from lossfit.compare.running import engine
 from lossfit.compare.scoring import class_counts
 from lossfit.compare.scoring.class_counts import MEASURES, count, difference, one_hot
 from lossfit.compare.verdict.summary import summarise
+from trainings import QUICK
 
 ROWS, CLASSES, PASSES = 40, 5, 3
 
@@ -118,7 +119,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     )
     frame.write_csv(folder / "t.csv")
     plan = Plan(str(folder / "t.csv"), "y", losses="focal", metric="macro_f1", folds=3, repeats=2, trials=2, weight="w")
-    return engine.run(plan, folder / "out")
+    return engine.run(plan, folder / "out", limits=QUICK)
 
 
 def test_predictions_give_the_metrics_again(outcome: Outcome) -> None:

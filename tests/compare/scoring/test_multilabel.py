@@ -41,10 +41,10 @@ def test_metrics_are_those_of_scikit_learn(seed: int, rows: int, classes: int, s
     scores = rng.normal(size=(2, rows, classes))
     scores = scores.round(0) if ties else scores
     labels = rng.random((2, rows, classes)) < share
+    expected = [references(z, y) for z, y in zip(scores, labels, strict=True)]
     for name, card in multilabel_metrics.METRICS.items():
         found = card.function(torch.tensor(scores), torch.tensor(labels))
-        expected = [references(z, y)[name] for z, y in zip(scores, labels, strict=True)]
-        assert found.tolist() == pytest.approx(expected, abs=1e-12), name
+        assert found.tolist() == pytest.approx([each[name] for each in expected], abs=1e-12), name
 
 
 def frame(rows: int = 300) -> pl.DataFrame:

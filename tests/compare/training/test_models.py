@@ -26,7 +26,7 @@ from lossfit.compare.training.models.cnn import ResidualCNN
 from lossfit.compare.training.records import Records
 from lossfit.compare.training.task import Task
 from lossfit.compare.verdict.summary import summarise
-from trainings import CLASSES, FEATURES, agree, changed, dealt, task
+from trainings import CLASSES, FEATURES, QUICK, agree, changed, dealt, task
 
 NETWORKS = '''
 import torch
@@ -313,12 +313,13 @@ def test_a_comparison_of_an_own_network(folder: Path) -> None:
     data = load_digits()
     np.savez("digits.npz", X=data.images[:300].astype(np.float32), y=data.target[:300])
     plan = Plan("digits.npz", losses="cross_entropy", folds=3, repeats=1, trials=2, model="my.networks:picture")
-    found = engine.run(plan, folder / "out", workers=2)
+    found = engine.run(plan, folder / "out", workers=2, limits=QUICK)
     told = summarise(found)["model"]
     assert told == "your own my.networks:picture: images of 8 x 8 pixels in 1 channel to 10 classes, 1,498 parameters"
     assert found.results.height == 6
-    assert engine.run(plan, folder / "again").results.drop("seconds").equals(found.results.drop("seconds"))
-    auto = engine.run(replace(plan, model="auto"), folder / "auto")
+    again = engine.run(plan, folder / "again", limits=QUICK)
+    assert again.results.drop("seconds").equals(found.results.drop("seconds"))
+    auto = engine.run(replace(plan, model="auto"), folder / "auto", limits=QUICK)
     assert "a small residual network: images of 8 x 8 pixels" in summarise(auto)["model"]
     assert any(note.startswith("The network is the residual one for images") for note in auto.data.notes)
 

@@ -20,6 +20,7 @@ from lossfit.compare.plan import Plan
 from lossfit.compare.running import engine
 from lossfit.compare.scoring.tasks import CARDS, KINDS
 from lossfit.compare.verdict import summary
+from trainings import QUICK
 
 SCHEMA: dict[str, Any] = json.loads((files("lossfit.compare") / "summary.schema.json").read_text(encoding="utf-8"))
 PAGE = Path(__file__).parents[3] / "docs" / "summary.md"
@@ -84,7 +85,7 @@ def test_summaries_of_every_kind_are_as_the_schema_says(tmp_path: Path, kind: st
     drop = tuple(sorted(OTHERS - named))
     losses = "zlpr" if kind == "several" else "focal"
     options = {"metric": metric, "losses": losses, "folds": 3, "trials": 1, "drop": drop, "model": "linear", **given}
-    outcome = engine.run(Plan(str(table(tmp_path)), **options), tmp_path / "out")
+    outcome = engine.run(Plan(str(table(tmp_path)), **options), tmp_path / "out", limits=QUICK)
     found = summary.summarise(outcome)
     check(found)
     assert set(found["losses"][0]["test"]) == set(KINDS[found["labels"]].metrics)
@@ -93,7 +94,7 @@ def test_summaries_of_every_kind_are_as_the_schema_says(tmp_path: Path, kind: st
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     plan = Plan("yeast", losses="focal", folds=3, repeats=1, trials=2, model="linear", metric="macro_f1")
-    return engine.run(plan, tmp_path_factory.mktemp("yeast") / "out")
+    return engine.run(plan, tmp_path_factory.mktemp("yeast") / "out", limits=QUICK)
 
 
 @pytest.mark.parametrize("loss", ["focal", "cross_entropy", ""])
