@@ -10,6 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from forks import Forks, serving
 
 
 @pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
@@ -31,6 +32,12 @@ def _grad_mode_stays() -> object:
     before = torch.is_grad_enabled()
     yield
     assert torch.is_grad_enabled() == before
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with serving(tmp_path_factory.mktemp("forks")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

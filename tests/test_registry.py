@@ -1,13 +1,12 @@
 """Losses by name, and as functions."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 import lossfit
+from forks import Forks
 from lossfit import functional, registry
 from lossfit.losses.base import REGISTRY
 
@@ -102,8 +101,8 @@ def test_functions_take_hyper_parameters_by_position_and_by_name() -> None:
     assert torch.equal(functional.cross_entropy(z, y, weight=weight), expected)
 
 
-def test_importing_lossfit_leaves_the_optional_packages_alone() -> None:
+def test_importing_lossfit_leaves_the_optional_packages_alone(forks: Forks) -> None:
     optional = "altair, polars, sklearn, scipy, typer, rich, jinja2, pyarrow"
     code = f"import sys, lossfit; print([m for m in '{optional}'.split(', ') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = forks.run(code)
     assert done.stdout.strip() == "[]"

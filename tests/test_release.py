@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import lossfit
+from forks import Forks
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,9 +84,9 @@ def test_a_compiler_adds_the_kernels_and_nothing_else(built: Path, wheel: list[s
         assert {*held.namelist()} - {*wheel} == {"lossfit/native/kernels.so"}
 
 
-def test_importing_needs_torch_alone() -> None:
+def test_importing_needs_torch_alone(forks: Forks) -> None:
     script = "import sys, torch; before = {*sys.modules}; import lossfit; print(*({*sys.modules} - before))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=900)
+    done = forks.run(script)
     assert "lossfit.gaps.gap" in done.stdout.split()
     assert [name for name in done.stdout.split() if name.split(".")[0] != "lossfit"] == []
 

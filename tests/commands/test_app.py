@@ -1,14 +1,13 @@
 """The command line starts fast: it imports what the command needs, and nothing else."""
 
 import inspect
-import subprocess
-import sys
 from importlib import import_module
 
 import pytest
 import typer
 
 from command import flat, run
+from forks import Forks
 from lossfit.commands.app import COMMANDS, app
 
 # What commands need, none of which is fast to import.
@@ -45,15 +44,16 @@ print("imported:", *(name for name in {heavy!r} if name in sys.modules), file=sy
 """
 
 
-def imported(*calls: list[str]) -> list[str]:
+def imported(forks: Forks, *calls: list[str]) -> list[str]:
     """How each call of the command line ended, and which of the heavy modules were imported in the end."""
     code = IMPORTED.format(calls=calls, heavy=HEAVY)
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = forks.run(code)
+    assert found.returncode == 0, found.stderr
     return [line for line in found.stderr.splitlines() if line.startswith(("ended: ", "imported:"))]
 
 
-def test_what_needs_no_command_imports_none() -> None:
-    found = imported(["--version"], ["--help"], ["list"], ["list", "focal"], ["comapre"])
+def test_what_needs_no_command_imports_none(forks: Forks) -> None:
+    found = imported(forks, ["--version"], ["--help"], ["list"], ["list", "focal"], ["comapre"])
     assert found == [
         "ended: --version 0",
         "ended: --help 0",
@@ -64,9 +64,9 @@ def test_what_needs_no_command_imports_none() -> None:
     ]
 
 
-def test_the_names_of_what_is_heavy_are_right() -> None:
+def test_the_names_of_what_is_heavy_are_right(forks: Forks) -> None:
     """Else the test above could not fail."""
-    (ended, names) = imported(["compare", "--help"])
+    (ended, names) = imported(forks, ["compare", "--help"])
     assert ended == "ended: compare --help 0"
     assert {"altair", "polars", "sklearn", "scipy", "lossfit.compare.running"} <= {*names.split()}
 

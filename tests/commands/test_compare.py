@@ -11,6 +11,7 @@ import pytest
 
 import lossfit
 from command import refused, run
+from forks import Forks
 from lossfit.compare.candidates import candidates
 from lossfit.compare.plan import QUICK_TRIALS
 from trainings import short_trainings
@@ -256,22 +257,21 @@ sys.meta_path.insert(0, Without())
 _EXTRAS = ("altair", "jinja2", "numpy", "polars", "pyarrow", "rich", "scipy", "sklearn", "typer", "vl_convert")
 
 
-def without(packages: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
-    script = _WITHOUT.format(packages=packages, code=code)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+def without(forks: Forks, packages: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
+    return forks.run(_WITHOUT.format(packages=packages, code=code))
 
 
-def test_the_losses_need_torch_alone() -> None:
+def test_the_losses_need_torch_alone(forks: Forks) -> None:
     code = (
         "import torch, lossfit; print(lossfit.FocalLoss()(torch.zeros(2, 4), torch.tensor([0, 1])).isfinite().item())"
     )
-    assert without(_EXTRAS, code).stdout == "True\n"
+    assert without(forks, _EXTRAS, code).stdout == "True\n"
 
 
 @pytest.mark.parametrize("package", ["typer", "polars", "sklearn"])
-def test_a_missing_extra_is_named(package: str) -> None:
+def test_a_missing_extra_is_named(package: str, forks: Forks) -> None:
     code = "from lossfit.__main__ import main; sys.argv = ['lossfit', 'compare', '--help']; main()"
-    found = without((package,), code)
+    found = without(forks, (package,), code)
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
     assert f"needs {package}, which comes with: pip install 'lossfit[compare]'" in found.stderr
