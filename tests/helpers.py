@@ -116,13 +116,13 @@ def class_last(z: Tensor) -> Tensor:
     return z.movedim(1, -1).reshape(-1, z.shape[1])
 
 
-def run_ranks(file: str, world: int, folder: Path, timeout: float) -> list[dict[str, Any]]:
-    """Run a file as so many processes, with rank, world and folder as arguments; what each wrote to RANK.json."""
+def run_ranks(file: str, world: int, folder: Path, timeout: float, *more: str) -> list[dict[str, Any]]:
+    """Run a file as so many processes, with rank, world, folder and more as arguments; what each wrote to RANK.json."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     started = []
     for rank in range(world):
         with (folder / f"{rank}.log").open("w") as log:
-            command = [sys.executable, file, str(rank), str(world), str(folder)]
+            command = [sys.executable, file, str(rank), str(world), str(folder), *more]
             started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     try:
         codes = [process.wait(timeout=timeout) for process in started]

@@ -91,7 +91,10 @@ def hard_rows(classes: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize(("classes", "dtype"), [(2, torch.float32), (20, torch.float32), (20, torch.float64)])
+@pytest.mark.parametrize(
+    ("classes", "dtype"),
+    [(2, torch.float32), pytest.param(20, torch.float32, marks=pytest.mark.slow), (20, torch.float64)],
+)
 def test_the_loss_and_its_gradients(classes: int, dtype: torch.dtype, log: bool, device: str) -> None:
     """The gradient of the last row, a million noises behind, has no digits in any path; it is finite."""
     z, y = hard_rows(classes)
