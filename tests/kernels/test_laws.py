@@ -5,14 +5,19 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from helpers import build, every_case
+from helpers import PATHS, build, case_id, every_case
 from lossfit import kernels
 
 pytest.importorskip("triton")
 from lossfit.kernels import exact, launch
 
 # All but those that no gap goes into.
-CASES = [case for case in every_case() if case[0] != "sum_hinge"]
+# Where time counts, a loss for each path: a link is data to the kernels.
+CASES = [
+    pytest.param(case, id=case_id(case), marks=[pytest.mark.slow] * (case not in PATHS))
+    for case in every_case()
+    if case[0] != "sum_hinge"
+]
 
 
 @pytest.fixture
