@@ -14,7 +14,6 @@ from torch.nn.functional import logsigmoid
 from lossfit.core.autograd import readable
 from lossfit.core.batch import Targets
 from lossfit.core.checks import check_choice, check_number
-from lossfit.core.class_shards import is_sharded
 from lossfit.core.class_weights import log_prior
 from lossfit.core.hyper import Number
 from lossfit.core.numerics import accumulation_dtype
@@ -266,14 +265,12 @@ def evaluate(
 def without_weightless(
     x: Tensor, target: Tensor, sample_weight: Tensor | None, ignore_index: int, class_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Rows that weigh nothing become ignored ones, since their loss may be infinite. Nothing is checked: weights that
-    are spread over ranks are refused later, on all ranks.
-    """
+    """Rows that weigh nothing become ignored ones, since their loss may be infinite. Nothing is checked."""
     if not isinstance(x, Tensor) or not isinstance(target, Tensor) or not x.ndim:
         return x, target
     rows, soft = x.shape[:-1], target.is_floating_point()
     absent = []
-    if isinstance(sample_weight, Tensor) and not sample_weight.requires_grad and not is_sharded(sample_weight):
+    if isinstance(sample_weight, Tensor) and not sample_weight.requires_grad:
         if sample_weight.shape == rows:
             absent.append(sample_weight == 0)
         elif sample_weight.shape == rows[:1]:
