@@ -1,7 +1,8 @@
 # Targets that need Python packages set up .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Compiled files are kept: both workers and the commands that tests start import the same ones.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .PHONY: help demo test test-fast test-all test-vision coverage check format docs bench claims vision clean
 
