@@ -185,7 +185,7 @@ class TestScaling:
                     torch.full((2, C), math.inf),
                     torch.tensor([0, 1]),
                     ValueError,
-                    "finite, but got inf at row 0, class 0",
+                    "finite.*, but got inf at row 0, class 0",
                 ),
             ],
         )
@@ -496,3 +496,54 @@ class TestCalibrationError:
             calibration_error(p, y, kind="adaptive")
         with pytest.raises(ValueError, match="`norm` to be one of 'l1', 'l2', 'max'"):
             calibration_error(p, y, norm="l3")
+
+
+class TestMaskedClasses:
+    """A logit of -inf is a class that is no choice in its row."""
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        torch.manual_seed(0)
+        z = 3 * torch.randn(120, 4, dtype=torch.float64)
+        y = (z / 3 + torch.randn(120, 4, dtype=torch.float64)).argmax(1)
+        return z, torch.cat([z, torch.full((120, 1), -math.inf, dtype=torch.float64)], 1), y
+
+    @pytest.mark.parametrize("make", [lambda c: TemperatureScaling(), VectorScaling])
+    def test_it_is_as_if_the_class_were_not_there(self, make: Callable[[int], calibration.scaling.Scaling]) -> None:
+        z, masked, y = self.rows()
+        one, other = make(4).fit(z, y), make(5).fit(masked, y)
+        torch.testing.assert_close(other(masked)[:, :4].softmax(1), one(z).softmax(1), rtol=1e-6, atol=1e-8)
+        assert (other(masked)[:, 4] == -math.inf).all()
+
+    def test_classes_masked_in_some_rows(self) -> None:
+        z, _, y = self.rows()
+        out = torch.rand(120, 4) < 0.3
+        out.scatter_(1, y.unsqueeze(1), False)
+        scaling = TemperatureScaling().fit(z.masked_fill(out, -math.inf), y)
+        far = TemperatureScaling().fit(z.masked_fill(out, -1e6), y)  # as good as -inf
+        assert scaling.temperature.item() == pytest.approx(far.temperature.item(), rel=1e-5)
+
+    def test_prediction_sets(self) -> None:
+        z, masked, y = self.rows()
+        for score in ("lac", "aps"):
+            one, other = (calibration.ConformalClassifier(0.1, score).fit(x, y) for x in (z, masked))
+            assert torch.equal(one.threshold, other.threshold)
+            assert torch.equal(other(masked)[:, :4], one(z))
+
+    def test_what_is_refused(self) -> None:
+        _, masked, y = self.rows()
+        with pytest.raises(ValueError, match="finite, but got -inf at row 0, class 4"):
+            MatrixScaling(5).fit(masked, y)
+        with pytest.raises(ValueError, match="without -inf for MatrixScaling, which mixes the classes"):
+            MatrixScaling(5)(masked)
+        with pytest.raises(ValueError, match="above -inf for the label of each row, but got -inf for label 4"):
+            TemperatureScaling().fit(masked, torch.full_like(y, 4))
+
+
+@pytest.mark.parametrize("classwise", [False, True])
+def test_probabilities_of_class_1_alone(classwise: bool) -> None:
+    p, y = torch.rand(50), torch.randint(2, (50,))
+    both = torch.stack([1 - p.double(), p.double()], 1)
+    found, expected = (calibration.calibration_error(v, y, classwise=classwise) for v in (p, both))
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match=r"`probabilities` in \[0, 1\], but got 2"):
+        calibration.calibration_error(torch.tensor([0.5, 2.0]), torch.tensor([0, 1]))

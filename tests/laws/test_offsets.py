@@ -135,7 +135,7 @@ def sharded(loss: Any) -> Loss:
 
     def run(z: Tensor, y: Tensor) -> Tensor:
         shard = Shard(None, 0, CLASSES, CLASSES, CLASSES)
-        targets, settings = Targets(y, CLASSES, shard=shard), loss._settings(y.shape)
+        targets, settings = Targets(y, CLASSES, shard=shard), loss._settings(y.shape, z.dtype, CLASSES)
         value: Tensor = loss._each(loss._adjusted(z, targets, settings)[0], targets, settings)
         return value
 
@@ -156,7 +156,10 @@ def test_every_backend(way: str) -> None:
     in_kernels = "triton" in way
     some = {"cross_entropy", "hinge"} if in_kernels else {"cross_entropy", "focal", "hinge", "exact"}
     for name, shown, loss in losses(some):
-        if not (in_kernels and loss._fields(Targets(targets(), CLASSES), loss._settings((ROWS,))) is None):
+        if not (
+            in_kernels
+            and loss._fields(Targets(targets(), CLASSES), loss._settings((ROWS,), torch.float32, CLASSES)) is None
+        ):
             dtypes = DTYPES[:1] if in_kernels else DTYPES[:2]
             every = 4 if in_kernels else 1
             check(wrap[way](loss), targets(), dtypes, ACCURACY.get(name, 4e-6), f"{way}, {shown}", every)

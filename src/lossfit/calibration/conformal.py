@@ -25,7 +25,7 @@ def conformal_threshold(logits: Tensor, labels: Tensor, alpha: float, score: Sco
     if scores do not tie); the probability is over these rows and the new one.
 
     Args:
-        logits: (N, C) or (N, C, d1, ...), of rows which did not train the model.
+        logits: (N, C) or (N, C, d1, ...), of rows which did not train the model; -inf for classes that are masked out.
         labels: class indices (N,) or (N, d1, ...); rows of label -100 are left out.
         alpha: the share of new rows whose label may be missed, in (0, 1).
         score: "lac", :math:`1 - p_c`: the smallest sets on average. "aps": the probabilities of all classes down to c,
@@ -49,7 +49,7 @@ def conformal_threshold(logits: Tensor, labels: Tensor, alpha: float, score: Sco
     """
     _check_alpha(alpha)
     check_choice("score", score, SCORES)
-    z, y = rows.read("logits", logits, labels)
+    z, y = rows.read("logits", logits, labels, masked=True)
     n = len(z)
     # (n + 1) alpha may be a whole number that rounding left just below itself.
     rank = n + 1 - math.floor((n + 1) * alpha + 1e-9)

@@ -100,7 +100,7 @@ def calibration_error(
     distance. It is in [0, 1]. On few rows it is above 0 even for true probabilities.
 
     Args:
-        probabilities: (N, C) or (N, C, d1, ...), with rows that sum to 1.
+        probabilities: (N, C) or (N, C, d1, ...), with rows that sum to 1; for two classes also (N,), those of class 1.
         labels: class indices (N,) or (N, d1, ...); rows of label -100 are left out.
         bins: their number.
         kind: "equal_width" or "equal_mass", as for :func:`reliability`.
@@ -124,6 +124,9 @@ def calibration_error(
     """
     check_choice("kind", kind, KINDS)
     check_choice("norm", norm, NORMS)
+    if isinstance(probabilities, Tensor) and probabilities.ndim == 1 and probabilities.is_floating_point():
+        _check_range("probabilities", probabilities)
+        probabilities = torch.stack([1 - probabilities.double(), probabilities.double()], 1)
     p, y = rows.read("probabilities", probabilities, labels)
     _check_range("probabilities", p)
     totals = p.sum(1)

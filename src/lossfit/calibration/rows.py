@@ -8,11 +8,14 @@ from torch import Tensor
 from lossfit.core.checks import check_tensor
 
 
-def read(name: str, scores: Tensor, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+def read(
+    name: str, scores: Tensor, labels: Tensor, ignore_index: int = -100, *, masked: bool = False
+) -> tuple[Tensor, Tensor]:
     """Scores (N, C) or (N, C, d1, ...) as rows (R, C), and their labels (R,), without the ignored ones.
 
     Args:
         name: what the caller calls the scores.
+        masked: whether scores of other classes than the label may be -inf, for classes that are no choice in a row.
 
     Raises:
         TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
@@ -41,12 +44,17 @@ def read(name: str, scores: Tensor, labels: Tensor, ignore_index: int = -100) ->
             f"but got {int(y[wrong][0])}."
         )
     z, y = z[valid], y[valid]
-    if not z.isfinite().all():
-        raise ValueError(f"Expected `{name}` to be finite, but got {_first_infinite(z)}.")
+    out = z == -torch.inf if masked else torch.zeros_like(z, dtype=torch.bool)
+    wrong = ~(z.isfinite() | out)
+    if wrong.any():
+        expected = "finite, or -inf for classes that are masked out" if masked else "finite"
+        raise ValueError(f"Expected `{name}` to be {expected}, but got {_first(z, wrong)}.")
+    if (own := out.gather(1, y.unsqueeze(1))).any():
+        label = int(y[own.squeeze(1)][0])
+        raise ValueError(f"Expected `{name}` above -inf for the label of each row, but got -inf for label {label}.")
     return z, y
 
 
-def _first_infinite(z: Tensor) -> str:
-    wrong = ~z.isfinite()
+def _first(z: Tensor, wrong: Tensor) -> str:
     row, column = wrong.nonzero()[0].tolist()
     return f"{z[row, column].item()} at row {row}, class {column}"

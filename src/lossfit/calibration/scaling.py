@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from lossfit.calibration import rows
+from lossfit.core.autograd import readable
 from lossfit.core.checks import check_tensor
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.losses.single_label.cross_entropy import CrossEntropyLoss
 
 _STEPS = 1000
+_CROSS_ENTROPY = CrossEntropyLoss()
 
 
 class Scaling(nn.Module):
@@ -23,6 +25,9 @@ class Scaling(nn.Module):
     The numbers are parameters that ask for no gradient, in float64. The logits may be (N, C), (N, C, d1, ...) or (C,),
     and have gradients. Logits of half precision are scaled in float32.
     """
+
+    takes_masks: ClassVar[bool] = True
+    """Whether a logit may be -inf, for a class that is no choice in its row; the calibrated logit is -inf too."""
 
     __call__: Callable[..., Tensor]
 
@@ -33,7 +38,11 @@ class Scaling(nn.Module):
             raise TypeError(f"Expected `logits` to be floating point, but got {logits.dtype}.")
         self._check_classes(logits)
         at = 1 if logits.ndim > 1 else 0
-        return self._scaled(logits.to(accumulation_dtype(logits)).movedim(at, -1)).movedim(-1, at)
+        z = logits.to(accumulation_dtype(logits)).movedim(at, -1)
+        out = z == -torch.inf
+        if not self.takes_masks and readable(out) and out.any():
+            raise ValueError(f"Expected `logits` without -inf for {type(self).__name__}, which mixes the classes.")
+        return self._scaled(z.masked_fill(out, 0.0)).masked_fill(out, -torch.inf).movedim(-1, at)
 
     def fit(self, logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> Self:
         """Find the numbers of the lowest mean log loss.
@@ -43,7 +52,8 @@ class Scaling(nn.Module):
         gradient is below 1e-9.
 
         Args:
-            logits: (N, C) or (N, C, d1, ...), of rows which did not train the model.
+            logits: (N, C) or (N, C, d1, ...), of rows which did not train the model; -inf for classes that are masked
+                out, but not for :class:`MatrixScaling`.
             labels: class indices (N,) or (N, d1, ...).
             ignore_index: rows with this label are left out.
 
@@ -53,12 +63,13 @@ class Scaling(nn.Module):
         Raises:
             TypeError, ValueError, IndexError: naming the argument, what was expected and what came.
         """
-        z, y = rows.read("logits", logits, labels, ignore_index)
+        z, y = rows.read("logits", logits, labels, ignore_index, masked=self.takes_masks)
         self._check_classes(z)
         if not len(z):
             raise ValueError("Expected `labels` with at least one row that is not ignored, but got none.")
         with torch.inference_mode(False), torch.enable_grad():
-            self._fit(z.clone(), y.clone())
+            out = z == -torch.inf
+            self._fit(z.masked_fill(out, 0.0), y.clone(), out)
         return self
 
     def _check_classes(self, logits: Tensor) -> None:
@@ -68,7 +79,8 @@ class Scaling(nn.Module):
         """Logits (..., C) to calibrated ones."""
         raise NotImplementedError
 
-    def _fit(self, z: Tensor, y: Tensor) -> None:
+    def _fit(self, z: Tensor, y: Tensor, out: Tensor) -> None:
+        """Find the numbers on finite logits (R, C), labels (R,), and the classes that are masked out (R, C)."""
         raise NotImplementedError
 
 
@@ -109,8 +121,8 @@ class TemperatureScaling(Scaling):
     def _scaled(self, logits: Tensor) -> Tensor:
         return logits / self.temperature.to(logits.dtype)
 
-    def _fit(self, z: Tensor, y: Tensor) -> None:
-        self.log_temperature.data.copy_(_log_temperature(z, y))
+    def _fit(self, z: Tensor, y: Tensor, out: Tensor) -> None:
+        self.log_temperature.data.copy_(_log_temperature(z, y, out))
 
 
 class VectorScaling(Scaling):
@@ -146,10 +158,10 @@ class VectorScaling(Scaling):
     def _scaled(self, logits: Tensor) -> Tensor:
         return logits * self.weight.to(logits.dtype) + self.bias.to(logits.dtype)
 
-    def _fit(self, z: Tensor, y: Tensor) -> None:
-        inverse = torch.exp(-_log_temperature(z, y))
-        u, log_loss = z * inverse, CrossEntropyLoss()
-        weight, bias = _minimise(lambda w, b: log_loss(u * w + b, y), z.new_ones(z.shape[1]), z.new_zeros(z.shape[1]))
+    def _fit(self, z: Tensor, y: Tensor, out: Tensor) -> None:
+        inverse = torch.exp(-_log_temperature(z, y, out))
+        u, start = z * inverse, (z.new_ones(z.shape[1]), z.new_zeros(z.shape[1]))
+        weight, bias = _minimise(lambda w, b: _log_loss(u * w + b, y, out), *start)
         self.weight.data.copy_(weight * inverse)
         self.bias.data.copy_(bias)
 
@@ -179,6 +191,8 @@ class MatrixScaling(Scaling):
         torch.Size([5, 2])
     """
 
+    takes_masks = False
+
     def __init__(self, classes: int, ridge: float = 0.0) -> None:
         super().__init__()
         self.classes = _at_least_two(classes)
@@ -197,28 +211,36 @@ class MatrixScaling(Scaling):
     def _scaled(self, logits: Tensor) -> Tensor:
         return logits @ self.weight.to(logits.dtype).mT + self.bias.to(logits.dtype)
 
-    def _fit(self, z: Tensor, y: Tensor) -> None:
-        inverse = torch.exp(-_log_temperature(z, y))
-        u, log_loss = z * inverse, CrossEntropyLoss()
+    def _fit(self, z: Tensor, y: Tensor, out: Tensor) -> None:
+        inverse = torch.exp(-_log_temperature(z, y, out))
+        u = z * inverse
         eye = torch.eye(self.classes, dtype=z.dtype, device=z.device)
         ridge = self.ridge * inverse.square() / (self.classes * (self.classes - 1))
 
         def objective(w: Tensor, b: Tensor) -> Tensor:
-            value: Tensor = log_loss(u @ w.mT + b, y)
-            return value + ridge * (w * (1 - eye)).square().sum() + self.ridge * b.square().mean()
+            return (
+                _log_loss(u @ w.mT + b, y, out)
+                + ridge * (w * (1 - eye)).square().sum()
+                + self.ridge * b.square().mean()
+            )
 
         weight, bias = _minimise(objective, eye, z.new_zeros(self.classes))
         self.weight.data.copy_(weight * inverse)
         self.bias.data.copy_(bias)
 
 
-def _log_temperature(z: Tensor, y: Tensor) -> Tensor:
+def _log_temperature(z: Tensor, y: Tensor, out: Tensor) -> Tensor:
     """The logarithm of the best temperature. The search starts at the spread of the scores, for any unit of them."""
-    spread = (z - z.mean(1, keepdim=True)).square().mean().sqrt()
+    there = ~out
+    mean = z.sum(1, keepdim=True) / there.sum(1, keepdim=True)
+    spread = ((z - mean).square()[there]).mean().sqrt()
     start = torch.where(spread > 0, spread, 1.0).log()
-    log_loss = CrossEntropyLoss()
-    (log_t,) = _minimise(lambda log_t: log_loss(z * torch.exp(-log_t), y), start)
+    (log_t,) = _minimise(lambda log_t: _log_loss(z * torch.exp(-log_t), y, out), start)
     return log_t
+
+
+def _log_loss(z: Tensor, y: Tensor, out: Tensor) -> Tensor:
+    return _CROSS_ENTROPY(z.masked_fill(out, -torch.inf), y)
 
 
 def _minimise(objective: Callable[..., Tensor], *start: Tensor) -> list[Tensor]:

@@ -9,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 
 def transformed() -> bool:
-    """Whether a ``torch.func`` transformation is at work."""
-    return torch._C._are_functorch_transforms_active()
+    """Whether a ``torch.func`` transformation or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_mode()
+
+
+def forward_mode() -> bool:
+    """Whether derivatives go forward with the values, as in ``torch.func.jvp`` and ``jacfwd``."""
+    return forward_ad._current_level >= 0
 
 
 def is_abstract(value: Tensor) -> bool:
@@ -56,8 +61,11 @@ def call(function: type[Function], *arguments: Any) -> Any:
     """``function.apply(*arguments)``, all arguments given.
 
     ``apply`` binds its arguments to the signature of ``forward`` at every call, which takes longer than the work on a
-    small batch. Outside of transformations and tracing that is skipped.
+    small batch. Outside of transformations and tracing that is skipped. In forward mode a function that
+    says ``has_plain_forward``, of operations that PyTorch can differentiate, runs as these operations.
     """
+    if forward_mode() and getattr(function, "has_plain_forward", False):
+        return function.forward(*arguments)
     if torch.compiler.is_compiling() or transformed():
         return function.apply(*arguments)
     return super(Function, function).apply(*arguments)  # type: ignore[misc]

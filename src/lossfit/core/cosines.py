@@ -41,7 +41,7 @@ class _Cosines(Function):
     the weight and its gradient would take several over (C, D).
     """
 
-    generate_vmap_rule = True
+    has_plain_forward = generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, kind: torch.dtype, product: torch.dtype) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -72,7 +72,7 @@ class Weighing:
             factor = factor.reshape(-1) if kept is None else factor.reshape(-1)[kept]
         if valid is not None:
             valid = valid.reshape(-1) if kept is None else None
-        return Weighing(self.reduction, valid, factor, divisor)
+        return replace(self, valid=valid, factor=factor, divisor=divisor)
 
     def spread(self, grad: Tensor, rows: int) -> Tensor:
         """The gradient of :meth:`reduce` with respect to the rows, 0-dimensional where it is the same for all."""
@@ -83,6 +83,30 @@ class Weighing:
         if self.valid is not None:
             grad = torch.where(self.valid, grad, 0.0)
         return grad
+
+
+class LogMeanWeighing(Weighing):
+    """The rows are -log P, and become -log of the weighted mean of P, in place of the mean of -log P.
+
+    No row has a share of its own: its gradient depends on the other rows.
+    """
+
+    @property
+    def is_trainable(self) -> bool:
+        return True
+
+    def reduce(self, rows: Tensor) -> Tensor:
+        log_p = -rows if self.factor is None else self.factor.log() - rows
+        if self.valid is not None:
+            log_p = torch.where(self.valid, log_p, -torch.inf)
+        count = max(rows.numel(), 1) if self.divisor is None else self.divisor
+        mass = torch.as_tensor(count, dtype=rows.dtype, device=rows.device)
+        if not rows.numel():
+            return rows.sum()
+        total = torch.logsumexp(log_p.reshape(-1), 0)
+        # An empty mean is 0, as everywhere.
+        none = torch.zeros_like(total, dtype=torch.bool) if self.valid is None else ~self.valid.any()
+        return torch.where(none, 0.0, mass.log() - total.masked_fill(none, 0.0))
 
 
 def weigh(

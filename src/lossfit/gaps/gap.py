@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from lossfit import kernels
-from lossfit.core.autograd import call
+from lossfit.core.autograd import call, forward_mode
 from lossfit.core.batch import Targets, read_batch, top_class
 from lossfit.core.checks import check_choice, check_per_class
 from lossfit.core.class_shards import Shard
@@ -126,9 +126,9 @@ def gap_rows(
 def _stats(scores: Tensor, rows: RowInputs, wanted: Wanted, shard: Shard | None) -> RowStats:
     if shard is not None:
         return RowStats(*call(Sharded, shard, scores, rows.target, rows.valid, rows.weight, *wanted))
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or forward_mode()):
         return RowStats(*call(Forward, scores, *rows, *wanted))
-    if not kernels.chosen(scores):
+    if forward_mode() or not kernels.chosen(scores):
         return _traceable(scores, rows, wanted)
     from lossfit.kernels import launch
 
@@ -154,7 +154,7 @@ def all_log_odds(scores: Tensor, kind: Kind, shard: Shard | None = None) -> Tens
 
 
 def _traceable(scores: Tensor, rows: RowInputs, wanted: Wanted) -> RowStats:
-    """The same in plain operations, for ``torch.compile`` and ``torch.export`` to differentiate and fuse."""
+    """The same in plain operations, for ``torch.compile``, ``torch.export`` and forward mode to differentiate."""
     z = scores.to(accumulation_dtype(scores))
     if rows.valid is not None:
         z = z.masked_fill(~rows.valid.unsqueeze(1), 0.0)

@@ -25,7 +25,7 @@ from torch.autograd import Function
 
 from lossfit import kernels
 from lossfit.core import class_shards
-from lossfit.core.autograd import batched, call, fold
+from lossfit.core.autograd import batched, call, fold, is_abstract
 from lossfit.core.batch import Targets
 from lossfit.core.class_shards import Shard, TargetColumn
 from lossfit.core.numerics import accumulation_dtype
@@ -63,6 +63,8 @@ class Win(NamedTuple):
 
 def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool, shard: Shard | None = None) -> Tensor:
     """1 - P, or -log P, of every row: scores (N, C), targets (N,), sigma a number or (N,)."""
+    if is_abstract(scores):  # there are no numbers to find a rule of integration by
+        return scores.to(accumulation_dtype(scores)).sum(1) + (sigma if isinstance(sigma, Tensor) else 0.0)
     if shard is not None:
         rows: Tensor = call(_Sharded, shard, scores, target, sigma, log)
         return rows

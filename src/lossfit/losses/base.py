@@ -97,9 +97,11 @@ class Loss(Tunable):
     def _card(self, name: str) -> Hyper:
         return self.hypers[name] if name in self.hypers else self.common_hypers[name][0]
 
-    def _hyper(self, name: str, shape: torch.Size) -> Number:
-        """A hyper-parameter for rows of this shape."""
+    def _hyper(self, name: str, shape: torch.Size, dtype: torch.dtype | None = None) -> Number:
+        """A hyper-parameter for rows of this shape, and of this type if one is given."""
         value: Number = getattr(self, name)
+        if isinstance(value, Tensor) and dtype is not None:
+            value = value.to(dtype)
         if isinstance(value, Tensor) and value.ndim:
             sizes = zip(reversed(value.shape), reversed(shape), strict=False)
             if value.ndim > len(shape) or any(have not in (1, size) for have, size in sizes):
@@ -109,10 +111,10 @@ class Loss(Tunable):
             return value.expand(shape)
         return value
 
-    def _numbers(self, shape: torch.Size) -> dict[str, Number]:
-        """All hyper-parameters by name, for rows of this shape."""
+    def _numbers(self, shape: torch.Size, dtype: torch.dtype) -> dict[str, Number]:
+        """All hyper-parameters by name, for rows of this shape that are computed in this type."""
         self._check_exported()
-        return {name: self._hyper(name, shape) for name in self._hypers}
+        return {name: self._hyper(name, shape, dtype) for name in self._hypers}
 
     def extra_repr(self) -> str:
         defaults = {name: default for name, (_, default) in self.common_hypers.items()}

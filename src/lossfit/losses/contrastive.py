@@ -194,7 +194,7 @@ class InfoNCELoss(ContrastiveLoss):
         """
         met = self._exchange_sizes(input, sample_weight, denominator, lambda: _check_views(input, other))
         first, second = self._features(input, other)
-        temperature = self._hyper("temperature", first.shape[:1])
+        temperature = self._hyper("temperature", first.shape[:1], first.dtype)
         target = met.start + torch.arange(len(first), device=first.device)
         if met.total == 0:
             rows = (first + second).sum(1)
@@ -258,7 +258,7 @@ class NTXentLoss(ContrastiveLoss):
         """
         met = self._exchange_sizes(input, sample_weight, denominator, lambda: _check_views(input, other))
         first, second = self._features(input, other)
-        temperature = self._hyper("temperature", first.shape[:1])
+        temperature = self._hyper("temperature", first.shape[:1], first.dtype)
         if met.total == 0:
             rows = (first + second).sum(1)
         else:
@@ -319,7 +319,7 @@ class SupConLoss(ContrastiveLoss):
         """
         met = self._exchange_sizes(input, sample_weight, denominator, lambda: _check_labels(target, input))
         (features,) = self._features(input)
-        temperature = self._hyper("temperature", features.shape[:1])
+        temperature = self._hyper("temperature", features.shape[:1], features.dtype)
         if met.total == 0:
             return self._reduced(features.sum(1), met, None, sample_weight, denominator)
         (pool,) = met.gather(features)
@@ -369,7 +369,7 @@ class _Direction(Function):
     A zero row has direction 0 and, so that it gets no gradient, length inf.
     """
 
-    generate_vmap_rule = True
+    has_plain_forward = generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -400,7 +400,7 @@ class _Direction(Function):
 class _Others(Function):
     """(scores (n, N), own (n,)) -> the scores without each row's own column (n, N - 1), and which stand before it."""
 
-    generate_vmap_rule = True
+    has_plain_forward = generate_vmap_rule = True
 
     @staticmethod
     def forward(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,7 +109,7 @@ class DistillationLoss(OuterLoss):
         """
         (student, targets, unbatched), teacher = self._read(input, teacher, target)
         dtype = accumulation_dtype(student)
-        alpha, temperature = (self._hyper(name, targets.rows) for name in ("alpha", "temperature"))
+        alpha, temperature = (self._hyper(name, targets.rows, dtype) for name in ("alpha", "temperature"))
         if unbatched:
             sample_weight = as_row(sample_weight)
         weighing = self._weighing(targets, dtype, None, sample_weight, denominator)
@@ -175,10 +175,10 @@ class DistillationLoss(OuterLoss):
         kind = product_dtype(teacher_x, teacher_weight)
         teacher_x, teacher_weight = rows.take(teacher_x.detach()).to(kind), teacher_weight.detach().to(kind)
         shape = rows.shape or torch.Size([1])
-        settings = self.loss._settings(shape).map(rows.cut)
-        numbers = per_row(self._numbers(shape), rows.cut)
-        numbers |= {f"loss.{n}": v for n, v in settings.named().items()}
         dtype = accumulation_dtype(x)
+        settings = self.loss._settings(shape, dtype, rows.targets.classes).map(rows.cut)
+        numbers = per_row(self._numbers(shape, dtype), rows.cut)
+        numbers |= {f"loss.{n}": v for n, v in settings.named().items()}
         one = torch.ones((), dtype=dtype, device=x.device)
         soft, hard = (
             self._weighing(rows.every, dtype, weight, sample_weight, denominator).flat(shape.numel(), rows.kept)
@@ -283,7 +283,7 @@ class _Divergence(Function):
     negative.
     """
 
-    generate_vmap_rule = True
+    has_plain_forward = generate_vmap_rule = True
 
     @staticmethod
     def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,7 +184,9 @@ class SampledSoftmaxLoss(OuterLoss):
         weighing = weigh(
             own.shape, dtype, self.reduction, valid=valid, sample_weight=sample_weight, denominator=denominator
         )
-        temperature = self.loss._hyper("temperature", own.shape)  # the correction is divided by it with the scores
+        temperature = self.loss._hyper(
+            "temperature", own.shape, dtype
+        )  # the correction is divided by it with the scores
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
         corrected = rivals.to(dtype) - temperature * log_q.to(dtype)
@@ -302,7 +304,7 @@ class NCELoss(Loss):
         weighing = weigh(
             own.shape, dtype, self.reduction, valid=valid, sample_weight=sample_weight, denominator=denominator
         )
-        log_z = self._hyper("log_z", own.shape)
+        log_z = self._hyper("log_z", own.shape, dtype)
         shift = torch.as_tensor(log_z, dtype=dtype, device=own.device) + math.log(noise.shape[1])
         own, noise = weighing.blank(own), weighing.blank(noise)
         right = own.to(dtype) - log_q.to(dtype) - shift

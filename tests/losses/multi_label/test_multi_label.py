@@ -153,7 +153,7 @@ def test_the_mean_of_bce_is_torchs(weight: Tensor | None, pos_weight: Tensor | N
 def test_blocks_do_not_matter(name: str, shape: tuple[int, ...], soft: bool) -> None:
     s, t = batch(*shape, soft=soft)
     loss = lossfit.make(name, reduction="none")
-    body = loss._body(s, loss._numbers(s[:, 0].shape))._replace(blocks=False)
+    body = loss._body(s, loss._numbers(s[:, 0].shape, s.dtype))._replace(blocks=False)
     whole = value_and_grad.reduced(body, Weighing("none"), s, t, None)
     with limited(label_bytes=100_000):
         value = loss(s, t)

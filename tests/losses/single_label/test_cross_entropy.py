@@ -237,3 +237,18 @@ class TestModule:
         loss = lossfit.CrossEntropyLoss(self.weight)(Z, Y)
         assert loss.dtype == torch.float64
         assert_close(loss, torch.nn.CrossEntropyLoss(self.weight.double())(Z, Y))
+
+
+@pytest.mark.parametrize("backend", ["dense", "chunked"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_smoothing_over_the_other_classes(weighted: bool, backend: str) -> None:
+    """The target keeps 1 - eps, and every other class gets eps / (C - 1)."""
+    z, y, eps = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1]), 0.2
+    weight = torch.linspace(0.5, 2, 4, dtype=torch.float64) if weighted else None
+    q = torch.full((6, 4), eps / 3, dtype=torch.float64).scatter(1, y.unsqueeze(1), 1 - eps)
+    for name in ("cross_entropy", "focal"):
+        loss = lossfit.make(name, label_smoothing=eps, smooth_over="others", weight=weight, reduction="sum")
+        value = loss.linear(z, torch.eye(4, dtype=torch.float64), y, backend=backend)
+        torch.testing.assert_close(value, lossfit.make(name, weight=weight, reduction="sum")(z, q))
+    with pytest.raises(ValueError, match="`smooth_over` to be one of 'all', 'others', but got 'rest'"):
+        lossfit.CrossEntropyLoss(smooth_over="rest")

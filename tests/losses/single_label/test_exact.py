@@ -369,3 +369,44 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     grads = torch.autograd.grad(rows.sum(), z)[0], torch.autograd.grad(expected.sum(), exact)[0]
     assert grads[0].dtype == dtype
     assert_close(grads[0].float(), grads[1], rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+class TestLogOfTheMean:
+    """-log of the mean of P, the second objective of the paper."""
+
+    def test_it_is_that(self) -> None:
+        z, y = torch.randn(7, 4, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 2, 3, -100, 1, 2])
+        share = torch.linspace(0, 2, 7, dtype=torch.float64)
+        loss = lossfit.ExactLoss(1.5, log="mean")
+        p = 1 - lossfit.ExactLoss(1.5, reduction="none")(z, y)
+        counts = (y >= 0).double()
+        for weight in (None, share):
+            mass = counts if weight is None else counts * weight
+            expected = -((mass * p).sum() / mass.sum()).log()
+            value = loss(z, y, sample_weight=weight)
+            torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-9)
+            grads = [torch.autograd.grad(v, z, retain_graph=True)[0] for v in (value, expected)]
+            torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-8)
+            chunked = loss.linear(z, torch.eye(4, dtype=torch.float64), y, sample_weight=weight, backend="chunked")
+            torch.testing.assert_close(chunked, value, rtol=1e-9, atol=1e-9)
+
+    def test_small_probabilities_keep_their_digits(self) -> None:
+        z = torch.tensor([[-60.0, 0.0], [-70.0, 0.0]], requires_grad=True)
+        value = lossfit.ExactLoss(log="mean")(z, torch.tensor([0, 0]))
+        log_p = torch.special.log_ndtr(torch.tensor([-60.0, -70.0], dtype=torch.float64) / 2**0.5)
+        assert value.item() == pytest.approx(-(log_p.logsumexp(0) - math.log(2)).item(), rel=1e-5)
+        assert torch.autograd.grad(value, z)[0].isfinite().all()
+
+    def test_nothing_counts(self) -> None:
+        z = torch.zeros(2, 3, requires_grad=True)
+        value = lossfit.ExactLoss(log="mean")(z, torch.tensor([-100, -100]))
+        assert value == 0
+        assert (torch.autograd.grad(value, z)[0] == 0).all()
+
+    def test_what_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="`log` to be False, True or 'mean', but got 'sum'"):
+            lossfit.ExactLoss(log="sum")
+        with pytest.raises(ValueError, match="`reduction` 'mean' with log='mean', but got 'sum'"):
+            lossfit.ExactLoss(log="mean", reduction="sum")
+        with pytest.raises(ValueError, match="`target` to hold class indices, without label smoothing"):
+            lossfit.ExactLoss(log="mean", label_smoothing=0.1)(torch.zeros(2, 3), torch.tensor([0, 1]))

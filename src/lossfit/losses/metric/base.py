@@ -104,7 +104,7 @@ class MetricLoss(Loss):
         broadcasts to the batches.
         """
         short, excess = self._weighed(scores, target, weight)
-        steep = self._hyper("steep", short.shape)
+        steep = self._hyper("steep", short.shape, short.dtype)
         return short + steep * excess if isinstance(steep, Tensor) or steep > 0 else short
 
     def _terms(self, scores: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

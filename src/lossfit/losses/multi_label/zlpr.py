@@ -110,7 +110,7 @@ class MultiLabelLoss(Loss):
             return None
         packed: native.Packed | None = self.__dict__.get("_packed")
         if packed is None or not packed.is_current:
-            hypers = self._numbers(input.shape[:1])
+            hypers = self._numbers(input.shape[:1], accumulation_dtype(input))
             term = self._native_term(hypers)
             packed = None if term is None else native.pack(input.shape, hypers, term, Weighing(self.reduction))
             if packed is None:
@@ -151,7 +151,7 @@ class MultiLabelLoss(Loss):
         if weighing.valid is not labels.valid and weighing.valid is not None:  # rows that weigh nothing
             counting = weighing.valid.unsqueeze(1).expand(input.shape)
             known = counting if known is None else known & counting
-        hypers = self._numbers(shape) if numbers is None else numbers
+        hypers = self._numbers(shape, accumulation_dtype(input)) if numbers is None else numbers
 
         def composed(scores: Tensor) -> Tensor:
             return reduced(self._body(scores, hypers), weighing, scores, labels.target, known)
@@ -200,7 +200,7 @@ class MultiLabelLoss(Loss):
         ).flat(shape.numel())
         if weighing.valid is not None:  # what they hold would meet a gradient of 0 in the weight's
             layer = layer._replace(x=layer.x.masked_fill(~weighing.valid.unsqueeze(1), 0.0))
-        settings = self._numbers(shape)
+        settings = self._numbers(shape, accumulation_dtype(x))
         numbers = {n: v.reshape(-1) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
 
         def rows(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:

@@ -92,7 +92,7 @@ class CRFLoss(Loss):
         if weighing.valid is not None:
             read = read._replace(emissions=weighing.blank(read.emissions.transpose(0, 1)).transpose(0, 1))
         d = chain.log_odds(read, tags, self.link.gap)
-        rows = self.link._losses(d, self.link._settings(d.shape).own)
+        rows = self.link._losses(d, self.link._settings(d.shape, d.dtype, classes=1).own)
         return weighing.reduce(rows)
 
     def step(self, to: int | None = None) -> None:

@@ -177,7 +177,7 @@ class MinimumRiskLoss(Loss):
         log_prob = weighing.blank(log_prob)
         valid = masks.positions(mask, *log_prob.shape)
         cost = _numbers("cost", cost, log_prob.shape, valid).to(log_prob.dtype)
-        alpha = self._hyper("alpha", log_prob.shape[:1])
+        alpha = self._hyper("alpha", log_prob.shape[:1], log_prob.dtype)
         sharp = log_prob * (alpha.unsqueeze(1) if isinstance(alpha, Tensor) and alpha.ndim else alpha)
         lowest = torch.finfo(log_prob.dtype).min
         sharp = sharp.clamp(min=lowest / 2)

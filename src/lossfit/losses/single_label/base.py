@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from lossfit import kernels
 from lossfit.core import class_shards
 from lossfit.core.batch import Targets, read_batch
-from lossfit.core.checks import check_index, check_per_class
+from lossfit.core.checks import check_choice, check_index, check_per_class
 from lossfit.core.class_weights import check_positive
 from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.core.numerics import accumulation_dtype
@@ -35,6 +35,7 @@ class Common(TypedDict, total=False):
     ignore_index: int
     reduction: Reduction
     label_smoothing: HyperValue
+    smooth_over: Literal["all", "others"]
     temperature: HyperValue
     class_prior: Tensor | None
 
@@ -51,6 +52,8 @@ class SingleLabelLoss(FromFeatures, Loss):
         reduction: "mean", "sum" or "none". The mean is over :math:`\sum_i w_{y_i}` for class indices and over the
             number of rows for probabilities, as in PyTorch; an empty mean is 0, where PyTorch has NaN.
         label_smoothing: :math:`\epsilon`; the target becomes :math:`(1 - \epsilon)\,\mathrm{onehot} + \epsilon / C`.
+        smooth_over: the classes that share :math:`\epsilon`: "all", as in PyTorch, or "others": the target keeps
+            :math:`1 - \epsilon`, and every other class gets :math:`\epsilon / (C - 1)`.
         temperature: what the logits are divided by.
         class_prior: counts or probabilities of the classes (C,). Their logarithm is added to the logits while
             training ("logit adjustment", A. Menon et al., "Long-Tail Learning via Logit Adjustment", 2021, section 4),
@@ -83,6 +86,7 @@ class SingleLabelLoss(FromFeatures, Loss):
         ignore_index: int = -100,
         reduction: Reduction = "mean",
         label_smoothing: HyperValue = 0.0,
+        smooth_over: Literal["all", "others"] = "all",
         temperature: HyperValue = 1.0,
         class_prior: Tensor | None = None,
     ) -> None:
@@ -93,6 +97,8 @@ class SingleLabelLoss(FromFeatures, Loss):
         self._keep_per_class("class_prior", class_prior)
         if class_prior is not None:
             check_positive("class_prior", class_prior)
+        check_choice("smooth_over", smooth_over, ("all", "others"))
+        self.smooth_over = smooth_over
         self.ignore_index = check_index("ignore_index", ignore_index)
 
     def forward(
@@ -123,7 +129,7 @@ class SingleLabelLoss(FromFeatures, Loss):
         shape = input.shape[:1] + input.shape[2:]
         packed: native.Packed | None = self.__dict__.get("_packed")
         if packed is None or sample_weight is not None or denominator is not None or not packed.is_current:
-            packed = self._pack(shape, input.shape[1], sample_weight, denominator)
+            packed = self._pack(input, shape, sample_weight, denominator)
             if packed is None:
                 return None
         numbers = packed.hypers
@@ -134,12 +140,13 @@ class SingleLabelLoss(FromFeatures, Loss):
         return native.loss(input, target, shape, packed, self.reduction, again)
 
     def _pack(
-        self, shape: torch.Size, classes: int, sample_weight: Tensor | None, denominator: float | Tensor | None
+        self, input: Tensor, shape: torch.Size, sample_weight: Tensor | None, denominator: float | Tensor | None
     ) -> native.Packed | None:
         """What the native kernels are told, kept where the next batch needs the same; None where they cannot serve."""
-        numbers = self._numbers(shape)
-        settings = self._settings(shape, numbers)
-        term = self._native_term(settings.own)
+        classes, dtype = input.shape[1], accumulation_dtype(input)
+        numbers = self._numbers(shape, dtype)
+        settings = self._settings(shape, dtype, classes, numbers)
+        term = None if self.smooth_over == "others" else self._native_term(settings.own)
         if term is None:
             return None
         weights = native.Weights(
@@ -173,10 +180,11 @@ class SingleLabelLoss(FromFeatures, Loss):
         agreed = partial(self._agreed, sample_weight, denominator)
         scores, targets, unbatched = read_batch(input, target, self.ignore_index, agreed=agreed)
         self._check_classes(targets.classes)
-        settings = self._settings(targets.rows, numbers)
+        dtype = accumulation_dtype(scores)
+        settings = self._settings(targets.rows, dtype, targets.classes, numbers)
         if unbatched:
             sample_weight = as_row(sample_weight)
-        weighing = self._weighing(targets, accumulation_dtype(scores), settings, sample_weight, denominator)
+        weighing = self._weighing(targets, dtype, settings, sample_weight, denominator)
         scores, targets = targets.counting(scores, weighing.valid)
         loss = self._reduced(scores, targets, settings, weighing)
         return loss.squeeze(0) if unbatched and self.reduction == "none" else loss
@@ -188,10 +196,15 @@ class SingleLabelLoss(FromFeatures, Loss):
         """
         return adjust(input, self._hyper("temperature", input.shape[:1] + input.shape[2:]))[0].softmax(1)
 
-    def _settings(self, rows: torch.Size, numbers: dict[str, Number] | None = None) -> Settings:
-        """The hyper-parameters for rows of this shape; ``numbers`` are those of an earlier call."""
-        own = self._numbers(rows) if numbers is None else dict(numbers)
-        return Settings(temperature=own.pop("temperature"), label_smoothing=own.pop("label_smoothing"), own=own)
+    def _settings(
+        self, rows: torch.Size, dtype: torch.dtype, classes: int, numbers: dict[str, Number] | None = None
+    ) -> Settings:
+        """The hyper-parameters for rows of this shape in this type; ``numbers`` are those of an earlier call."""
+        own = self._numbers(rows, dtype) if numbers is None else dict(numbers)
+        temperature, smoothing = own.pop("temperature"), own.pop("label_smoothing")
+        if self.smooth_over == "others" and classes > 1:  # the target's own part of a larger share makes up for it
+            smoothing = smoothing * (classes / (classes - 1))
+        return Settings(own, temperature, smoothing)
 
     def _agreed(self, sample_weight: Tensor | None, denominator: float | Tensor | None, **more: Any) -> dict[str, Any]:
         """What ranks that share the classes must all have, beside features and targets."""

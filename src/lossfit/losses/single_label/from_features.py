@@ -92,7 +92,7 @@ class FromFeatures:
     _no_other_grads: ClassVar[bool] = False
     """Whether a gradient goes to nothing but the scores and the hyper-parameters."""
 
-    _settings: Callable[[torch.Size], Settings]
+    _settings: Callable[[torch.Size, torch.dtype, int], Settings]
     _check_classes: Callable[[int], None]
     _weighing: Callable[[Targets, torch.dtype, Settings, Tensor | None, float | Tensor | None], Weighing]
     _class_weight: Callable[[Targets, torch.dtype], Tensor | None]
@@ -221,8 +221,9 @@ def evaluate(
     shape = rows.shape or torch.Size([1])
     if not rows.shape:
         sample_weight = as_row(sample_weight)
-    settings = loss._settings(shape)
-    weighing = loss._weighing(rows.every, accumulation_dtype(x), settings, sample_weight, denominator)
+    dtype = accumulation_dtype(x)
+    settings = loss._settings(shape, dtype, targets.classes)
+    weighing = loss._weighing(rows.every, dtype, settings, sample_weight, denominator)
     weighing = weighing.flat(shape.numel(), rows.kept)
     numbers = settings.map(rows.cut).named()
     if margin is not None:  # under names of their own, since a loss may have a number of the same name
@@ -251,7 +252,7 @@ def evaluate(
         weighing=None if weighing.reduction == "none" else weighing,
         graded=(True, *(False for _ in options.extras)),
         no_other_grads=loss._no_other_grads and not trainable,
-        form=None if trainable else _form(of_gap, loss, targets, settings, options, accumulation_dtype(x)),
+        form=None if trainable else _form(of_gap, loss, targets, settings, options, dtype),
         plan=rows.plan(options.backend, options.memory),
     )
     value, *extras = chunked.run(job, rows.layer)

@@ -162,7 +162,7 @@ def _differentiable(*numbers: Number) -> bool:
 class _LinkFunction(Function):
     """(link, d, *numbers) -> value, neg_grad, which is kept for the backward pass."""
 
-    generate_vmap_rule = True
+    has_plain_forward = generate_vmap_rule = True
 
     @staticmethod
     def forward(link: LinkFunction, d: Tensor, *numbers: Number) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,86 @@
+"""Forward-mode and second derivatives by ``torch.func``, and by dual numbers, of every loss that has them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import hessian, jacfwd, jacrev, jvp
+from torch.testing import assert_close
+
+import lossfit
+from helpers import build, case_id, every_case, has_second_derivative
+
+N, C = 4, 5
+COMMON: list[dict[str, object]] = [
+    {},
+    {"label_smoothing": 0.1, "temperature": 2.0, "weight": torch.linspace(0.5, 2, C, dtype=torch.float64)},
+]
+
+
+def scores() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    z, along = (torch.randn(N, C, dtype=torch.float64, generator=generator) for _ in range(2))
+    return z, along, torch.tensor([0, 3, -100, 4])
+
+
+def slope(function: Callable[[Tensor], Tensor], z: Tensor, along: Tensor) -> Tensor:
+    """The derivative along a direction, by reverse mode."""
+    z = z.clone().requires_grad_()
+    return (torch.autograd.grad(function(z), z)[0] * along).sum()
+
+
+CASES = [case for case in every_case() if has_second_derivative(*case)]
+
+
+@pytest.mark.parametrize("common", COMMON, ids=["plain", "smoothed"])
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_single_label(case: tuple[str, dict[str, object]], common: dict[str, object]) -> None:
+    z, along, y = scores()
+    loss = build(case[0], **case[1], **common)
+
+    def value(z: Tensor) -> Tensor:
+        return loss(z, y)
+
+    expected = slope(value, z, along)
+    plain, forward = jvp(value, (z,), (along,))
+    assert_close(plain, value(z), rtol=1e-12, atol=1e-14)
+    assert_close(forward, expected, rtol=1e-9, atol=1e-11)
+    assert_close(jacfwd(value)(z), jacrev(value)(z), rtol=1e-9, atol=1e-11)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(value(forward_ad.make_dual(z, along)))
+        assert_close(dual.tangent, expected, rtol=1e-9, atol=1e-11)
+    curvature = hessian(value)(z)
+    (twice,) = torch.autograd.functional.hessian(value, (z,), vectorize=False)[0]
+    assert_close(curvature, twice, rtol=1e-8, atol=1e-10)
+
+
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "zlpr": lambda z: lossfit.ZLPRLoss()(z, (z.detach() > 0).double()),
+    "bce": lambda z: lossfit.BCELoss()(z, torch.ones_like(z)),
+    "f_beta": lambda z: lossfit.FBetaLoss()(z, torch.tensor([0, 3, 1, 4])),
+    "top_k": lambda z: lossfit.TopKAccuracyLoss(2)(z, torch.tensor([0, 3, 1, 4])),
+    "nt_xent": lambda z: lossfit.NTXentLoss()(z, z.flip(0).square()),
+    "info_nce": lambda z: lossfit.InfoNCELoss()(z, z.flip(0).square()),
+    "distillation": lambda z: lossfit.DistillationLoss(alpha=1.0)(z, torch.ones(N, C, dtype=torch.float64).cumsum(1)),
+    "linear": lambda z: lossfit.FocalLoss().linear(z, torch.eye(C, dtype=torch.float64), torch.tensor([0, 3, 1, 4])),
+    "gap": lambda z: lossfit.gap(z, torch.tensor([0, 3, 1, 4]), mean=True, entropy=True).entropy.sum(),
+    "chain": lambda z: lossfit.CRFLoss()(z.unsqueeze(0), torch.tensor([[0, 3, 1, 4]]), torch.ones(C, C).double()),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families(name: str) -> None:
+    z, along, _ = scores()
+    function = OTHERS[name]
+    expected = slope(function, z, along)
+    assert_close(jvp(function, (z,), (along,))[1], expected, rtol=1e-8, atol=1e-10)
+    expected = torch.autograd.functional.hessian(function, z)
+    assert_close(hessian(function)(z), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_what_has_none_says_so() -> None:
+    z, along, y = scores()
+    with pytest.raises(NotImplementedError):
+        jvp(lambda z: lossfit.ExactLoss()(z, y), (z,), (along,))
