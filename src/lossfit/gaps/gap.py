@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 from lossfit import kernels
 from lossfit.core.autograd import call, forward_mode
 from lossfit.core.batch import Targets, read_batch, top_class
-from lossfit.core.checks import check_choice, check_per_class
+from lossfit.core.checks import check_choice, check_constant, check_per_class
 from lossfit.core.class_shards import Shard
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.row_stats import RowInputs, RowStats, Wanted, finite
@@ -60,7 +60,7 @@ def gap(
         hit: also return whether the target has the largest score (the first one, if scores tie), as a bool.
         entropy: also return the entropy of softmax(z) in nats.
         mean_weight: weights (C,) for the two: :math:`\frac1C \sum_k w_k z_k` and
-            :math:`\frac1C \sum_k w_k (z_y - z_k)`. They get no gradient.
+            :math:`\frac1C \sum_k w_k (z_y - z_k)`, constants.
         ignore_index: rows with this target get 0 everywhere and no gradient.
         backend: "triton" for the kernels, "native" for those of a CPU, "torch" for plain PyTorch; "auto" leaves it to
             :func:`lossfit.kernels.using`.
@@ -86,6 +86,7 @@ def gap(
     check_choice("kind", kind, KINDS)
     scores, targets, unbatched = read_batch(input, target, ignore_index, probabilities=False)
     check_per_class("mean_weight", mean_weight, targets.classes)
+    check_constant(mean_weight=mean_weight)
     with kernels.using(kernels.current() if backend == "auto" else backend):
         result = gap_rows(scores, targets, kind, mean=mean, hit=hit, entropy=entropy, mean_weight=mean_weight)
     if unbatched:

@@ -410,3 +410,17 @@ class TestLogOfTheMean:
             lossfit.ExactLoss(log="mean", reduction="sum")
         with pytest.raises(ValueError, match="`target` to hold class indices, without label smoothing"):
             lossfit.ExactLoss(log="mean", label_smoothing=0.1)(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(10, 100), (1000, 20), (100_000, 2)])
+def test_what_float32_promises(classes: int, rows: int) -> None:
+    """The error of the numbers that the docstring states, against float64."""
+    z, y = 3 * torch.randn(rows, classes), torch.randint(classes, (rows,))
+    loss, results = lossfit.ExactLoss(log=True, reduction="none"), []
+    for dtype in (torch.float32, torch.float64):
+        scores = z.to(dtype).requires_grad_()
+        value = loss(scores, y)
+        results.append((value.detach().double(), torch.autograd.grad(value.sum(), scores)[0].double()))
+    (single, slope), (double, exact) = results
+    assert ((single - double).abs() <= 5e-6 * double.abs()).all()
+    assert ((slope - exact).abs().amax(1) <= 2e-5 * exact.abs().amax(1)).all()

@@ -21,8 +21,9 @@ class ExactLoss(SingleLabelLoss):
 
     .. math:: 1 - P, \quad P = P(\arg\max_k (z_k / \sigma + e_k) = y), \quad e \sim N(0, I)
 
-    The probability is an integral in one dimension, computed with its gradient to 1e-8 in P and 1e-6 relative in
-    log P, without sampling; time and memory are linear in the number of classes. With two classes it is the probit
+    The probability is an integral in one dimension, computed with its gradient without sampling: in float64 to 1e-8 in
+    P and 1e-6 relative in log P; in float32 to 5e-6 relative in log P, and the gradient to 2e-5 of its largest entry,
+    for up to 100,000 classes. Time and memory are linear in the number of classes. With two classes it is the probit
     :math:`\Phi((z_y - z_k) / (\sigma \sqrt 2))`.
 
     Args:
