@@ -1,8 +1,8 @@
 """Lines ``{{ name arguments }}`` of the pages, filled in when the site is built.
 
 ``{{ figure NAME CAPTION }}`` draws, ``{{ catalogue FAMILY }}``, ``{{ regret }}``, ``{{ claim NAME }}``,
-``{{ ratios }}`` and ``{{ commands }}`` are tables, and ``{{ include FILE }}`` is a page from the root of the
-repository.
+``{{ ratios }}``, ``{{ attacks }}`` and ``{{ commands }}`` are tables, and ``{{ include FILE }}`` is a page from the
+root of the repository.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def fill(name: str, arguments: str) -> str:
         "regret": tables.regret,
         "claim": tables.claim,
         "ratios": tables.ratios,
+        "attacks": tables.attacks,
         "commands": tables.commands,
     }
     return made[name](*([arguments] if arguments else []))

@@ -96,6 +96,15 @@ def claim(name: str) -> str:
     return table(["", "found"], [[what, numbers[-1]] for what, *numbers in found["numbers"]])
 
 
+def attacks() -> str:
+    """What came of each attack, from benchmarks/results/attack.json."""
+    kept = json.loads((RESULTS / "attack.json").read_text(encoding="utf-8"))["attacks"]
+    rows = [
+        [name, f"{a['tried']:,}", f"{a['wrong']:,}", str(len(a["kinds"])), str(a["seed"])] for name, a in kept.items()
+    ]
+    return table(["attack", "tried", "wrong", "kinds", "seed"], rows)
+
+
 def ratios() -> str:
     """Every ratio of every benchmark, a folded table for each file."""
     parts = []

@@ -63,8 +63,7 @@ def class_balanced_weight(counts: Tensor, beta: float = 0.999) -> Tensor:
 
 def log_prior(class_prior: Tensor) -> Tensor:
     """The logarithms of the classes' probabilities, from probabilities or counts of any type."""
-    exact = widened(class_prior)
-    return (exact / exact.sum()).log()
+    return widened(class_prior).log().log_softmax(0)  # the sum itself may be too large for the type
 
 
 def widened(per_class: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from lossfit.core.autograd import batched, call, transformed
+from lossfit.core.autograd import batched, call, readable, transformed
 
 TINY = 1e-12
 """Vectors shorter than this count as zero: their cosines are 0, and so are the gradients."""
@@ -79,15 +79,24 @@ class _Cosines(Function):
 
 def inverse_norm(rows: Tensor) -> Tensor:
     """1 / length of the last dimension; 0 for rows that count as zero, with a gradient of 0."""
-    length = torch.linalg.vector_norm(rows, dim=-1)
+    length = _length(rows)
     there = length > TINY
     return torch.where(there, torch.where(there, length, 1.0).reciprocal(), 0.0)
 
 
 def norm(rows: Tensor) -> Tensor:
     """The length of the last dimension; 0 for rows that count as zero, with a gradient of 0."""
-    length = torch.linalg.vector_norm(rows, dim=-1)
+    length = _length(rows)
     return torch.where(length > TINY, length, 0.0)
+
+
+def _length(rows: Tensor) -> Tensor:
+    """The length of the last dimension, also where the squares are too large for the type."""
+    length = torch.linalg.vector_norm(rows, dim=-1)
+    if readable(length) and not bool(length.isinf().any()):
+        return length
+    scale = 2.0**-64 if rows.dtype != torch.float64 else 2.0**-512
+    return torch.where(length.isinf(), torch.linalg.vector_norm(rows * scale, dim=-1) / scale, length)
 
 
 def common_dtype(x: Tensor, weight: Tensor) -> torch.dtype:

@@ -40,6 +40,8 @@ class Hyper:
     def check(self, name: str, value: object) -> None:
         """Raise unless ``value``, a number or a tensor of numbers, lies in the range."""
         if isinstance(value, Tensor):
+            if value.is_complex():
+                raise TypeError(f"Expected `{name}` to hold real numbers, but got {value.dtype}.")
             low, high = (value.min().item(), value.max().item()) if value.numel() else (math.nan, math.nan)
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(
@@ -48,8 +50,9 @@ class Hyper:
             )
         else:
             low = high = value
-        above = low > self.low if self.open_low else low >= self.low
-        if not (above and high <= self.high):
+        above = low > self.low if self.open_low or math.isinf(self.low) else low >= self.low
+        below = high < self.high if math.isinf(self.high) else high <= self.high
+        if not (above and below):
             shown = f"{low:g}" if low == high or math.isnan(low) else f"values from {low:g} to {high:g}"
             shown = "an empty tensor" if isinstance(value, Tensor) and not value.numel() else shown
             raise ValueError(f"Expected `{name}` in {self.range}, but got {shown}.")

@@ -195,6 +195,8 @@ def _total(weight: Tensor | None, valid: Tensor | None) -> Tensor:
 
 def _per_row(sample_weight: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     check_tensor("sample_weight", sample_weight)
+    if sample_weight.is_complex():
+        raise TypeError(f"Expected `sample_weight` to hold real numbers, but got {sample_weight.dtype}.")
     class_shards.refuse(sample_weight=sample_weight)
     if sample_weight.shape == shape:
         return sample_weight.to(dtype)

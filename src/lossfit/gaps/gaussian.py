@@ -174,6 +174,9 @@ def _forward(
     share = win.log_share.exp()
     if log:
         loss = torch.where(win.complement, -torch.log1p(-share), -win.log_share)
+        own = Targets(target, scores.shape[1] if shard is None else shard.total, shard=shard).column().take(scores)
+        own = own if shard is None else class_shards.reduce_(own, shard.group)
+        loss = loss.masked_fill(own.squeeze(1) == -torch.inf, torch.inf)
     else:
         loss = torch.where(win.complement, share, -torch.expm1(win.log_share))
     return loss, *win
@@ -503,7 +506,7 @@ _FAR = {torch.float64: -25.0, torch.float32: -10.0}
 
 def _any_far(u: Tensor) -> bool:
     """Whether any is far; on a GPU, where the host would wait for the answer, it may be."""
-    return u.device.type != "cpu" or (u.numel() > 0 and bool(u.amin() < _FAR[u.dtype]))
+    return u.device.type != "cpu" or (u.numel() > 0 and not bool(u.amin() >= _FAR[u.dtype]))
 
 
 def _mills_series(u: Tensor) -> Tensor:

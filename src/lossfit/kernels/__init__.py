@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -23,24 +24,39 @@ Backend = Literal["auto", "torch", "triton", "native"]
 BACKENDS = ("auto", "torch", "triton", "native")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-# Of the process, not of the thread: the backward pass may run in another one.
-_backend: Backend = "auto"
+# Each thread and each task has its own. The backward pass may run in another thread: :func:`with_backend`.
+_backend: ContextVar[Backend] = ContextVar("backend", default="auto")
+# What :func:`using` has set inside of a function that is traced. A trace follows no context variable, but it guards
+# what it reads of a module: `seen_by_trace` is there, looked up at every call of the compiled code.
+_in_trace: Backend | None = None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "seen_by_trace":
+        return _backend.get()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def current() -> Backend:
     """The backend that :func:`using` has set."""
-    return _backend
+    if torch.compiler.is_compiling():
+        from lossfit import kernels
+
+        backend: Backend = _in_trace or kernels.seen_by_trace
+        return backend
+    return _backend.get()
 
 
 @contextmanager
 def using(backend: Backend) -> Iterator[None]:
-    """Choose what computes the gap and EXACT inside of this block, forward and backward, in the whole process.
+    """Choose what computes the gap and EXACT inside of this block, forward and backward, in this thread or task.
 
     Args:
         backend: "triton" takes Triton's kernels and "native" those in C++, or they raise; "torch" takes plain PyTorch.
-            "auto", the default, takes Triton's for CUDA tensors where Triton is installed, and the native ones for CPU
-            tensors of float32, bfloat16 and float16 where lossfit was installed with a C++ compiler; plain PyTorch
-            inside of ``torch.compile``, which fuses it, and of transformations.
+            "auto", the default, takes Triton's for CUDA tensors where Triton is installed and a check on the device,
+            once a process, finds no difference (LOSSFIT_KERNELS=on, off or check in the environment says otherwise);
+            and the native ones for CPU tensors of float32, bfloat16 and float16 where lossfit was installed with a C++
+            compiler; plain PyTorch inside of ``torch.compile``, which fuses it, and of transformations.
 
     Raises:
         ValueError: ``backend`` is unknown. What :func:`require` raises comes with the first tensor.
@@ -53,13 +69,20 @@ def using(backend: Backend) -> Iterator[None]:
     """
     from lossfit.core.checks import check_choice
 
-    global _backend
+    global _in_trace
     check_choice("backend", backend, BACKENDS)
-    before, _backend = _backend, backend
+    if torch.compiler.is_compiling():
+        before, _in_trace = _in_trace, backend
+        try:
+            yield
+        finally:
+            _in_trace = before
+        return
+    token = _backend.set(backend)
     try:
         yield
     finally:
-        _backend = before
+        _backend.reset(token)
 
 
 def with_backend(backend: Backend, function: Callable[..., T]) -> Callable[..., T]:
@@ -92,18 +115,29 @@ def require(tensor: Tensor) -> None:
 
 def chosen(tensor: Tensor) -> bool:
     """Whether the kernels are to work on this tensor; raises where they were asked for and cannot."""
-    if _backend == "triton":
+    backend = current()
+    if backend == "triton":
         if not torch.compiler.is_compiling():  # then the operators themselves tell
             require(tensor)
         return True
-    return _backend == "auto" and tensor.is_cuda and not torch.compiler.is_compiling() and available(tensor)
+    return backend == "auto" and auto(tensor)
+
+
+def auto(tensor: Tensor) -> bool:
+    """Whether "auto" takes the kernels for this tensor: on a GPU where they have passed a check."""
+    if not tensor.is_cuda or torch.compiler.is_compiling() or not available(tensor):
+        return False
+    from lossfit.kernels.self_check import trusted
+
+    return trusted(tensor)
 
 
 def is_native(scores: Tensor) -> bool:
     """Whether the native kernels are to work on these scores; raises where they were asked for and cannot."""
-    if _backend == "auto":
+    backend = current()
+    if backend == "auto":
         return native.serves(scores)
-    if _backend != "native" or not scores.numel():
+    if backend != "native" or not scores.numel():
         return False
     obstacle = native.obstacle(scores)
     if obstacle is not None:

@@ -144,7 +144,7 @@ def takes_kernels(x: Tensor, backend: Backend) -> bool:
     """Whether rows of features are worked on by the kernels."""
     if backend != "auto":
         return backend == "triton"
-    return x.is_cuda and not transformed() and not torch.compiler.is_compiling() and kernels.available(x)
+    return not transformed() and kernels.auto(x)
 
 
 def plan(layer: Layer, backend: Backend) -> ChunkPlan:

@@ -76,6 +76,8 @@ class Loss(Tunable):
         if value is not None and not (isinstance(value, Tensor) and value.ndim == 1):
             shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"Expected `{name}` to be a tensor of shape (C,), but got {shown}.")
+        if value is not None and value.is_complex():
+            raise TypeError(f"Expected `{name}` to hold real numbers, but got {value.dtype}.")
         keep = self.register_parameter if isinstance(value, nn.Parameter) else self.register_buffer
         keep(name, value)  # type: ignore[arg-type]
         self._class_numbers.append(name)

@@ -248,7 +248,13 @@ class DistillationLoss(OuterLoss):
 
     def _soft_rows(self, student: Tensor, targets: Targets, teacher: Tensor, temperature: Number) -> Tensor:
         """The divergence of every row (N, d1, ...), times T^2 if asked for."""
-        teacher = teacher.to(accumulation_dtype(student))
+        dtype = accumulation_dtype(student)
+        teacher = teacher.to(dtype)
+        if self.scale_by_t2:
+            hottest = _HOTTEST[dtype]
+            temperature = (
+                temperature.clamp(max=hottest) if isinstance(temperature, Tensor) else min(temperature, hottest)
+            )
         student, teacher = targets.blank(student), targets.blank(teacher)
         rows: Tensor = call(_Divergence, *(scores.adjust(z, temperature)[0] for z in (student, teacher)))[0]
         return temperature**2 * rows if self.scale_by_t2 else rows
@@ -276,6 +282,29 @@ def _check_teacher(rows: Rows, student_x: Tensor, x: Tensor, weight: Tensor, bia
         raise ValueError(f"Expected `teacher_bias` of shape {tuple(weight.shape[:1])}, but got {tuple(bias.shape)}.")
 
 
+# Up to so far apart in all logits the divergence is a function of their differences.
+_CLOSE = 0.1
+# Temperatures from here on are taken as this one: the divergence times T^2 has reached its limit.
+_HOTTEST = {torch.float32: 1e15, torch.float64: 1e100}
+
+
+def _of_close(student: Tensor, teacher: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rows (N, 1, ...) are close, and the divergence and q - p of these.
+
+    With x the differences of the logits less their mean under p, KL(p || q) = log(1 + sum p (e^x - 1 - x)): no
+    probability is rounded, whatever the temperature.
+    """
+    excluded = (student == -torch.inf) & (teacher == -torch.inf)
+    apart = (student - teacher).masked_fill(excluded, 0.0)
+    known = ((p > 0) | excluded).all(1, keepdim=True)
+    near = known & (apart.amax(1, keepdim=True) - apart.amin(1, keepdim=True) < _CLOSE)
+    apart = torch.where(near, apart, 0.0)
+    x = apart - (p * apart).sum(1, keepdim=True)
+    curve = x * x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))))
+    divergence = torch.log1p((p * curve).sum(1, keepdim=True))
+    return near, divergence.squeeze(1), p * torch.expm1(x - divergence)
+
+
 class _Divergence(Function):
     """Logits of q and p (N, C, ...) -> KL(p || q) of every row, and q - p, its gradient with respect to those of q.
 
@@ -291,7 +320,8 @@ class _Divergence(Function):
         q, p, r = log_q.exp(), log_p.exp(), log_q - log_p
         ahead = torch.where(r.abs() < 1, p * torch.expm1(r), q - p)
         terms = torch.where(p == 0, q, (ahead - p * r).clamp(min=0))
-        return terms.sum(1), ahead
+        near, close, close_ahead = _of_close(student, teacher, p)
+        return torch.where(near.squeeze(1), close, terms.sum(1)), torch.where(near, close_ahead, ahead)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:

@@ -127,7 +127,10 @@ class MultiWayLoss(Loss):
         if answers.known is not None:
             scores = scores.masked_fill(~answers.known.unsqueeze(2), 0.0)
         scores = weighing.blank(scores)
-        return weighing.reduce(_losses(self.kind, scores.clamp(min=LOWEST[work]), share).to(dtype))
+        scores = scores.clamp(min=LOWEST[work])
+        if self.kind != "pairwise":  # a question's offset costs no digits
+            scores = scores - scores.detach().amax(2, keepdim=True)
+        return weighing.reduce(_losses(self.kind, scores, share).to(dtype))
 
     def predict(self, input: Tensor) -> Tensor:
         """The probabilities of the answers, of the shape of the scores: softmax(2 s), for "centered" softmax(s)."""

@@ -136,7 +136,7 @@ class MatthewsLoss(ConfusionLoss):
         true_spread = (shares * (1 - shares)).sum(-1)
         spread = (predicted * (1 - predicted)).sum(-1)
         varied = rows.present.sum(-1) > 1
-        defined = varied & (spread > torch.finfo(spread.dtype).eps)
+        defined = varied & ~(spread <= torch.finfo(spread.dtype).eps)
         scale = (torch.where(defined, spread, 1.0) * torch.where(defined, true_spread, 1.0)).sqrt()
         above = true_spread - wrong - lean
         # Near 1, from a difference of squares whose leading terms are gone: 1 - M keeps its digits.

@@ -64,6 +64,7 @@ class TopKAccuracyLoss(MetricLoss):
         best = rivals.topk(self.k - 1, dim=-1).indices
         rest = scores.scatter(-1, best, -torch.inf).reshape(-1, classes)
         d = gap.gap_rows(rest, Targets(target.reshape(-1), classes), "soft").log_odds.view(target.shape)
+        d = d.masked_fill(scores.isnan().any(-1), torch.nan)  # else it would be left out as a best rival
         miss, excess = _missed(-d)
         return (share * miss).sum(-1), (share * excess).sum(-1)
 

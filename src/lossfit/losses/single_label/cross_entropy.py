@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -14,8 +16,19 @@ from lossfit.gaps.blocks import per_class
 from lossfit.gaps.gap import gap_rows
 from lossfit.gaps.types import Fields, Gap
 from lossfit.losses.single_label.base import Common, expectation
-from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Link, LinkFunction, exp, softplus
+from lossfit.losses.single_label.link import (
+    NEGLIGIBLE,
+    AnalyticLoss,
+    Link,
+    LinkFunction,
+    exp,
+    softplus,
+    weigh_link,
+)
 from lossfit.losses.single_label.settings import Settings
+
+# Below, gamma times the largest odds of float32 is no longer large.
+_TINY_GAMMA = 1e-30
 
 
 def cross_entropy(d: Tensor) -> Link:
@@ -60,10 +73,12 @@ class CrossEntropyLoss(AnalyticLoss):
         loss, smoothing = super()._of_gap(gap, targets, settings), settings.label_smoothing
         if gap.over_mean is None:
             return loss
+        # Where the target is excluded the loss is infinite, whatever the mean of all classes is.
+        over_mean = gap.over_mean.masked_fill(gap.log_odds == -torch.inf, 0.0)
         class_weight = self._class_weight(targets, loss.dtype)
         if class_weight is None or self.weight is None:
-            return loss + smoothing * gap.over_mean
-        spread = self.weight.to(loss.dtype).mean() * loss + gap.over_mean
+            return loss + smoothing * over_mean
+        spread = self.weight.to(loss.dtype).mean() * loss + over_mean
         return (1 - smoothing) * class_weight * loss + smoothing * spread
 
     def _soft_rows(self, scores: Tensor, targets: Targets, settings: Settings) -> Tensor:
@@ -131,9 +146,16 @@ def gamma_cross_entropy(d: Tensor, gamma: Number) -> Link:
     return Link(value, torch.sigmoid(-d) * damped, (by_gamma,))
 
 
+def tiny_gamma_cross_entropy(d: Tensor, gamma: float) -> Link:
+    """Where gamma times the largest odds of the type says nothing: logarithms of both."""
+    level = math.log(gamma)
+    bounded = softplus(d) - softplus(d - level) - level
+    return Link(torch.where(d < -60, bounded, softplus(-d)), torch.sigmoid(-d) * torch.sigmoid(d - level))
+
+
 def floored_gamma_cross_entropy(d: Tensor, gamma: Number, floor: Number) -> Link:
     weight = (1 / (1 + gamma * _odds_against(d))).clamp(min=floor).detach()
-    return Link(weight * softplus(-d), weight * torch.sigmoid(-d))
+    return Link(weigh_link(weight, softplus(-d)), weight * torch.sigmoid(-d))
 
 
 def _odds_against(d: Tensor) -> Tensor:
@@ -183,6 +205,8 @@ class GammaCrossEntropyLoss(AnalyticLoss):
         if not isinstance(floor, Tensor) and floor == 0:
             if not isinstance(gamma, Tensor) and gamma == 0:
                 return cross_entropy, ()
+            if not isinstance(gamma, Tensor) and gamma < _TINY_GAMMA:
+                return partial(tiny_gamma_cross_entropy, gamma=gamma), ()
             return gamma_cross_entropy, (gamma,)
         for name, number in own.items():
             if isinstance(number, Tensor) and number.requires_grad:

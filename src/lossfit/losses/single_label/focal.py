@@ -12,7 +12,7 @@ from torch import Tensor
 from lossfit.core.checks import check_choice
 from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.losses.single_label.base import Common
-from lossfit.losses.single_label.link import AnalyticLoss, Link, LinkFunction, exp, softplus
+from lossfit.losses.single_label.link import AnalyticLoss, Link, LinkFunction, exp, softplus, weigh_link
 
 
 def focal(d: Tensor, gamma: Number) -> Link:
@@ -122,7 +122,7 @@ class PolyLoss(AnalyticLoss):
 
 def sensitivity_weighted(d: Tensor, weight: Callable[[Tensor], Tensor]) -> Link:
     factor = weight(torch.sigmoid(d)).detach()
-    return Link(factor * softplus(-d), factor * torch.sigmoid(-d))
+    return Link(weigh_link(factor, softplus(-d)), factor * torch.sigmoid(-d))
 
 
 class SensitivityLoss(AnalyticLoss):

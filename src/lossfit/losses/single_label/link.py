@@ -76,6 +76,13 @@ class GapLoss(SingleLabelLoss):
         )
 
 
+def weigh_link(weight: Number, loss: Tensor) -> Tensor:
+    """The weight times the loss, 0 where the weight is, also where the loss is infinite."""
+    if isinstance(weight, Tensor):
+        return weight * loss.masked_fill((weight == 0) & loss.isinf(), 0.0)
+    return weight * loss if weight != 0 else loss.masked_fill(loss.isinf(), 0.0) * 0.0
+
+
 class LinkLoss(GapLoss):
     """A loss that is a function of the gap: your own.
 

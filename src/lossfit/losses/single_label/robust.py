@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossfit.core.hyper import Hyper, HyperValue, Number
 from lossfit.losses.single_label.base import Common
-from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Link, exp, softplus
+from lossfit.losses.single_label.link import NEGLIGIBLE, AnalyticLoss, Link, exp, softplus, weigh_link
 
 
 def generalized_cross_entropy(d: Tensor, q: Number) -> Link:
@@ -67,7 +67,7 @@ class GeneralizedCrossEntropyLoss(AnalyticLoss):
 
 def symmetric_cross_entropy(d: Tensor, alpha: Number, beta: Number, log_zero: Number) -> Link:
     ce, miss = softplus(-d), torch.sigmoid(-d)
-    value = alpha * ce - beta * log_zero * miss
+    value = weigh_link(alpha, ce) - beta * log_zero * miss
     neg_grad = miss * (alpha - beta * log_zero * torch.sigmoid(d))
     return Link(value, neg_grad, (lambda: ce, lambda: -log_zero * miss, lambda: -beta * miss))
 
