@@ -75,9 +75,9 @@ def test_small_gamma(gamma: float, d: float) -> None:
 
 
 def longhand_divergence(z: Tensor, t: Tensor, temperature: float) -> float:
-    """In numbers of 60 digits."""
+    """In numbers of 120 digits."""
     mpmath = pytest.importorskip("mpmath")
-    with mpmath.workdps(60):
+    with mpmath.workdps(120):
         logs = []
         for row in (z.tolist(), t.tolist()):
             scaled = [mpmath.mpf(v) / temperature for v in row]
