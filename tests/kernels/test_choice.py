@@ -55,7 +55,9 @@ def test_types_that_the_kernels_do_not_read_are_refused() -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expected `backend` to be one of 'auto', 'torch', 'triton', but got 'tritn'"):
+    with pytest.raises(
+        ValueError, match="Expected `backend` to be one of 'auto', 'torch', 'triton', 'native', but got 'tritn'"
+    ):
         lossfit.gap(torch.randn(2, 3), torch.tensor([0, 1]), backend="tritn")
     with pytest.raises(ValueError, match="Expected `backend`"), kernels.using("cuda"):
         pass
