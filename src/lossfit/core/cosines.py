@@ -92,7 +92,7 @@ def norm(rows: Tensor) -> Tensor:
 
 def _length(rows: Tensor) -> Tensor:
     """The length of the last dimension, also where the squares are too large for the type."""
-    length = torch.linalg.vector_norm(rows, dim=-1)
+    length: Tensor = torch.linalg.vector_norm(rows, dim=-1)
     if readable(length) and not bool(length.isinf().any()):
         return length
     scale = 2.0**-64 if rows.dtype != torch.float64 else 2.0**-512

@@ -9,6 +9,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from lossfit import kernels
 from lossfit.core.checks import check_choice
 
 VARIABLE = "LOSSFIT_KERNELS"
@@ -59,7 +60,7 @@ def _check(device: torch.device, dtype: torch.dtype) -> bool:
 
 def _difference(device: torch.device, dtype: torch.dtype) -> str:
     """In what the kernels differ from plain PyTorch; "" if in nothing."""
-    plain, by_kernels = (_results(device, dtype, backend) for backend in ("torch", "triton"))
+    plain, by_kernels = _results(device, dtype, "torch"), _results(device, dtype, "triton")
     tolerance = _TOLERANCES[dtype]
     for name, expected in plain.items():
         if not torch.allclose(by_kernels[name], expected, rtol=tolerance, atol=tolerance):
@@ -68,10 +69,10 @@ def _difference(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def _results(device: torch.device, dtype: torch.dtype, backend: str) -> dict[str, Tensor]:
+def _results(device: torch.device, dtype: torch.dtype, backend: kernels.Backend) -> dict[str, Tensor]:
     """Values and gradients of rows of which one is masked, one excludes a class, and all have an offset."""
-    from lossfit import kernels
     from lossfit.gaps.gap import gap
+    from lossfit.gaps.types import Kind
     from lossfit.losses.single_label.exact import ExactLoss
 
     z = torch.linspace(-3, 3, 5 * 19, dtype=torch.float64).sin().mul_(3).add_(8).view(5, 19)
@@ -79,14 +80,15 @@ def _results(device: torch.device, dtype: torch.dtype, backend: str) -> dict[str
     z = z.to(device, dtype).requires_grad_()
     target = torch.tensor([0, 7, -100, 18, 3], device=device)
     results: dict[str, Tensor] = {}
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False), kernels.using(backend):  # type: ignore[arg-type]
-        for kind in ("soft", "hard"):
-            rows = gap(z, target, kind, mean=True, hit=True)  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("soft", "hard")
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False), kernels.using(backend):
+        for kind in kinds:
+            rows = gap(z, target, kind, mean=True, hit=True)
             assert rows.over_mean is not None
             loss = rows.log_odds.tanh().sum() + rows.over_mean.clamp(max=100).tanh().sum()
             results[f"the {kind} gap"] = rows.log_odds.detach().double()
             results[f"the gradient of the {kind} gap"] = torch.autograd.grad(loss, z)[0].double()
-        rows = ExactLoss(reduction="none")(z, target)
-        results["EXACT"] = rows.detach().double()
-        results["the gradient of EXACT"] = torch.autograd.grad(rows.sum(), z)[0].double()
+        losses = ExactLoss(reduction="none")(z, target)
+        results["EXACT"] = losses.detach().double()
+        results["the gradient of EXACT"] = torch.autograd.grad(losses.sum(), z)[0].double()
     return results
