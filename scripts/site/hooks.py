@@ -1,8 +1,8 @@
 """Lines ``{{ name arguments }}`` of the pages, filled in when the site is built.
 
 ``{{ figure NAME CAPTION }}`` draws, ``{{ catalogue FAMILY }}``, ``{{ regret }}``, ``{{ claim NAME }}``,
-``{{ ratios }}``, ``{{ attacks }}`` and ``{{ commands }}`` are tables, and ``{{ include FILE }}`` is a page from the
-root of the repository.
+``{{ ratios }}``, ``{{ attacks }}``, ``{{ commands }}`` and ``{{ files }}`` are tables, and ``{{ include FILE }}`` is a
+page from the root of the repository.
 """
 
 from __future__ import annotations
@@ -56,5 +56,6 @@ def fill(name: str, arguments: str) -> str:
         "ratios": tables.ratios,
         "attacks": tables.attacks,
         "commands": tables.commands,
+        "files": tables.files,
     }
     return made[name](*([arguments] if arguments else []))

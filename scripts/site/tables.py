@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,46 @@ def attacks() -> str:
         [name, f"{a['tried']:,}", f"{a['wrong']:,}", str(len(a["kinds"])), str(a["seed"])] for name, a in kept.items()
     ]
     return table(["attack", "tried", "wrong", "kinds", "seed"], rows)
+
+
+def files() -> str:
+    """How the files of tests/files are read, a table for each kind."""
+    kinds: dict[str, list[list[str]]] = {}
+    for path in sorted((ROOT / "tests" / "files").glob("*.*.json")):
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        row = [f"`{path.name.removesuffix('.json')}`", _plain(meta["shows"]), _options(meta), _reading(meta)]
+        kinds.setdefault(meta["kind"], []).append(row)
+    head = ["File", "What it holds", "Options", "How it is read"]
+    return "\n\n".join(f"### {kind}\n\n{table(head, rows)}" for kind, rows in sorted(kinds.items()))
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is Markdown or a formula."""
+    return re.sub(r"([\\`*_{}\[\]<>$#~])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Text as code."""
+    return f"`{' '.join(text.split()) or ' '}`".replace("```", "` `")
+
+
+def _options(meta: dict[str, Any]) -> str:
+    told = []
+    for name, value in meta.get("options", {}).items():
+        given = "" if value is True else f" {','.join(value) if isinstance(value, list) else value}"
+        told.append(_code(f"--{name.replace('_', '-')}{given}"))
+    return " ".join(told)
+
+
+def _reading(meta: dict[str, Any]) -> str:
+    if "refused" in meta:
+        return "refused: " + "; ".join(_plain(part) for part in meta["refused"])
+    told = [f"{_code(name)} {_plain(kind)}" for name, kind in meta["columns"].items() if name not in ("a", "b")]
+    classes = meta.get("classes", ["no", "yes"])
+    if classes != ["no", "yes"]:
+        told.append(f"classes {', '.join(map(_code, classes))}")
+    told += [f"note: {_plain(note)}" for note in meta.get("notes", [])]
+    return "; ".join(told) or "numbers and classes as they stand there"
 
 
 def ratios() -> str:

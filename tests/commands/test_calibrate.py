@@ -240,7 +240,7 @@ class TestFiles:
         ("arguments", "told"),
         [
             (("missing.csv", "--target", "label"), "There is no file 'missing.csv'"),
-            (("t.txt", "--target", "label"), "Expected SOURCE to be a .csv or .parquet file, but got 't.txt'"),
+            (("t.doc", "--target", "label"), "Expected SOURCE to be a table, in a file ending in .csv, .tsv, .txt"),
             (("t.csv",), "Name the column with the labels by --target. The columns are: logit_cat, logit_dog, logit_b"),
             (
                 ("t.csv", "--target", "y"),
@@ -321,3 +321,118 @@ def test_help_has_examples() -> None:
     told = run("--help").stdout
     assert told.count("    lossfit calibrate") + told.count(" lossfit calibrate") >= 3
     assert "\\b" not in told
+
+
+def two(labels: tuple[str, str], columns: tuple[str, ...], rows: int = 200) -> tuple[pl.DataFrame, np.ndarray]:
+    """Probabilities of two classes, and whether a row is of the second."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, rows).round(4)
+    second = rng.random(rows) < p
+    each = dict(zip(columns, (1 - p, p) if len(columns) == 2 else (p,), strict=True))
+    return pl.DataFrame({**each, "label": [labels[int(c)] for c in second]}), second
+
+
+class TestNamesOfColumns:
+    """Which column belongs to which class."""
+
+    @pytest.mark.parametrize(
+        ("labels", "columns"),
+        [
+            (("negative", "positive"), ("p_negative", "p_positive")),
+            (("male", "female"), ("p_male", "p_female")),
+            (("class1", "class2"), ("p_class1", "p_class2")),
+            (("no", "not"), ("prob_no", "prob_not")),
+            (("False", "True"), ("p_False", "p_True")),
+            (("false", "true"), ("p_False", "p_True")),
+            (("0", "1"), ("p_false", "p_true")),
+            (("0", "1"), ("p_0", "p_1")),
+            (("1", "2"), ("p_1.0", "p_2.0")),
+            (("Cat", "Dog"), ("cat_score", "dog_score")),
+            (("a", "b"), ("a", "b")),
+            (("0", "1"), ("first", "second")),
+        ],
+    )
+    def test_any_names(self, labels: tuple[str, str], columns: tuple[str, str]) -> None:
+        frame, second = two(labels, columns)
+        for name, given in (("t.csv", frame), ("r.csv", frame.select(columns[1], "label", columns[0]))):
+            given.write_csv(name)
+            found = read(Path(name), "label")
+            flipped = columns == ("first", "second") and name == "r.csv"  # numbers are in the order of the columns
+            assert sorted(found.columns) == sorted(columns)
+            hit = (found.logits.argmax(1) == found.labels).double().mean().item()
+            assert hit == pytest.approx(((frame[columns[1]] > 0.5).to_numpy() == (second ^ flipped)).mean())
+
+    def test_the_output_of_predict(self) -> None:
+        frame, second = two(("no", "yes"), ("p_no", "p_yes"))
+        best = frame.select(confidence=pl.max_horizontal("p_no", "p_yes"))
+        kept = pl.DataFrame({"id": range(200), "age": [30.5] * 200, "class": ["no"] * 200})
+        pl.concat([kept, best, frame.rename({"label": "churned"})], how="horizontal").write_csv("p.csv")
+        found = read(Path("p.csv"), "churned")
+        assert found.columns == ["p_no", "p_yes"]
+        assert found.classes == ["no", "yes"]
+        assert found.labels.tolist() == second.astype(int).tolist()
+
+    def test_a_class_that_no_row_has(self) -> None:
+        frame, _ = two(("a", "b"), ("p_a", "p_b"))
+        frame.select("p_a", pl.lit(0.0).alias("p_c"), "p_b", "label").write_csv("t.csv")
+        assert read(Path("t.csv"), "label").classes == ["a", "c", "b"]
+
+    @pytest.mark.parametrize(
+        ("labels", "column", "classes"),
+        [
+            (("a", "b"), "p_b", ["a", "b"]),
+            (("0", "1"), "score", ["0", "1"]),
+            (("no", "yes"), "probability", ["no", "yes"]),
+            (("unfit", "fit"), "p_fit", ["unfit", "fit"]),
+            (("FALSE", "TRUE"), "p", ["FALSE", "TRUE"]),
+        ],
+    )
+    def test_a_single_column(self, labels: tuple[str, str], column: str, classes: list[str]) -> None:
+        frame, second = two(labels, (column,))
+        frame.write_csv("t.csv")
+        found = read(Path("t.csv"), "label")
+        assert found.classes == classes
+        assert found.labels.tolist() == second.astype(int).tolist()
+        torch.testing.assert_close(found.logits.exp()[:, 1], torch.from_numpy(frame[column].to_numpy().copy()))
+        ran = run("t.csv", "--target", "label", *FAST)
+        assert ran.exit_code == 0, ran.output
+        frame.with_columns((pl.col(column) / (1 - pl.col(column))).log()).write_csv("z.csv")
+        logits = read(Path("z.csv"), "label")
+        torch.testing.assert_close(logits.logits.softmax(1), found.logits.exp())
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (lambda p: p * 0.9, "rows do not sum to 1: row 1 of the data sums to 0.9, and rows to 0.9 in the mean"),
+            (lambda p: p**0.5, "Probabilities of each class against the rest are none of one class among all"),
+            (lambda p: p * 100, "if these are percentages, pass --scale percent"),
+        ],
+    )
+    def test_scores_that_are_no_probabilities_are_never_read_as_logits(self, change: object, told: str) -> None:
+        z, y = predictions()
+        frame(change(z.softmax(1)), y, "p_").write_csv("t.csv")  # type: ignore[operator]
+        assert told in refused("t.csv", "--target", "label")
+
+    def test_percentages(self) -> None:
+        z, y = predictions()
+        frame(z.softmax(1), y, "p_").write_csv("t.csv")
+        frame(100 * z.softmax(1), y, "p_").write_csv("p.csv")
+        shares, percent = read(Path("t.csv"), "label"), read(Path("p.csv"), "label", scale="percent")
+        torch.testing.assert_close(percent.logits, shares.logits)
+        signs = pl.read_csv("p.csv").with_columns(pl.col(f"p_{n}").round(6).cast(pl.String) + "%" for n in NAMES)
+        signs.write_csv("s.csv")
+        torch.testing.assert_close(
+            read(Path("s.csv"), "label", scale="percent").logits, shares.logits, atol=1e-4, rtol=0
+        )
+
+    @pytest.mark.parametrize(
+        ("column", "values", "told"),
+        [
+            ("score", lambda p: p, "Which of the classes 'a', 'b' does it belong to? Name it so, such as 'p_b'."),
+            ("p_b", lambda p: 100 * p, "If these are percentages, pass --scale percent. If these are logits, pass"),
+        ],
+    )
+    def test_a_single_column_that_is_asked_about(self, column: str, values: object, told: str) -> None:
+        frame, _ = two(("a", "b"), (column,))
+        frame.with_columns(values(pl.col(column))).write_csv("t.csv")  # type: ignore[operator]
+        assert told in refused("t.csv", "--target", "label")

@@ -122,3 +122,21 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "lossfit.integrations.lightning")
     with pytest.raises(ImportError, match=r"needs an extra: pip install 'lossfit\[lightning\]'"):
         importlib.import_module("lossfit.integrations.lightning")
+
+
+class Skipping(Model):
+    """Skips every second batch."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> object:
+        return None if batch_idx % 2 else super().training_step(batch, batch_idx)
+
+
+def test_batches_that_are_skipped_do_not_count() -> None:
+    model, callback = Skipping(), LossfitCallback(lossfit.Monitor())
+    trainer(callback, max_epochs=1).fit(model, data())
+    expected = lossfit.Monitor()
+    for logits, target in model.seen:
+        expected.update(logits, target)
+    assert expected.summary()["rows"] == 18
+    torch.testing.assert_close(callback.last.sums, expected.sums)
+    assert model.head.margin._step == 3

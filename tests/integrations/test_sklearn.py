@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import scipy.sparse
 import torch
 from scipy.optimize import check_grad
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, label_ranking_average_precision_score, log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
@@ -570,3 +572,58 @@ class TestBadInput:
         monkeypatch.delitem(sys.modules, "lossfit.integrations.sklearn")
         with pytest.raises(ImportError, match=r"needs an extra: pip install 'lossfit\[sklearn\]'"):
             importlib.import_module("lossfit.integrations.sklearn")
+
+
+WORDS = ["red blue", "blue green", "red red", "green blue blue", "yellow red", "green yellow", "blue", "red green"] * 6
+COLOURS = np.array([("warm" if "red" in words else "cold") for words in WORDS])
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"standardize": True}, {"hidden_layer_sizes": (4,)}, {"solver": "mini_batch"}]
+)
+def test_a_pipeline_of_tfidf_is_never_made_dense(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"standardize": False, "alpha": 0.01, "tol": 1e-6, "random_state": 0, **settings}
+    monkeypatch.setattr(scipy.sparse.csr_matrix, "toarray", None)
+    found = make_pipeline(TfidfVectorizer(), LossfitClassifier("cross_entropy", **settings)).fit(WORDS, COLOURS)
+    assert found.score(WORDS, COLOURS) == 1.0
+    assert found.predict_proba(WORDS).shape == (len(WORDS), 2)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_sparse_features_are_trained_on_like_dense_ones(standardize: bool) -> None:
+    x = TfidfVectorizer().fit_transform(WORDS)
+    alpha = 0.01
+    sparse = LossfitClassifier("cross_entropy", standardize=standardize, alpha=alpha).fit(x, COLOURS)
+    spread = StandardScaler(with_mean=False).fit(x).scale_ if standardize else np.ones(x.shape[1])
+    dense = LogisticRegression(C=1 / (alpha * len(WORDS)), tol=1e-10, max_iter=1000).fit(x.toarray() / spread, COLOURS)
+    np.testing.assert_allclose(sparse.coef_ * spread, dense.coef_, rtol=1e-5)
+    np.testing.assert_allclose(sparse.intercept_, dense.intercept_, rtol=1e-5)
+    np.testing.assert_allclose(sparse.predict_proba(x), sparse.predict_proba(x.toarray()), rtol=1e-12)
+
+
+def test_labels_of_sparse_features() -> None:
+    x, y = make_multilabel_classification(n_classes=3, random_state=0)
+    dense = LossfitMultiLabelClassifier("bce", standardize=False, alpha=0.01).fit(x, y)
+    sparse = LossfitMultiLabelClassifier("bce", standardize=False, alpha=0.01).fit(scipy.sparse.csr_array(x), y)
+    np.testing.assert_allclose(sparse.coef_, dense.coef_, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [LossfitClassifier, LossfitMultiLabelClassifier])
+def test_a_class_of_which_all_rows_have_weight_0_stays_a_class(kind: type) -> None:
+    x, y = load_iris(return_X_y=True)
+    weight = (y != 2).astype(float)
+    found = kind(alpha=0.01).fit(x, y, weight)
+    assert found.classes_.tolist() == [0, 1, 2]
+    p = found.predict_proba(x)
+    assert p.shape == (len(x), 3)
+    assert p[:, 2].max() < 1e-3
+    assert (found.predict(x[y != 2]) == y[y != 2]).all()
+
+
+def test_balanced_classes_where_one_has_no_weight() -> None:
+    x, y = load_iris(return_X_y=True)
+    found = LossfitClassifier("cross_entropy", class_weight="balanced", alpha=0.01).fit(x, y, (y != 2).astype(float))
+    two = LossfitClassifier("cross_entropy", class_weight="balanced", alpha=0.01).fit(x[y != 2], y[y != 2])
+    np.testing.assert_allclose(found.predict_proba(x[y != 2])[:, :2], two.predict_proba(x[y != 2]), atol=0.05)
+    with pytest.raises(ValueError, match="at least two classes, but got one class only"):
+        LossfitClassifier().fit(x, y, (y == 2).astype(float))

@@ -6,6 +6,7 @@ import math
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import lossfit
 from helpers import join, run_ranks
 
 tf = pytest.importorskip("transformers")
-from lossfit.integrations.transformers import compute_loss_func, fuse, unfuse  # noqa: E402
+from lossfit.integrations.transformers import LossfitCallback, compute_loss_func, fuse, unfuse  # noqa: E402
 from lossfit.integrations.transformers.checks import shift_of  # noqa: E402
 from lossfit.integrations.transformers.scores import Call, Scores  # noqa: E402
 
@@ -468,6 +469,7 @@ def test_an_adapter_on_the_head_is_refused() -> None:
         later.train()(**inputs)
 
 
+@pytest.mark.filterwarnings("ignore:All labels of a batch")
 @pytest.mark.parametrize("family", ["llama", "bert classes", "t5"])
 def test_where_no_label_counts_the_loss_and_its_gradients_are_0(family: str) -> None:
     inputs = batch(family)
@@ -485,6 +487,58 @@ def test_where_no_label_counts_the_loss_and_its_gradients_are_0(family: str) -> 
         on_scores.backward()
         assert on_scores.item() == 0
         assert not any(p.grad.any() for p in plain.parameters() if p.grad is not None)
+
+
+def test_labels_that_are_all_left_out_are_warned_of_once() -> None:
+    inputs = batch("llama")
+    none = {**inputs, "labels": torch.full_like(inputs["labels"], -100)}
+    model = fuse(build("llama"), lossfit.CrossEntropyLoss()).train()
+    compute = compute_loss_func(lossfit.CrossEntropyLoss(), build("llama"))
+    logits = torch.zeros(*inputs["labels"].shape, WORDS)
+    for call in (lambda given: model(**given), lambda given: compute({"logits": logits}, given["labels"])):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call(inputs)
+        assert not [w for w in caught if "All labels" in str(w.message)]
+        with pytest.warns(UserWarning, match="All labels of a batch are -100, so that nothing is learnt from it"):
+            call(none)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call(none)
+        assert not [w for w in caught if "All labels" in str(w.message)]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_schedules_are_at_the_optimisers_step_also_after_resuming(tmp_path: Path, accumulated: int) -> None:
+    def run(steps: int, **resume: object) -> list[float]:
+        loss = lossfit.FocalLoss(lossfit.schedules.Linear(0.0, 1.0, steps=10))
+        seen: list[float] = []
+        loss.register_forward_pre_hook(lambda module, _: seen.append(module.gamma))
+        model = build("bert classes")
+        settings = {"save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": accumulated}
+        args = arguments(tmp_path, max_steps=steps, **settings)
+        trainer = tf.Trainer(
+            model,
+            args,
+            train_dataset=rows("bert classes"),
+            compute_loss_func=compute_loss_func(loss, model, args),
+            callbacks=[LossfitCallback(loss)],
+        )
+        trainer.train(**resume)
+        return seen
+
+    assert run(2) == pytest.approx([0.1 * step for step in range(2) for _ in range(accumulated)])
+    resumed = run(4, resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert resumed == pytest.approx([0.1 * step for step in (2, 3) for _ in range(accumulated)])
+
+
+def test_the_callback_steps_what_the_model_holds_and_refuses_others() -> None:
+    model = nn.ModuleDict({"margin": lossfit.AdditiveMargin(lossfit.schedules.Linear(0.0, 1.0, steps=10))})
+    state = tf.TrainerState(global_step=7)
+    LossfitCallback().on_step_end(None, state, None, model=model)
+    assert model["margin"].margin == pytest.approx(0.7)
+    with pytest.raises(TypeError, match="Expected `modules` to be losses or margins, but got float"):
+        LossfitCallback(0.5)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2", "bert"])

@@ -33,14 +33,19 @@ _SIGNIFICANT = {True: "green", False: "red"}
 
 
 def calibrate(
-    source: Annotated[Path, typer.Argument(help="A .csv or .parquet file with a column of scores for each class.")],
+    source: Annotated[
+        Path, typer.Argument(help="A table, such as a .csv or .parquet file, with a column of scores for each class.")
+    ],
     target: Annotated[str | None, typer.Option(help="The column with the labels; needed.")] = None,
     logits: Annotated[
         str | None,
-        typer.Option(help='The columns of scores: "a,b,c", or what they begin with. All other numbers if not given.'),
+        typer.Option(
+            help='The columns of scores: "a,b,c", or what they begin with. If not given, those with the labels in '
+            "their names, or all other numbers. A single column is of the probability of one of two classes."
+        ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="logits, probabilities, or auto: probabilities if rows sum to 1.")
+        str, typer.Option(help="logits, probabilities, percent, or auto: probabilities if rows sum to 1.")
     ] = "auto",
     test_share: Annotated[
         float | None, typer.Option(help="Share of the rows to measure on, 0.5 if not given; the others fit.")
@@ -197,13 +202,18 @@ def _code(read: Predictions, outcome: Outcome, out: Path) -> list[str]:
     method = outcome.recommended
     if method == AS_IS:
         return []
-    scores = "logits" if read.floor is None else f"probabilities.clamp(min={read.floor:.3g}).log()"
+    given = "logits" if read.floor is None else "probabilities"
+    if len(read.columns) == 1:
+        other = "torch.zeros_like(logits)" if read.floor is None else "1 - probabilities"
+        given = f"torch.stack([{other}, {given}], 1)"
+    scores = given if read.floor is None else f"{given}.clamp(min={read.floor:.3g}).log()"
     scaling = outcome.fitted[method]
     first, last = _plain(read.columns[0]), _plain(read.columns[-1])
-    use = f"probabilities = calibrate({scores}).softmax(1)  # columns {first} to {last}"
+    where = f"columns {first} to {last}" if len(read.columns) > 1 else f"column {first}"
+    use = f"probabilities = calibrate({scores}).softmax(1)  # {where}"
     if isinstance(scaling, TemperatureScaling):
         return [
-            "import lossfit",
+            "import lossfit, torch" if len(read.columns) == 1 else "import lossfit",
             f"calibrate = lossfit.calibration.TemperatureScaling({scaling.temperature.item():.6g})",
             use,
         ]

@@ -22,6 +22,7 @@ from lossfit.commands.terminal import Terminal
 from lossfit.compare import files
 from lossfit.compare.data import dataset as sources
 from lossfit.compare.data.folds import FOLDS, REPEATS
+from lossfit.compare.data.sources import name_of
 from lossfit.compare.errors import InputError, NotWrittenError
 from lossfit.compare.export import final
 from lossfit.compare.features import make
@@ -39,10 +40,11 @@ _STYLES = {"better": "green", "worse": "red", "undecided": ""}
 
 def compare(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="tweets or yeast (bundled); a .csv, .tsv, .parquet or .npz (X, y) file; a folder of images with a "
-            "folder for each class; or a folder that Hugging Face's datasets saved."
+            help="tweets or yeast (bundled); a table in a .csv, .tsv, .txt, .jsonl, .xlsx, .arrow or .parquet file, or "
+            "several of them; - for the standard input; an .npz file (X, y); a folder of images with a folder for each "
+            "class; or a folder that Hugging Face's datasets saved."
         ),
     ],
     target: Annotated[
@@ -96,6 +98,35 @@ def compare(
         typer.Option(help="Rows that take part at most; given test rows come on top. 0: no limit."),
     ] = MAX_ROWS,
     impute: Annotated[bool, typer.Option("--impute", help="Fill in missing values instead of stopping.")] = False,
+    na_values: Annotated[
+        list[str] | None,
+        typer.Option(help="What stands for a missing value, besides nothing, NA and the like.", metavar="A,B,..."),
+    ] = None,
+    keep_na: Annotated[
+        list[str] | None, typer.Option(help="Columns in which NA and the like are values.", metavar="A,B,...")
+    ] = None,
+    date_order: Annotated[
+        str | None, typer.Option(help="dmy or mdy: what 01/02/2019 is, where nothing else tells.")
+    ] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label", help="The target holds any number of classes in each row: lists, or such as 'a|b'."
+        ),
+    ] = False,
+    separator: Annotated[
+        str | None, typer.Option(help="What stands between the fields of a text file; found if not given.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a text file, such as cp1252; UTF-8, or found, if not given.")
+    ] = None,
+    comment: Annotated[
+        str | None, typer.Option(help="What lines of a text file that are no rows begin with, such as #.")
+    ] = None,
+    skip_rows: Annotated[int, typer.Option(help="Lines of a text file before the names of the columns.")] = 0,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
+    ] = False,
     embedding: Annotated[
         str | None,
         typer.Option(help="Read the text by this sentence-transformers model (name or path)."),
@@ -190,6 +221,8 @@ def compare(
     lossfit compare rated.csv --votes neg,neu,pos --text body --test-column held_out
     lossfit compare tweets --label-noise 0.4 --out noisy --resume
     lossfit compare tweets --label-noise 0,0.1,0.2,0.4 --out robust
+    lossfit compare films.csv --target genres --multi-label
+    lossfit compare '2024-*.csv' --target churned --na-values -999 --date-order dmy
     lossfit compare photos/ --engine ray --ray-address 10.0.0.1:6379
 
     Writes report.html (open it), summary.json, results.parquet with what was known of each setting, and passes.parquet
@@ -198,9 +231,9 @@ def compare(
     console = terminal.console()
     targets = tuple(target or ())
     levels = noise_levels.levels(label_noise)
-    kind = tasks.MULTI_LABEL if len(targets) > 1 else tasks.SINGLE_LABEL
+    kind = tasks.MULTI_LABEL if len(targets) > 1 or multi_label else tasks.SINGLE_LABEL
     plan = Plan(
-        source,
+        source[0] if len(source) == 1 else tuple(source),
         targets if len(targets) > 1 else next(iter(targets), None),
         tuple(text) if text and len(text) > 1 else next(iter(text or ()), None),
         tuple(drop or ()),
@@ -224,8 +257,17 @@ def compare(
         max_rows=max_rows,
         device=device,
         text_features=text_features,
+        separator=separator,
+        encoding=encoding,
+        comment=comment,
+        skip_rows=skip_rows,
+        skip_unreadable=skip_unreadable,
+        na_values=tuple(na_values or ()),
+        keep_na=tuple(keep_na or ()),
+        date_order=date_order,
+        multi_label=multi_label,
     )
-    out = out or Path(f"lossfit-{Path(source).stem}")
+    out = out or Path(f"lossfit-{name_of(plan.source)}")
     runs = noise_levels.plans(plan, out, levels, resume=resume) if len(levels) > 1 else [(plan, out)]
     summaries = []
     try:
@@ -303,7 +345,7 @@ def _export(plan: Plan, summary: dict[str, Any], out: Path) -> str:
     """The command that trains the model to use, with all that a file may not choose by itself."""
     words = ["lossfit", "export", str(out)]
     for option, path in (("--source", plan.source), ("--test", plan.test)):
-        words += [option, path] if path is not None and not final.is_offered(path) else []
+        words += [option, path] if isinstance(path, str) and not final.is_offered(path) else []
     kind = summary["architecture"]["kind"]
     words += ["--model", kind] if ":" in kind else []
     words += ["--embedding", plan.embedding] if plan.embedding not in (None, make.PACKAGED) else []

@@ -12,6 +12,7 @@ from rich.text import Text
 from lossfit.commands import terminal
 from lossfit.commands.terminal import Terminal
 from lossfit.compare import files, written_tables
+from lossfit.compare.data.sources.dialect import FileOptions
 from lossfit.compare.errors import InputError
 from lossfit.compare.export.model import Predictions, load
 from lossfit.compare.report import wording
@@ -23,8 +24,8 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="A .csv or .parquet file with the columns of the comparison, the target not needed; an .npz file "
-            "with X; an image, or a folder of images."
+            help="A table in a file, with the columns of the comparison, the target not needed; - for the standard "
+            "input; an .npz file with X; an image, or a folder of images."
         ),
     ],
     keep: Annotated[
@@ -51,6 +52,19 @@ def predict(
             "spreadsheet would run as a formula.",
         ),
     ] = False,
+    separator: Annotated[
+        str | None, typer.Option(help="What stands between the fields of a text file; found if not given.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a text file, such as cp1252; UTF-8, or found, if not given.")
+    ] = None,
+    comment: Annotated[
+        str | None, typer.Option(help="What lines of a text file that are no rows begin with, such as #.")
+    ] = None,
+    skip_rows: Annotated[int, typer.Option(help="Lines of a text file before the names of the columns.")] = 0,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read, and count them.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="A .csv or .parquet file; overwritten.")] = Path("predictions.csv"),
 ) -> None:
     """Predict the classes of new rows with an exported model.
@@ -70,7 +84,8 @@ def predict(
         raise InputError(f"The output {str(out)!r} is {'a folder' if out.is_dir() else 'the input'}; name another.")
     loaded = load(folder, architecture=model, embedding=embedding)
     names = tuple(dict.fromkeys(part.strip() for name in keep or () for part in name.split(",") if part.strip()))
-    found = loaded.predictions(source, keep=names, impute=impute or None)
+    options = FileOptions(separator, encoding, comment, skip_rows, skip_unreadable)
+    found = loaded.predictions(source, keep=names, impute=impute or None, options=options)
     files.write({out: written_tables.contents(found.table, out.suffix, raw=raw)})
     for note in found.notes:
         console.say(note)

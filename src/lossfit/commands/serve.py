@@ -27,6 +27,8 @@ def serve(
     running = server.make(folder, port)
     try:
         console.say(f"Serving {folder} on http://{server.HOST}:{running.server_port}/ - Ctrl-C ends it.")
+        for run in server.find(folder)[1]:
+            console.say(f"Not listed: {run.name}: {run.why}.")
         running.serve_forever()
     except KeyboardInterrupt:
         console.say("\nStopped.")

@@ -10,6 +10,7 @@ from lossfit.compare.candidates.candidates import Candidate
 from lossfit.compare.data import dataset
 from lossfit.compare.data.columns import Roles
 from lossfit.compare.data.folds import FOLDS, LEAST_FOLDS, REPEATS
+from lossfit.compare.data.sources.dialect import FileOptions
 from lossfit.compare.errors import InputError
 from lossfit.compare.scoring.tasks import MULTI_LABEL, SINGLE_LABEL, Kind
 from lossfit.compare.training.models import architecture
@@ -32,7 +33,7 @@ in up to 2.0 GiB. At 20,000 a training took 3 to 5 s.
 class Plan:
     """A comparison, as the user asks for it. What it leaves open has the command's defaults."""
 
-    source: str
+    source: str | tuple[str, ...]
     target: str | tuple[str, ...] | None = None
     text: str | tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
@@ -56,11 +57,26 @@ class Plan:
     max_rows: int = MAX_ROWS
     device: str = "auto"
     text_features: str = "auto"
+    separator: str | None = None
+    encoding: str | None = None
+    comment: str | None = None
+    skip_rows: int = 0
+    skip_unreadable: bool = False
+    na_values: tuple[str, ...] = ()
+    keep_na: tuple[str, ...] = ()
+    date_order: str | None = None
+    multi_label: bool = False
 
     @property
     def kind(self) -> Kind:
-        """Several targets are classes of which any number may be right."""
-        return MULTI_LABEL if isinstance(self.target, tuple) and len(self.target) > 1 else SINGLE_LABEL
+        """Several targets are classes of which any number may be right, and so are those of one that holds several."""
+        several = isinstance(self.target, tuple) and len(self.target) > 1
+        return MULTI_LABEL if several or self.multi_label else SINGLE_LABEL
+
+    @property
+    def files(self) -> FileOptions:
+        """How files are written."""
+        return FileOptions(self.separator, self.encoding, self.comment, self.skip_rows, self.skip_unreadable)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -80,7 +96,7 @@ class Plan:
 
     def load(self) -> dataset.Dataset:
         """The rows."""
-        return dataset.read(self.source, self.roles, self.test)
+        return dataset.read(self.source, self.roles, self.test, self.files)
 
     @property
     def roles(self) -> Roles:
@@ -96,11 +112,18 @@ class Plan:
             weight=self.weight,
             test_column=self.test_column,
             impute=self.impute,
+            na_values=self.na_values,
+            keep_na=self.keep_na,
+            date_order=self.date_order,
+            multi_label=self.multi_label,
         )
 
     def check(self) -> None:
         """Raise InputError on what cannot be run."""
         check_choice("--metric", self.metric, self.kind.choices())
+        if self.date_order is not None:
+            check_choice("--date-order", self.date_order, ("dmy", "mdy"))
+        self.files.check()
         architecture.check_name(self.model)
         device.choose(self.device)
         candidates.choose(self.losses, self.metric, self.kind.family)

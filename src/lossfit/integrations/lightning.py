@@ -27,7 +27,8 @@ class LossfitCallback(Callback):
     ``trainer.global_step``: with gradient accumulation that is once for several batches, and after resuming from a
     checkpoint they go on where they were.
 
-    For the monitor, ``training_step`` returns a dictionary with the logits and the class indices besides the loss. At
+    For the monitor, ``training_step`` returns a dictionary with the logits and the class indices besides the loss; a
+    batch that it skips by returning None does not count. At
     the end of each epoch the sums of all ranks are added, and the numbers are logged as ``lossfit/accuracy``,
     ``lossfit/expected_error`` and so on; the monitor then starts anew, and keeps its last sums in ``last``.
 
@@ -65,7 +66,7 @@ class LossfitCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         _step(pl_module, trainer.global_step)
-        if self.monitor is not None:
+        if self.monitor is not None and not _is_skipped(outputs):
             self.monitor.update(self._output(outputs, self.input), self._output(outputs, self.target))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,6 +88,11 @@ class LossfitCallback(Callback):
             )
         found_tensor: Tensor = outputs[key]
         return found_tensor.detach()
+
+
+def _is_skipped(outputs: Any) -> bool:
+    """Whether `training_step` returned None, of which Lightning may make a dictionary without a loss."""
+    return outputs is None or (isinstance(outputs, dict) and outputs.get("loss") is None and set(outputs) <= {"loss"})
 
 
 def _step(module: nn.Module, to: int) -> None:

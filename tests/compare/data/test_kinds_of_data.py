@@ -124,7 +124,7 @@ def test_given_test_rows_without_a_class() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("gone",), "Expected SOURCE to be one of tweets, yeast or a .csv, .tsv, .parquet or .npz file, a folder of"),
+        (("gone",), "Expected SOURCE to be one of tweets, yeast or a .csv, .tsv, .txt, .json, .jsonl, .xlsx, .arrow"),
         (("gone.npz",), "There is no file 'gone.npz'"),
         (("empty",), "Expected the folder 'empty' to hold a folder of images for each class"),
         (("broken.npz",), "cannot be read as .npz: it is no archive"),

@@ -156,13 +156,21 @@ class TestImages:
         (root / "readme.txt").write_text("of the photos")
         (root / "cat" / "notes.txt").write_text("of the cats")
         (root / ".hidden").mkdir()
+        (root / "cat" / ".ipynb_checkpoints").mkdir()
+        picture((6, 5), 7).save(root / "cat" / ".ipynb_checkpoints" / "0-checkpoint.png")
+        picture((6, 5), 7).save(root / "beside.png")
         found = load(str(root))
         assert (found.name, found.classes, found.labels.tolist()) == ("photos", ["cat", "dog"], 4 * [0] + 4 * [1])
         assert found.images is not None
         assert found.images.shape == (8, 6, 5, 1)
         assert found.images[:, 0, 0, 0].tolist() == [0, 60, 120, 180, 10, 70, 130, 190]
         assert (found.images == found.images[:, :1, :1]).all()
-        assert found.notes == ["Images of 6 x 5 pixels, grey."]
+        assert found.notes == [
+            "Images of 6 x 5 pixels, grey.",
+            "Left out: 1 hidden files.",
+            "Left out: 1 files that are no images of a kind that is read: .txt (1).",
+            "Left out: 1 images beside the folders of classes, such as 'beside.png'.",
+        ]
         assert [(c.name, c.type) for c in found.columns] == [("class", "target")]
 
     def test_colours(self, folder: Callable[..., Path]) -> None:
@@ -395,7 +403,7 @@ class TestGivenTest:
     def test_columns_of_other_types(self, write: Callable[..., str]) -> None:
         rows = write("a.csv", x=[1, 2, 3], y=[0, 1, 0])
         test = write("b.csv", x=["1", "many"], y=[0, 1])
-        match = r"The column 'x' holds Int64 in '.*a\.csv' and String in '.*b\.csv', there first '1'"
+        match = r"The column 'x' is of numbers, but holds 'many' in row 5 \(1 of 5 rows are no numbers\)"
         refused(match, Path(rows), target="y", test=test)
 
     def test_a_test_of_another_kind(self, write: Callable[..., str], tmp_path: Path) -> None:

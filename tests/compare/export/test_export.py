@@ -154,9 +154,12 @@ def test_what_new_rows_may_hold_besides(here: Path) -> None:
     [
         (
             lambda t: t.drop("age", "city"),
-            "lacks the columns 'age', 'city', which the model reads. The columns there are",
+            "lacks the columns 'age', 'city', which the model reads. The columns are: id",
         ),
-        (lambda t: t.with_columns(age=pl.lit("old")), "numbers in the column 'age', but row 1 of the data holds 'old'"),
+        (
+            lambda t: t.with_columns(age=pl.lit("old")),
+            "column 'age' is of numbers, but holds 'old' in row 1, 'old' in row 2, 'old' in row 3 and 2 more",
+        ),
         (lambda t: t.with_columns(age=pl.lit(math.inf)), "The column 'age' is infinite in 5 rows"),
         (lambda t: t.with_columns(age=None), "missing in the column 'age' in 5 rows, the first of them row 1"),
         (lambda t: t.with_columns(city=None), "missing in the column 'city' in 5 rows"),
@@ -177,7 +180,7 @@ def test_new_rows_that_cannot_be_read(compared: Path, change: Callable[[pl.DataF
     ("arguments", "told"),
     [
         (("out", "none.csv"), "There is no file or folder 'none.csv'"),
-        (("out", "t.txt"), "Expected rows in a .csv, .tsv, .parquet or .npz file"),
+        (("out", "t.doc"), "Expected rows in a .csv, .tsv, .txt, .json, .jsonl, .xlsx"),
         (("out", "t.csv", "--keep", "nr"), "--keep: there is no column 'nr'. The columns are: id, age"),
         (("out", "t.csv", "--out", "p.txt"), "--out to end in .csv or .parquet, but got 'p.txt'"),
         (("out", "t.csv", "--out", "t.csv"), "The output 't.csv' is the input"),
@@ -191,7 +194,7 @@ def test_what_predict_refuses(here: Path, arguments: tuple[str, ...], told: str)
     for name in ("empty", "fresh", "pictures"):
         Path(name).mkdir()
     shutil.copy("out/plan.json", "fresh")
-    Path("t.txt").write_text("a")
+    Path("t.doc").write_text("a")
     Image.new("L", (4, 4)).save("pictures/a.png")
     assert told in refused("predict", *arguments)
     assert pl.read_csv("t.csv").equals(table())

@@ -165,7 +165,7 @@ def test_pipes_and_great_files_are_told(here: Path) -> None:
         (lambda c: c["reading"].update(numeric="xz"), "names of columns are strings"),
         (lambda c: c["reading"].update(numeric=["x", "x"]), "has two roles"),
         (lambda c: c["reading"].update(images=[1 << 30] * 3), "images have height, width"),
-        (lambda c: c["reading"].update(dtypes=[]), "types of columns"),
+        (lambda c: c["reading"].update(formats={"x": {"kind": "code"}}), "code"),
         (lambda c: c["preparation"].update(numeric=3, images={}), "cannot be rebuilt"),
     ],
 )

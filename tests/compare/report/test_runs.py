@@ -294,9 +294,31 @@ class TestServe:
         assert ask(running, "/", "HEAD")[:2] == (200, "")
 
     def test_a_folder_that_is_a_run(self, root: Path) -> None:
-        found = server.find(root / "below" / "other")
-        assert list(found) == [""]
+        found, left_out = server.find(root / "below" / "other")
+        assert (list(found), left_out) == ([""], [])
         assert found[""].comparable
+
+    def test_what_is_not_listed_is_named_with_the_reason(self, tmp_path: Path) -> None:
+        for name in ("begun", "broken", "linked", "empty", "other"):
+            (tmp_path / name).mkdir()
+        for name in ("begun", "broken", "empty"):
+            (tmp_path / name / "plan.json").write_text("{}")
+        for name in ("broken", "empty"):
+            (tmp_path / name / "report.html").write_text("a report")
+        (tmp_path / "broken" / "summary.json").write_text("{")
+        (tmp_path / "linked" / "report.html").symlink_to(tmp_path / "broken" / "report.html")
+        (tmp_path / "other" / "notes.txt").write_text("none of ours")
+        found, left_out = server.find(tmp_path)
+        assert found == {}
+        assert {run.name: run.why.split(":")[0] for run in left_out} == {
+            "begun": "it is not finished; the same command with --resume goes on with it",
+            "broken": "summary.json cannot be read",
+            "linked": "its report is a link, and links are not followed",
+            "empty": "summary.json is not there",
+        }
+        page = Page(server.overview(tmp_path, found, left_out)).text
+        for run in left_out:
+            assert f"{run.name}: {run.why}." in " ".join(page.split())
 
     @pytest.mark.parametrize(
         "name", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "", "[::1]:{port}"]

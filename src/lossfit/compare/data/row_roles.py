@@ -43,7 +43,7 @@ def weights(column: pl.Series) -> np.ndarray:
 
 def to_test_on(column: pl.Series) -> np.ndarray:
     """Which rows are to test on, from true and false, 1 and 0, or "test" and "train"."""
-    words = column.cast(pl.String, strict=False).str.to_lowercase()
+    words = column.cast(pl.String, strict=False).str.strip_chars().str.to_lowercase()
     strange = words.filter(~words.is_in([*_TRUE, *_FALSE]).fill_null(False))
     if len(strange) or column.dtype.is_nested():
         found = repr(strange[0]) if len(strange) else str(column.dtype)

@@ -13,6 +13,8 @@ from lossfit.compare.candidates import candidates
 from lossfit.compare.candidates.sampling import RANGES
 from lossfit.compare.data import folds
 from lossfit.compare.data.dataset import BUNDLED, Dataset
+from lossfit.compare.data.sources import are_there
+from lossfit.compare.data.sources.tables import STDIN
 from lossfit.compare.errors import InputError, listed
 from lossfit.compare.export.model import Model
 from lossfit.compare.export.reading import Reading
@@ -168,9 +170,10 @@ def _entry(summary: dict[str, Any], loss: str | None) -> dict[str, Any]:
     return chosen
 
 
-def is_offered(source: str) -> bool:
+def is_offered(source: str | tuple[str, ...]) -> bool:
     """Whether a file may name this source: bundled data, or what is below the current folder."""
-    return source in BUNDLED or not (Path(source).is_absolute() or ".." in Path(source).parts)
+    each = [Path(name) for name in ((source,) if isinstance(source, str) else source) if name not in BUNDLED]
+    return not any(path.is_absolute() or ".." in path.parts for path in each)
 
 
 def _data(plan: Plan, fingerprint: str, source: str | None, test: str | None) -> Dataset:
@@ -178,20 +181,30 @@ def _data(plan: Plan, fingerprint: str, source: str | None, test: str | None) ->
     for option, there, named in (("--source", plan.source, source), ("--test", plan.test, test)):
         if there is not None and named is None and not is_offered(there):
             raise InputError(
-                f"The comparison was made with {there!r}, outside of the current folder. A file does not choose what "
-                f"is read: name it by {option} {shlex.quote(there)}."
+                f"The comparison was made with {_told(there)}, outside of the current folder. A file does not choose "
+                f"what is read: name it by {option} {shlex.join([there] if isinstance(there, str) else there)}."
             )
     now = replace(plan, source=source or plan.source, test=test or plan.test)
     for option, there in (("--source", now.source), ("--test", now.test)):
-        if there is not None and there not in BUNDLED and not Path(there).exists():
+        if there == STDIN:
             raise InputError(
-                f"The data of the comparison is read again, but {there!r} is not there; {option} names where it is."
+                f"The data of the comparison is read again, but came from the standard input; {option} names a file "
+                "of it."
+            )
+        if there is not None and there not in BUNDLED and not are_there(there):
+            raise InputError(
+                f"The data of the comparison is read again, but {_told(there)} is not there; {option} names where it "
+                "is."
             )
     data = now.load()
     if data.fingerprint != fingerprint:
-        told = " and ".join(repr(name) for name in (now.source, now.test) if name is not None)
+        told = " and ".join(_told(name) for name in (now.source, now.test) if name is not None)
         raise InputError(
             f"The data in {told} is not what the comparison was made with: it has changed since, or is other data. "
             "Run the comparison again, or name the file that it was made with by --source."
         )
     return data
+
+
+def _told(source: str | tuple[str, ...]) -> str:
+    return repr(source) if isinstance(source, str) else listed(source)

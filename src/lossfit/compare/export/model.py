@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,11 @@ from torch import Tensor, nn
 from lossfit import registry
 from lossfit.compare import files
 from lossfit.compare.candidates import candidates
-from lossfit.compare.data import targets
+from lossfit.compare.data import columns, targets
+from lossfit.compare.data.cells import matched
+from lossfit.compare.data.formats import STRINGS, BooleanFormat
+from lossfit.compare.data.names import near, resolved
+from lossfit.compare.data.sources.dialect import FileOptions
 from lossfit.compare.errors import InputError, NoFileError, first_line, listed
 from lossfit.compare.export.reading import Found, Reading
 from lossfit.compare.features import make
@@ -102,7 +106,14 @@ class Model:
     def kind(self) -> Kind:
         return KINDS[self.family]
 
-    def predict(self, source: Any, *, keep: tuple[str, ...] = (), impute: bool | None = None) -> pl.DataFrame:
+    def predict(
+        self,
+        source: Any,
+        *,
+        keep: tuple[str, ...] = (),
+        impute: bool | None = None,
+        options: FileOptions = FileOptions(),  # noqa: B008
+    ) -> pl.DataFrame:
         """The classes of new rows, as a table of Polars with a row for each, in their order.
 
         Where one class is right, the columns are ``class``, ``confidence`` and ``p_NAME`` for each class, the
@@ -110,32 +121,40 @@ class Model:
         its score: above one half it is predicted. A class that has the name of such a column gets ``p_p_NAME`` there.
 
         Args:
-            source: a .csv, .tsv, .parquet or .npz file, an image or a folder of images; or a table (of Polars, of
-                pandas, or a dict of lists), or an array (N, features).
+            source: a file of a table, an .npz file, an image or a folder of images; or a table (of Polars, of pandas,
+                or a dict of lists), or an array (N, features).
             keep: columns to pass on, before the others.
             impute: whether missing values are filled in; if not given, as in the comparison.
+            options: how a text file is written.
 
         Raises:
             InputError: the source cannot be read, lacks columns that the model reads, or holds other things in them.
             TypeError: it is none of these.
         """
-        return self.predictions(source, keep=keep, impute=impute).table
+        return self.predictions(source, keep=keep, impute=impute, options=options).table
 
-    def predictions(self, source: Any, *, keep: tuple[str, ...] = (), impute: bool | None = None) -> Predictions:
+    def predictions(
+        self,
+        source: Any,
+        *,
+        keep: tuple[str, ...] = (),
+        impute: bool | None = None,
+        options: FileOptions = FileOptions(),  # noqa: B008
+    ) -> Predictions:
         """As :meth:`predict`, with the metrics where the target is among the columns, and notes."""
-        found = self.reading.read(source, self.preparation, impute)
+        found = self.reading.read(source, self.preparation, impute, options)
+        there = found.frame.columns
+        keep = tuple(resolved(name, there) for name in keep)
         for name in keep:
-            if name not in found.frame.columns:
-                raise InputError(
-                    f"--keep: there is no column {name!r}. The columns are: {', '.join(found.frame.columns)}."
-                )
+            if name not in there:
+                raise InputError(f"--keep: there is no column {name!r}. {near(name, there)}")
         scores = self.scores(found)
         table = self._table(scores)
         taken = [name for name in keep if name in table.columns]
         if taken:
             raise InputError(f"--keep: the predictions have a column {taken[0]!r} of their own.")
         table = pl.concat([found.frame.select(list(dict.fromkeys(keep))), table], how="horizontal") if keep else table
-        metrics, labelled, notes = self._metrics(found.frame, scores)
+        metrics, labelled, notes = self._metrics(found, scores)
         return Predictions(table, metrics, labelled, [*found.notes, *notes])
 
     @torch.no_grad()
@@ -173,46 +192,56 @@ class Model:
             each[_apart(f"p_{name}", {*chosen, *each})] = p[:, c].numpy()
         return pl.DataFrame({**chosen, **each}, schema_overrides={"class": pl.String} if "class" in chosen else None)
 
-    def _metrics(self, frame: pl.DataFrame, scores: Tensor) -> tuple[dict[str, float], int, list[str]]:
-        labels, known, notes = self._labels(frame)
+    def _metrics(self, rows: Found, scores: Tensor) -> tuple[dict[str, float], int, list[str]]:
+        labels, known, notes = self._labels(rows)
         if labels is None or not known.any():
             return {}, 0, notes
-        rows = torch.from_numpy(np.flatnonzero(known))
+        at = torch.from_numpy(np.flatnonzero(known))
         weight = None
-        if self.weight is not None and self.weight in frame.columns:
-            numbers = frame[self.weight].cast(pl.Float64, strict=False).fill_null(0.0).to_numpy()[known]
-            weight = torch.from_numpy(numbers.copy()).unsqueeze(0)
-        target = torch.from_numpy(labels)[rows].unsqueeze(0)
+        if self.weight is not None and self.weight in rows.frame.columns:
+            numbers = columns.numbers_of(rows.frame[self.weight], rows.missing)
+            weight = torch.from_numpy(numbers.cast(pl.Float64).fill_null(0.0).to_numpy()[known].copy()).unsqueeze(0)
+        target = torch.from_numpy(labels)[at].unsqueeze(0)
         found = {
-            name: metric.weighted(weight).function(scores[rows].unsqueeze(0), target).item()
+            name: metric.weighted(weight).function(scores[at].unsqueeze(0), target).item()
             for name, metric in self.kind.measured(self.metric).items()
         }
         return found, int(known.sum()), notes
 
-    def _labels(self, frame: pl.DataFrame) -> tuple[np.ndarray | None, np.ndarray, list[str]]:
+    def _labels(self, rows: Found) -> tuple[np.ndarray | None, np.ndarray, list[str]]:
         """Labels, which rows have them, and what is wrong with the others; None if the target is not there."""
+        frame, missing = rows.frame, rows.missing
         nothing = np.zeros(frame.height, dtype=bool)
-        wanted = self.votes or self.target
-        if not wanted or any(name not in frame.columns for name in wanted):
+        names = {name: resolved(name, frame.columns) for name in self.votes or self.target}
+        if not names or any(there not in frame.columns for there in names.values()):
             return None, nothing, []
         if self.votes:
-            votes = targets.votes(frame.select(self.votes))
+            votes = targets.votes(pl.DataFrame([columns.numbers_of(frame[there], missing) for there in names.values()]))
             return votes.argmax(1), targets.untied(votes), []
+        if self.reading.mark:
+            column = frame[names[self.target[0]]]
+            return targets.tags(column, missing, self.classes, self.reading.mark)[0], ~nothing, []
         if self.family == "multi_label":
-            numbers = frame.select(self.target).cast(pl.Float64, strict=False).to_numpy()
+            each = [BooleanFormat().read(frame[there]).to_series() for there in names.values()]
+            numbers = pl.DataFrame(each).to_numpy()
             known = np.asarray(np.isin(numbers, (0.0, 1.0)).all(1))
             return numbers == 1.0, known, self._unknown(known)
-        column = frame[self.target[0]]
-        if column.dtype.is_float() or column.dtype.is_decimal():
-            column = column.cast(pl.Int64, strict=False)
+        column = frame[names[self.target[0]]]
+        if column.dtype.is_nested():
+            return None, nothing, []
+        strings = column.dtype in STRINGS
+        values = missing.values(column, self.classes) if strings else missing.numbers(column).cast(pl.String)
+        values = matched(values, self.classes)
         number = {name: c for c, name in enumerate(self.classes)}
-        labels = np.array([number.get(str(value), -1) for value in column], dtype=np.int64)
-        return labels, labels >= 0, self._unknown(labels >= 0)
+        labels = np.array([number.get(value, -1) for value in values], dtype=np.int64)
+        strange = values.filter(~values.is_in(self.classes).fill_null(True)).unique(maintain_order=True).to_list()
+        return labels, labels >= 0, self._unknown(labels >= 0, strange)
 
-    def _unknown(self, known: np.ndarray) -> list[str]:
-        if known.all() or not known.any():
+    def _unknown(self, known: np.ndarray, strange: Sequence[str] = ()) -> list[str]:
+        if known.all() or not (known.any() or strange):
             return []
-        return [f"{(~known).sum():,} rows without a known class in {listed(self.target)} are not in the metrics."]
+        told = f", which the model knows no class of: {listed(strange, 3)}" if strange else ""
+        return [f"{(~known).sum():,} rows without a known class in {listed(self.target)} are not in the metrics{told}."]
 
     def save(self, out: Path) -> None:
         """Write model.safetensors and then model.json, so that an interruption leaves no half of a model.
@@ -266,7 +295,8 @@ def load(folder: str | Path, *, architecture: str | None = None, embedding: str 
     if not (path / JSON).is_file():
         if (path / "plan.json").is_file():
             raise InputError(
-                f"The folder {str(path)!r} holds a comparison, and no model yet; write it by: lossfit export {path}"
+                f"The folder {str(path)!r} holds a comparison, and no model yet; write it by: lossfit export "
+                f"{shlex.quote(str(path))}"
             )
         raise InputError(f"The folder {str(path)!r} holds no {JSON}; `lossfit export` writes one.")
     try:
@@ -428,8 +458,8 @@ def _check_widths(reading: Reading, preparation: Preparation) -> None:
     names = [name for name, columns in wanted.items() if columns] + ([text] if text else [])
     if names != list(preparation.parts):
         raise ValueError(f"Expected the parts {names}, but got {list(preparation.parts)}.")
-    if reading.numeric and preparation.parts["numeric"].width != len(reading.numeric):
-        raise ValueError(f"Expected {len(reading.numeric)} means, but got {preparation.parts['numeric'].width}.")
+    if reading.numeric and preparation.parts["numeric"].width != reading.numbers:
+        raise ValueError(f"Expected {reading.numbers} means, but got {preparation.parts['numeric'].width}.")
     stored = preparation.stored()[0]
     if reading.categorical and len(stored["categorical"]["common"]) != len(reading.categorical):
         raise ValueError("Expected categories for each column of strings.")

@@ -128,6 +128,11 @@ class Categories:
         return found, found(values)
 
     @property
+    def known(self) -> list[list[str]]:
+        """The categories of each column."""
+        return [[*common, *rare] for common, rare in zip(self.common, self.rare, strict=True)]
+
+    @property
     def width(self) -> int:
         return sum(len(common) + bool(rare) for common, rare in zip(self.common, self.rare, strict=True))
 

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, quote_from_bytes, urlencode, urlsplit
 
 from lossfit import page
 from lossfit.compare import files
-from lossfit.compare.errors import InputError
+from lossfit.compare.errors import InputError, first_line
 from lossfit.compare.report import diff, wording
 from lossfit.compare.running import finished
 
@@ -76,23 +76,41 @@ class Found:
     comparable: bool
 
 
-def find(root: Path) -> dict[str, Found]:
-    """The reports in a folder and those below it, by address, in the order of their names.
+@dataclass(frozen=True)
+class LeftOut:
+    """A comparison that is not listed.
 
-    Links are not followed. What cannot be read is left out.
+    Attributes:
+        name: its folder below the one that is served, as it is shown.
+        why: what is wrong with it.
     """
-    found = {}
+
+    name: str
+    why: str
+
+
+def find(root: Path) -> tuple[dict[str, Found], list[LeftOut]]:
+    """The reports in a folder and those below it, by address, in the order of their names; and what is left out.
+
+    Links are not followed.
+    """
+    found, left_out = {}, []
     for looked, (folder, below, names) in enumerate(os.walk(root)):
         if looked == MOST_FOLDERS:
+            left_out.append(
+                LeftOut(str(root), f"it holds more than {MOST_FOLDERS:,} folders, of which those are looked at")
+            )
             break
         below[:] = sorted(name for name in below if name not in ("parts", "model") and not name.startswith("."))
         path = Path(folder)
-        if "report.html" not in names or not _is_file(path / "report.html"):
+        if not {"report.html", "plan.json", "noise.json"} & set(names):
             continue
-        one = _found(root, path, "noise.json" in names)
-        if one is not None:
+        one = _found(root, path, names)
+        if isinstance(one, Found):
             found[one.address] = one
-    return found
+        else:
+            left_out.append(LeftOut(os.fsencode(path.relative_to(root)).decode("utf-8", "replace"), one))
+    return found, left_out
 
 
 def _is_file(path: Path) -> bool:
@@ -103,7 +121,15 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _found(root: Path, folder: Path, several: bool) -> Found | None:
+def _found(root: Path, folder: Path, names: list[str]) -> Found | str:
+    """The report in a folder, or why there is none to list."""
+    if "report.html" not in names:
+        return "it is not finished; the same command with --resume goes on with it"
+    if not _is_file(folder / "report.html"):
+        return "its report is a link, a pipe or a device"
+    several = "noise.json" in names
+    if not several and "summary.json" not in names:
+        return "summary.json is not there"
     try:
         if several:
             contents = files.read_json(folder / "noise.json", finished.LARGEST_SUMMARY)
@@ -113,8 +139,8 @@ def _found(root: Path, folder: Path, several: bool) -> Found | None:
             answer = wording.answer(contents)[0]
         source, metric = str(contents["source"]), wording.phrase(contents["metric"])
         changed = datetime.fromtimestamp((folder / "report.html").stat().st_mtime)
-    except Exception:  # one bad file must not take the others down
-        return None
+    except Exception as error:  # one bad file must not take the others down
+        return f"{'noise.json' if several else 'summary.json'} cannot be read: {first_line(error)}"
     below = os.fsencode(folder.relative_to(root))
     return Found(
         below.decode("utf-8", "replace"),
@@ -128,9 +154,10 @@ def _found(root: Path, folder: Path, several: bool) -> Found | None:
     )
 
 
-def overview(root: Path, found: dict[str, Found], nonce: str) -> str:
-    """The page that lists the reports; ``nonce`` marks the scripts that are its own."""
-    return page.render("runs.html.j2", {}, root=str(root), runs=list(found.values()), nonce=nonce)
+def overview(root: Path, found: dict[str, Found], left_out: list[LeftOut], nonce: str) -> str:
+    """The page that lists the reports, and what is left out; ``nonce`` marks the scripts that are its own."""
+    runs = list(found.values())
+    return page.render("runs.html.j2", {}, root=str(root), runs=runs, left_out=left_out, nonce=nonce)
 
 
 def framed(title: str, address: str) -> str:
@@ -174,10 +201,10 @@ class _Handler(BaseHTTPRequestHandler):
             address = urlsplit(self.path)
         except ValueError:
             return None
-        found = find(self.server.root)
+        found, left_out = find(self.server.root)
         if address.path == "/":
             nonce = secrets.token_urlsafe(16)
-            return overview(self.server.root, found, nonce), f"{_OWN}; script-src 'nonce-{nonce}'"
+            return overview(self.server.root, found, left_out, nonce), f"{_OWN}; script-src 'nonce-{nonce}'"
         area, _, rest = address.path.removeprefix("/").partition("/")
         # A frame's contents are shown in their frame alone.
         area = "runs" if area == "view" and self.headers.get("Sec-Fetch-Dest") == "document" else area

@@ -48,7 +48,7 @@ def summarise(outcome: Outcome, known: Prior | None = None) -> dict[str, Any]:
     trained = results.filter(pl.col("loss").is_in([c.name for c in plan.trained]))
     return {
         "version": VERSION,
-        "source": plan.source,
+        "source": plan.source if isinstance(plan.source, str) else " ".join(plan.source),
         "labels": plan.kind.family,
         "metric": plan.metric,
         "higher_is_better": CARDS[plan.metric].higher,

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -36,15 +37,18 @@ def expected_failed_checks(estimator: Estimator) -> dict[str, str]:
         >>> from lossfit.integrations.sklearn import LossfitClassifier, expected_failed_checks
         >>> expected_failed_checks(LossfitClassifier())
         {}
-        >>> expected_failed_checks(LossfitClassifier(solver="mini_batch"))
-        {'check_sample_weight_equivalence_on_dense_data': 'a row of weight 2 is in one batch, two rows may be in two'}
+        >>> list(expected_failed_checks(LossfitClassifier(solver="mini_batch")))
+        ['check_sample_weight_equivalence_on_dense_data', 'check_sample_weight_equivalence_on_sparse_data']
     """
-    found, weights = {}, "check_sample_weight_equivalence_on_dense_data"
+    found, weights = (
+        dict[str, str](),
+        [f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")],
+    )
     loss = losses.find(estimator.loss, estimator.loss_params, estimator._kinds)
     if estimator.solver == "mini_batch" or losses.why_stepwise(loss) is not None:
-        found[weights] = "a row of weight 2 is in one batch, two rows may be in two"
+        found |= dict.fromkeys(weights, "a row of weight 2 is in one batch, two rows may be in two")
     elif estimator._holds_out():
-        found[weights] = "a row of weight 2 is held out or not, of two rows one may be"
+        found |= dict.fromkeys(weights, "a row of weight 2 is held out or not, of two rows one may be")
     if getattr(estimator, "threshold", 0) != 0:
         reason = "the probabilities know nothing of the threshold"
         found |= dict.fromkeys(("check_classifiers_train", "check_classifier_multioutput"), reason)
@@ -130,7 +134,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _train(
         self,
-        X: np.ndarray,
+        X: np.ndarray | csr_matrix,
         y: np.ndarray,
         weight: np.ndarray,
         outputs: int,
@@ -146,16 +150,16 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rng = check_random_state(self.random_state)
         held = None
         if self._holds_out():
-            kept, held = held_out.split(len(X), self.validation_fraction, rng, stratify)
+            kept, held = held_out.split(X.shape[0], self.validation_fraction, rng, stratify)
         else:
-            kept = np.arange(len(X))
+            kept = np.arange(X.shape[0])
         self.loss_ = losses.find(self.loss, self.loss_params, self._kinds)
         self.solver_ = self._choose_solver(len(kept))
         own = weight[kept]
         if self.solver_ == "full_batch":
             kept, own = full_batch.once(X, y, kept, own)
         self._start(X[kept], own, (X.shape[1], *hidden, outputs), rng)
-        of_class = np.broadcast_to(class_weight, len(X))
+        of_class = np.broadcast_to(class_weight, X.shape[0])
         rows = self._rows(X[kept], y[kept], own * of_class[kept])
         validation = None if held is None else self._rows(X[held], y[held], weight[held] * of_class[held])
         course = self._run(rows, validation, bool(hidden), rng)
@@ -170,20 +174,23 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return validation
 
-    def _start(self, X: np.ndarray, weight: np.ndarray, sizes: tuple[int, ...], rng: np.random.RandomState) -> None:
+    def _start(
+        self, X: np.ndarray | csr_matrix, weight: np.ndarray, sizes: tuple[int, ...], rng: np.random.RandomState
+    ) -> None:
         self.network_ = Network(sizes, self.activation, rng)
-        self._scaler = StandardScaler() if self.standardize else None
+        self._scaler = StandardScaler(with_mean=not issparse(X)) if self.standardize else None
         self._scale(X, weight)
         self._optimizer: torch.optim.Optimizer | None = None
         self._rng = rng
 
-    def _scale(self, X: np.ndarray, weight: np.ndarray) -> None:
+    def _scale(self, X: np.ndarray | csr_matrix, weight: np.ndarray) -> None:
         """Take rows into the means and deviations that features are standardised by."""
         if self._scaler is not None:
             self._scaler.partial_fit(X, sample_weight=weight)
-            self.network_.standardise_by(self._scaler.mean_, self._scaler.scale_)
+            mean = self._scaler.mean_ if self._scaler.with_mean else np.zeros(X.shape[1])
+            self.network_.standardise_by(mean, self._scaler.scale_)
 
-    def _rows(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Rows:
+    def _rows(self, X: np.ndarray | csr_matrix, y: np.ndarray, weight: np.ndarray) -> Rows:
         return Rows(self.network_.standardised(X), torch.from_numpy(y), torch.from_numpy(weight))
 
     def _objective(self) -> Objective:
@@ -207,7 +214,7 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if full:
             course = full_batch.minimise(self.network_, objective, rows, max_iter=max_iter, tol=tol, watch=watch)
         else:
-            classes = self._logits(self.network_.layers(rows.x[:1])).shape[1]
+            classes = self._logits(self.network_.scores(rows.x[:1])).shape[1]
             course = mini_batch.minimise(
                 self.network_,
                 objective,
@@ -231,7 +238,12 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._optimizer
 
     def _continue(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, outputs: int, class_weight: np.ndarray | float = 1.0
+        self,
+        X: np.ndarray | csr_matrix,
+        y: np.ndarray,
+        weight: np.ndarray,
+        outputs: int,
+        class_weight: np.ndarray | float = 1.0,
     ) -> Self:
         """One pass of mini-batches over more rows."""
         hidden = self._check_settings()
@@ -259,7 +271,11 @@ class Estimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> Tensor:
         """Scores (N, outputs) of new rows."""
         check_is_fitted(self, "network_")
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, X, reset=False, dtype=np.float64, accept_sparse="csr")
         with torch.no_grad():
-            scores: Tensor = self.network_.layers(self.network_.standardised(X))
-        return scores
+            return self.network_.scores(self.network_.standardised(X))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -121,17 +122,29 @@ class LossfitClassifier(Estimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on features (N, F) and classes (N,), numbers or strings; rows of weight 0 are left out."""
-        X, y, weight = self._read(X, y, sample_weight)
-        self.classes_, index = np.unique(y, return_inverse=True)
-        checks.two_classes(self.classes_)
-        of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y, sample_weight=weight)
+        """Train on features (N, F), which may be sparse, and classes (N,), numbers or strings.
+
+        Rows of weight 0 are left out. A class that has no others stays one of ``classes_``, as in scikit-learn, and is
+        trained to be improbable.
+        """
+        X, y, weight, self.classes_ = self._read(X, y, sample_weight)
+        present = np.unique(y)
+        checks.two_classes(present)
+        index = np.searchsorted(self.classes_, y)
+        of_class = np.ones(len(self.classes_))
+        given = self.class_weight
+        if isinstance(given, dict):  # which scikit-learn refuses with classes that no row has
+            strange = [name for name in given if name not in self.classes_]
+            given = {name: v for name, v in given.items() if name in present or name in strange}
+        of_class[np.searchsorted(self.classes_, present)] = compute_class_weight(
+            given, classes=present, y=y, sample_weight=weight
+        )
         checks.class_weights(of_class)
         held = self._train(X, index, weight, self._outputs(), class_weight=of_class[index], stratify=index)
         self.scaling_ = None
         if self.calibrate and held is not None:
             with torch.no_grad():
-                self.scaling_ = held_out.temperature(logits(self.network_.layers(held.x)), held.y)
+                self.scaling_ = held_out.temperature(logits(self.network_.scores(held.x)), held.y)
         return self
 
     @available_if(_takes_parts)
@@ -148,7 +161,7 @@ class LossfitClassifier(Estimator):
         first = not hasattr(self, "network_")
         if first and classes is None:
             raise ValueError("Expected `classes` in the first call of partial_fit, but got None.")
-        X, y, weight = self._read(X, y, sample_weight, reset=first)
+        X, y, weight, _ = self._read(X, y, sample_weight, reset=first)
         if first:
             self.classes_ = np.unique(column_or_1d(classes))
             checks.two_classes(self.classes_)
@@ -165,18 +178,19 @@ class LossfitClassifier(Estimator):
 
     def _read(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Checked features, classes and weights of the rows whose weight is not 0."""
+    ) -> tuple[np.ndarray | csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+        """Checked features, classes and weights of the rows whose weight is not 0, and the classes of all rows."""
         if y is not None and type_of_target(y, input_name="y") == "multilabel-indicator":
             raise ValueError(
                 "Expected `y` to hold one class for each row, but got several labels; y should be a 1d array. "
                 "LossfitMultiLabelClassifier takes several."
             )
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
+        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, accept_sparse="csr")
         check_classification_targets(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         rows = weight > 0
-        return X[rows], np.asarray(y)[rows], weight[rows]
+        y = np.asarray(y)
+        return X[rows], y[rows], weight[rows], np.unique(y)
 
     def _outputs(self) -> int:
         return 1 if len(self.classes_) == 2 else len(self.classes_)

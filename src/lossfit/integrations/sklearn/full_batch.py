@@ -5,22 +5,30 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, minimize
+from scipy.sparse import csr_matrix, issparse
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from lossfit.integrations.sklearn.losses import Rows
 from lossfit.integrations.sklearn.network import Network
+from lossfit.integrations.sklearn.sparse_rows import row_keys
 from lossfit.integrations.sklearn.training import Course, Objective, Watch
 
 MEMORY = 30  # gradients that it remembers; fewer make it slower (measured)
 STALLED = 1e-6  # gradients below this may be all rounding, so that no step is found that lowers the objective
 
 
-def once(X: np.ndarray, y: np.ndarray, at: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def once(
+    X: np.ndarray | csr_matrix, y: np.ndarray, at: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Where each row of features and target stands first, of the rows ``at``, and the sum of its weights.
 
     In an order that the rows alone give, so that a row of weight 2 is two rows to the last bit: the path to one of
     several minima, or to where progress ends, may hang on that.
     """
+    if issparse(X):
+        keys = [key + label.tobytes() for key, label in zip(row_keys(X[at]), np.asarray(y)[at], strict=True)]
+        _, first, of = np.unique(np.array(keys, dtype=object), return_index=True, return_inverse=True)
+        return at[first], np.bincount(of, weight)
     rows = np.column_stack([X[at], y[at]]) + 0.0  # a zero of either sign is one number
     whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()  # 14 times faster than by axis
     _, first, of = np.unique(whole, return_index=True, return_inverse=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lossfit import registry
 from lossfit.core.checks import check_choice, check_per_class
 from lossfit.core.keywords import constructor
+from lossfit.integrations.sklearn.sparse_rows import SparseRows
 from lossfit.losses.base import Loss
 from lossfit.losses.metric.base import MetricLoss
 
@@ -20,7 +21,7 @@ from lossfit.losses.metric.base import MetricLoss
 class Rows(NamedTuple):
     """Features (N, F), targets (N,) or (N, L), and positive weights (N,)."""
 
-    x: Tensor
+    x: Tensor | SparseRows
     y: Tensor
     weight: Tensor
 

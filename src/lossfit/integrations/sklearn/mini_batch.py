@@ -28,7 +28,7 @@ def one_pass(
     for at in torch.from_numpy(rng.permutation(len(rows.y))).split(batch_size):
         optimizer.zero_grad()
         with torch.enable_grad():
-            value = objective(network, Rows(*(part[at] for part in rows)), len(at) * mean_weight)
+            value = objective(network, Rows(rows.x[at], rows.y[at], rows.weight[at]), len(at) * mean_weight)
             value.backward()
         optimizer.step()
         objective.loss.step()

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -96,16 +96,21 @@ class LossfitMultiLabelClassifier(Estimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on features (N, F) and labels (N, L) or classes (N,); rows of weight 0 are left out."""
-        X, y, weight = self._read(X, y, sample_weight)
+        """Train on features (N, F), which may be sparse, and labels (N, L) or classes (N,).
+
+        Rows of weight 0 are left out. A class that has no others stays one of ``classes_``.
+        """
+        X, y, weight, classes = self._read(X, y, sample_weight)
         self._single = y.ndim == 1
-        self.classes_ = np.unique(y) if self._single else np.arange(y.shape[1])
+        self.classes_ = classes if self._single else np.arange(y.shape[1])
+        if self._single:
+            checks.two_classes(np.unique(y))
         labels = self._labels(y)
         held = self._train(X, labels, weight, labels.shape[1], stratify=y if self._single else None)
         self.scaling_, self.thresholds_ = None, self._fixed_thresholds(labels.shape[1])
         if held is not None:
             with torch.no_grad():
-                scores = self.network_.layers(held.x)
+                scores = self.network_.scores(held.x)
             if self.calibrate:
                 self.scaling_ = held_out.temperature(scores, held.y)
             if isinstance(self.threshold, str):
@@ -121,7 +126,7 @@ class LossfitMultiLabelClassifier(Estimator):
             classes: for targets (N,), all classes that will come; needed in the first call.
         """
         first = not hasattr(self, "network_")
-        X, y, weight = self._read(X, y, sample_weight, reset=first)
+        X, y, weight, _ = self._read(X, y, sample_weight, reset=first)
         if first:
             self._single = y.ndim == 1
             if self._single and classes is None:
@@ -134,9 +139,12 @@ class LossfitMultiLabelClassifier(Estimator):
 
     def _read(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Checked features, labels (N, L) or classes (N,), and weights, of the rows whose weight is not 0."""
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, multi_output=True)
+    ) -> tuple[np.ndarray | csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+        """Checked features, labels (N, L) or classes (N,), and weights, of the rows whose weight is not 0.
+
+        The last are the classes of all rows.
+        """
+        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, multi_output=True, accept_sparse="csr")
         check_classification_targets(y)
         y = y.toarray() if issparse(y) else np.asarray(y)
         if y.ndim > 1 and y.shape[1] == 1 and not _is_zero_one(y):
@@ -145,7 +153,7 @@ class LossfitMultiLabelClassifier(Estimator):
             raise ValueError(f"Expected `y` of shape {y.shape} to hold 0 and 1, but got {np.unique(y)[:10].tolist()}.")
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         rows = weight > 0
-        return X[rows], y[rows], weight[rows]
+        return X[rows], y[rows], weight[rows], np.unique(y)
 
     def _labels(self, y: np.ndarray) -> np.ndarray:
         """Labels (N, L) of 0 and 1; of two classes, whether it is the second."""

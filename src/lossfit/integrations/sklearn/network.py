@@ -7,7 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
+
+from lossfit.integrations.sklearn.sparse_rows import SparseRows
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid, "gelu": nn.GELU}
 
@@ -43,9 +46,23 @@ class Network(nn.Module):
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(scale))
 
-    def standardised(self, x: np.ndarray) -> Tensor:
+    def standardised(self, x: np.ndarray | csr_matrix) -> Tensor | SparseRows:
+        if not isinstance(x, np.ndarray):  # sparse, whose mean is taken for 0, so that zeros stay what they are
+            return SparseRows(csr_matrix(x.multiply(1 / self.scale.numpy())))
         # A new tensor, since x may be read-only.
         return (torch.tensor(x, dtype=torch.float64) - self.mean) / self.scale
+
+    def scores(self, x: Tensor | SparseRows) -> Tensor:
+        """Scores (N, outputs) of standardised features."""
+        if isinstance(x, SparseRows):
+            first, *others = self.layers
+            assert isinstance(first, nn.Linear)
+            found = x.times(first.weight) + first.bias
+            for layer in others:
+                found = layer(found)
+            return found
+        scores: Tensor = self.layers(x)
+        return scores
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.layers((x - self.mean) / self.scale)

@@ -30,7 +30,7 @@ class Objective:
         return self.mean(network, rows, divisor) + network.penalty(self.alpha)
 
     def mean(self, network: Network, rows: Rows, divisor: float | None = None) -> Tensor:
-        return losses.value(self.loss, self.logits(network.layers(rows.x)), rows, divisor)
+        return losses.value(self.loss, self.logits(network.scores(rows.x)), rows, divisor)
 
 
 @dataclass

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 if find_spec("transformers") is None:
     raise ImportError("lossfit.integrations.transformers needs an extra: pip install 'lossfit[transformers]'.")
 
+from lossfit.integrations.transformers.callback import LossfitCallback
 from lossfit.integrations.transformers.fuse import fuse, unfuse
 from lossfit.integrations.transformers.trainer import compute_loss_func
 
-__all__ = ["compute_loss_func", "fuse", "unfuse"]
+__all__ = ["LossfitCallback", "compute_loss_func", "fuse", "unfuse"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -18,6 +19,8 @@ from lossfit.losses.single_label.base import SingleLabelLoss
 
 IGNORED = -100
 """The target that Trainer and the models leave out."""
+
+_LOOKS = 10
 
 AnyLoss = TypeVar("AnyLoss", bound=nn.Module)
 
@@ -86,3 +89,26 @@ def check_problem(model: PreTrainedModel, several: bool = False) -> None:
 def on_device(loss: AnyLoss, device: torch.device) -> AnyLoss:
     """The loss, moved to the device of the scores if its class weights are elsewhere."""
     return loss.to(device) if any(b.device != device for b in loss.buffers()) else loss
+
+
+class LabelWatch:
+    """Warns once when all labels of a batch are left out, which trains nothing.
+
+    To look at labels on a GPU is to wait for it, so that there the first ten batches alone are looked at.
+    """
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.warned = False
+
+    def look(self, labels: Tensor) -> None:
+        if self.warned or torch.compiler.is_compiling() or (labels.device.type != "cpu" and self.looks >= _LOOKS):
+            return
+        self.looks += 1
+        if labels.numel() and not labels.is_floating_point() and bool((labels == IGNORED).all()):
+            self.warned = True
+            warnings.warn(
+                f"All labels of a batch are {IGNORED}, so that nothing is learnt from it: the loss is 0. If this is "
+                "not meant, see what masks the labels, such as a prompt longer than the rows that are cut off.",
+                stacklevel=3,
+            )

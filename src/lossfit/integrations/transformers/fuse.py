@@ -31,12 +31,14 @@ class Fusion(NamedTuple):
         loss, z_loss: see :func:`fuse`.
         otherwise: the forward in evaluation and without labels, where it is another one.
         measured: whether the counts of right tokens and the entropy come with the outputs of training.
+        watch: warns of labels that are all left out.
     """
 
     loss: SingleLabelLoss | TokenLoss
     z_loss: float
     otherwise: Callable[..., Any] | None = None
     measured: bool = False
+    watch: checks.LabelWatch = checks.LabelWatch()
 
 
 def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = None, z_loss: float = 0.0) -> Model:
@@ -47,7 +49,8 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
     model has them. ``outputs.logits`` then are a stand-in, which makes the scores when something is computed from it.
     Evaluation, its loss too, generation and training without labels are those of the plain model, and so are its
     parameters, state dict, tied weights and ``save_pretrained``. The sum of the losses is divided by
-    ``num_items_in_batch`` where Trainer gives it; where all labels are -100, loss and gradients are 0.
+    ``num_items_in_batch`` where Trainer gives it; where all labels are -100, loss and gradients are 0, which is warned
+    of once. Schedules need :class:`LossfitCallback`.
 
     It works in place, before or after peft, and with gradient checkpointing; DDP and ``fully_shard`` of the model come
     after it. A model that is fused already takes the new loss.
@@ -90,7 +93,7 @@ def fuse(model: Model, loss: SingleLabelLoss | TokenLoss, *, head: str | None = 
         raise ValueError(f"Expected `model` whose forward takes `labels`, but {type(base).__name__}'s does not.")
     if fusion_of(base) is not None:
         unfuse(base)
-    base.__dict__["_lossfit_fusion"] = Fusion(loss, z_loss)
+    base.__dict__["_lossfit_fusion"] = Fusion(loss, z_loss, watch=checks.LabelWatch())
     if "_lossfit_before" not in base.__dict__:  # else our forward is there, under a wrapper
         base.__dict__["_lossfit_before"] = base.__dict__.get("forward")
         base.__dict__["forward"] = MethodType(_forward_of(type(base)), base)
@@ -200,6 +203,7 @@ def _run(model: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], 
                 f"`label_smoothing_factor`, `compute_loss_func` and any other `loss_type`, or `fuse`."
             )
         return (fusion.otherwise or forward)(*args, **kwargs)
+    fusion.watch.look(labels)
     items = denominator(items, labels.device)
     if items is not None:
         kwargs["num_items_in_batch"] = items

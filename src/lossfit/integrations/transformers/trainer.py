@@ -33,8 +33,8 @@ def compute_loss_func(
 
     The sum of the losses is divided by ``num_items_in_batch``, as Trainer counts it over the batches of a step and over
     the processes, so that accumulated and parallel batches train like one. Without that number the loss is the mean
-    over the batch. Labels of -100 do not count; where all are -100, the loss and its gradients are 0. Trainer takes
-    this loss in evaluation too.
+    over the batch. Labels of -100 do not count; where all are -100, the loss and its gradients are 0, which is warned
+    of once. Trainer takes this loss in evaluation too. Schedules need :class:`LossfitCallback`.
 
     Args:
         loss: a single-label loss or a ``TokenLoss`` over tokens, with reduction "mean" and ignore_index -100. Class
@@ -72,10 +72,13 @@ def compute_loss_func(
     if shift not in ((0, None) if several else (0, 1)):
         raise ValueError(f"Expected `shift` of 0 or 1, or a `model` that tells it, but got {shift!r}.")
 
+    watch = checks.LabelWatch()
+
     def compute(outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         _check(logits, labels, several)
         assert labels is not None
+        watch.look(labels)
         labels = labels.to(logits.device)
         if shift and logits.ndim == 3:  # the scores stay where they are
             labels = nn.functional.pad(labels[..., 1:], (0, 1), value=checks.IGNORED)

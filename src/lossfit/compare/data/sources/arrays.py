@@ -118,12 +118,22 @@ def _raw(path: Path, arrays: dict[str, np.ndarray], names: tuple[str, str], fing
     if x.ndim == 2:
         columns = pl.DataFrame(x if x.dtype == np.float64 else x.astype(np.float32), schema=_columns(x.shape[1]))
         return Raw(columns.with_columns(classes), fingerprint, target="y", arrays=True)
-    images = x if x.ndim == 4 else x[..., None]
+    images, first = _channels_last(x if x.ndim == 4 else x[..., None])
     if images.dtype != np.uint8:
         images = images.astype(np.float32)
         if not np.isfinite(images).all():
             raise InputError(f"The images in {names[0]} of {str(path)!r} hold values that are not finite.")
-    return Raw(pl.DataFrame({"y": classes}), fingerprint, images, "y", notes=[f"Images of {told(images)}."])
+    notes = [f"Images of {told(images)}{', which came with the channels first' if first else ''}."]
+    return Raw(pl.DataFrame({"y": classes}), fingerprint, images, "y", notes=notes)
+
+
+def _channels_last(images: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Images with the channels last, and whether they came first: as few as colours are, or before a square."""
+    _, first, height, last = images.shape
+    few = (1, 3, 4)
+    if (first in few and last not in few) or (last not in few and first < height == last):
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1)), True
+    return images, False
 
 
 def _columns(count: int) -> list[str]:

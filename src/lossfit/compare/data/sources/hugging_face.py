@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from lossfit.compare import files, memory_limits
+from lossfit.compare import files
 from lossfit.compare.data.sources import images
 from lossfit.compare.data.sources.raw_table import VALIDATION, Raw, digest
-from lossfit.compare.data.sources.tables import library_errors
+from lossfit.compare.data.sources.tables import arrow_batches, library_errors
 from lossfit.compare.errors import InputError, NoFileError, first_line, listed
 
 LARGEST = 1 << 40
@@ -40,18 +40,43 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
     if not (path / PARTS).is_file():
         return _raw(path, [_read_one(path)], None, size)
     names = files.read_json(path / PARTS).get("splits")
-    if not isinstance(names, list) or "train" not in names or not all(n in _SPLITS for n in names):
+    given = names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+    given = list(dict.fromkeys(given))
+    # Splits without labels have names of their own.
+    others = {name: _read_one(files.child(path, name)) for name in given if name not in _SPLITS and _is_one(path, name)}
+    unlabelled = [name for name, part in others.items() if _lacks_labels(part)]
+    names = [name for name in given if name not in unlabelled]
+    if "train" not in names or not all(name in _SPLITS for name in names):
         raise InputError(
             f"Expected {str(path)!r} to hold the splits train, and validation and test if there are any, but got "
-            f"{names!r}. Name the folder of one of them."
+            f"{given!r}. Name the folder of one of them."
         )
-    names = list(dict.fromkeys(names))
-    parts = [_read_one(files.child(path, name)) for name in names]
+    there = {name: _read_one(files.child(path, name)) for name in names}
+    unlabelled += [name for name, part in there.items() if name != "train" and _lacks_labels(part)]
+    names = [name for name in names if name not in unlabelled]
+    parts = [there[name] for name in names]
     if any(part.rows.schema != parts[0].rows.schema or part.features != parts[0].features for part in parts):
         raise InputError(f"The splits in {str(path)!r} have different features.")
     test = np.concatenate([np.full(len(part.rows), name == "test") for name, part in zip(names, parts, strict=True)])
     found = _raw(path, parts, test if test.any() else None, size)
-    return replace(found, notes=[*found.notes, VALIDATION]) if "validation" in names else found
+    notes = [*found.notes, *([VALIDATION] if "validation" in names else [])]
+    notes += [f"Left out: the split {name!r}, which has no labels." for name in unlabelled]
+    return replace(found, notes=notes)
+
+
+def _is_one(path: Path, name: str) -> bool:
+    """Whether a folder inside of it holds a data set."""
+    return Path(name).name == name and (path / name / STATE).is_file()
+
+
+def _lacks_labels(part: _Part) -> bool:
+    """Whether all rows of the column of classes are missing, where there is one such column."""
+    names = [name for name, f in part.features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"]
+    names = [name for name in names if name in part.rows.column_names]
+    if len(names) != 1 or not len(part.rows):
+        return False
+    labels = pl.Series(part.rows[names[0]])
+    return bool((labels.is_null() | (labels == -1)).all()) if labels.dtype.is_integer() else False
 
 
 class _Part(NamedTuple):
@@ -86,19 +111,12 @@ def _read_one(path: Path) -> _Part:
 
 
 def _table(contents: bytes, path: Path) -> Any:
-    """The rows in Arrow's stream, batch by batch as far as the memory goes."""
-    batches, size = [], 0
-    free = memory_limits.available()
+    """The rows in Arrow's stream."""
     try:
-        with pa.ipc.open_stream(contents) as stream:
-            for batch in stream:
-                batch.validate(full=True)
-                batches.append(batch)
-                size += batch.nbytes
-                if size > free:
-                    memory_limits.check_fits(f"The file {str(path)!r}", size)
-            return pa.Table.from_batches(batches, stream.schema)
+        return arrow_batches(f"The file {str(path)!r}", contents)
     except (OSError, pa.ArrowException, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"The file {str(path)!r} cannot be read as Arrow's stream: {first_line(error)}") from error
 
 
@@ -111,12 +129,13 @@ def _raw(path: Path, parts: list[_Part], test: np.ndarray | None, size: tuple[in
     if len(pictures) > 1:
         raise InputError(f"The dataset in {str(path)!r} has several columns of images, {listed(pictures)}.")
     classes = [name for name, kind in kinds.items() if kind == "ClassLabel"]
-    pixels, notes = None, []
+    pixels, notes = None, list[str]()
     if pictures:
-        pixels, note = _images(table[pictures[0]], pictures[0], size)
-        notes.append(note)
+        pixels, notes = _images(table[pictures[0]], pictures[0], size)
     frame = _frame(table.drop_columns(pictures), path)
     frame = frame.with_columns(_named(frame[name], features[name].get("names")) for name in classes)
+    several = {name: inner for name, f in features.items() if (inner := _inner(f)) and name in frame.columns}
+    frame = frame.with_columns(_named_lists(frame[name], inner) for name, inner in several.items())
     fingerprint = digest(*(part.digest.encode() for part in parts))
     return Raw(frame, fingerprint, pixels, classes[0] if len(classes) == 1 else None, test, notes=notes)
 
@@ -141,10 +160,29 @@ def _named(column: pl.Series, names: Any) -> pl.Series:
     return column.replace_strict(known, default=None, return_dtype=pl.Enum(list(known.values())))
 
 
-def _images(column: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, str]:
+def _inner(feature: Any) -> list[str] | None:
+    """The names of classes of which each row has any number."""
+    if not isinstance(feature, dict) or feature.get("_type") not in ("Sequence", "List", "LargeList"):
+        return None
+    inner = feature.get("feature")
+    names = inner.get("names") if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" else None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _named_lists(column: pl.Series, names: list[str]) -> pl.Series:
+    known = dict(enumerate(names))
+    strange = column.explode().drop_nulls()
+    strange = strange.filter(~strange.is_in(list(known)))
+    if len(strange):
+        raise InputError(f"The column {column.name!r} holds {strange[0]}, but there are {len(names)} classes.")
+    return column.list.eval(pl.element().replace_strict(known, return_dtype=pl.String))
+
+
+def _images(column: Any, name: str, size: tuple[int, int] | None) -> tuple[np.ndarray, list[str]]:
     values = column.to_pylist()
     for i, value in enumerate(values):
         if not isinstance(value, dict) or not isinstance(value.get("bytes"), bytes):
             raise InputError(f"The image in row {i + 1} of the column {name!r} is not in the dataset itself.")
     told = [f"{name}, row {i + 1}" for i in range(len(values))]
-    return images.read(told, lambda i: io.BytesIO(values[i]["bytes"]), size)
+    read = images.read(told, lambda i: io.BytesIO(values[i]["bytes"]), size)
+    return read.pixels, read.notes

@@ -25,6 +25,9 @@ class Raw:
         test: which rows are to test on (N,), where the source says so itself.
         arrays: whether the columns came as one array, so that their names mean nothing.
         notes: what should be known of the reading.
+        written: whether the columns are strings as they stand in a file, whose types are not known yet.
+        quoted: columns in which quotes say that what stands for a missing value elsewhere is a value.
+        decimal_comma: whether 1,234 is rather 1.234, as in files with semicolons.
     """
 
     frame: pl.DataFrame
@@ -34,6 +37,52 @@ class Raw:
     test: np.ndarray | None = None
     arrays: bool = False
     notes: list[str] = field(default_factory=list)
+    written: bool = False
+    quoted: frozenset[str] = frozenset()
+    decimal_comma: bool = False
+
+    def as_written(self) -> Raw:
+        """With the cells of typed columns as strings."""
+        if self.written:
+            return self
+        single = [c.name for c in self.frame if not c.dtype.is_nested()]
+        return replace(self, frame=self.frame.with_columns(pl.col(single).cast(pl.String).fill_null("")), written=True)
+
+
+def together(parts: list[tuple[str, Raw]]) -> Raw:
+    """Several tables as one.
+
+    Args:
+        parts: what each is called, and what was read.
+
+    Raises:
+        InputError: they have different columns, or other types in them.
+    """
+    raws = _alike([raw for _, raw in parts])
+    first, names = raws[0], parts[0][0]
+    for raw, (name, _) in zip(raws[1:], parts[1:], strict=True):
+        lacking = [c for c in first.frame.columns if c not in raw.frame.columns]
+        more = [c for c in raw.frame.columns if c not in first.frame.columns]
+        if lacking or more:
+            told = [f"lacks {listed(lacking)}"] * bool(lacking) + [f"has {listed(more)} besides"] * bool(more)
+            raise InputError(f"Expected the columns of {names!r} in {name!r}, which {' and '.join(told)}.")
+        for column in first.frame.columns:
+            _check_type(first.frame[column], raw.frame[column], (names, name))
+    frame = pl.concat([raw.frame.select(first.frame.columns) for raw in raws], how="vertical_relaxed")
+    notes = list(dict.fromkeys(note for raw in raws for note in raw.notes))
+    return replace(
+        first,
+        frame=frame,
+        fingerprint=digest(*(raw.fingerprint.encode() for raw in raws)),
+        notes=[*notes, f"Read: {len(raws)} files of {frame.height:,} rows together."],
+        quoted=frozenset.intersection(*(raw.quoted for raw in raws)),
+        decimal_comma=any(raw.decimal_comma for raw in raws),
+    )
+
+
+def _alike(raws: list[Raw]) -> list[Raw]:
+    """All with their cells as strings, if some are."""
+    return [raw.as_written() for raw in raws] if any(raw.written for raw in raws) else raws
 
 
 def with_test(rows: Raw, test: Raw, names: tuple[str, str], unused: tuple[str, ...] = ()) -> Raw:
@@ -50,6 +99,7 @@ def with_test(rows: Raw, test: Raw, names: tuple[str, str], unused: tuple[str, .
     for raw, name in zip((rows, test), names, strict=True):
         if raw.test is not None:
             raise InputError(f"{name!r} has test rows of its own, which --test would come on top of.")
+    rows, test = _alike([rows, test])
     lacking = [c for c in rows.frame.columns if c not in test.frame.columns and c not in unused]
     if lacking:
         raise InputError(
@@ -82,6 +132,8 @@ def with_test(rows: Raw, test: Raw, names: tuple[str, str], unused: tuple[str, .
         images=images,
         test=np.repeat([False, True], [rows.frame.height, test.frame.height]),
         notes=notes,
+        quoted=rows.quoted & test.quoted,
+        decimal_comma=rows.decimal_comma or test.decimal_comma,
     )
 
 
