@@ -189,8 +189,8 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
                 weight = None if weight is None else weight[clear] / weight[clear].mean()
             labels, classes = votes.argmax(1), list(roles.votes)
             notes.append(
-                f"The classes are the columns {', '.join(classes)}: in each repeat models are trained and chosen on labels "
-                "drawn from each row's votes, and tested on the class of most votes."
+                f"The classes are the columns {', '.join(classes)}: in each repeat models are trained and chosen on "
+                "labels drawn from each row's votes, and tested on the class of most votes."
             )
         elif roles.multi_label and len(roles.target) == 1:
             labels, classes, mark = targets.tags(raw.frame[roles.target[0]], missing)
