@@ -3,12 +3,12 @@
 import datetime
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from lossfit.compare.candidates import candidates
 from lossfit.compare.data import dataset
 from lossfit.compare.errors import InputError
 from lossfit.compare.export import final
@@ -35,13 +35,18 @@ def table(rows: int = ROWS) -> pl.DataFrame:
     )
 
 
+def entry(loss: str) -> dict[str, Any]:
+    """As a summary has one."""
+    training = {"learning_rate": 0.02, "weight_decay": 0.1, "steps": 300, "of": 400, "batch": 128}
+    return {"loss": loss, "params": {}, "training": training, "step": []}
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("model")
     table().write_csv(folder / "t.csv")
     plan = Plan(str(folder / "t.csv"), "y", model="linear")
-    setting = {"learning_rate": 0.02, "weight_decay": 0.1}
-    final.fit(plan, plan.load(), candidates.candidate("cross_entropy"), setting, "linear").save(folder / "model")
+    final.fit(plan, plan.load(), entry("cross_entropy"), "linear").save(folder / "model")
     return load(folder / "model")
 
 
@@ -167,8 +172,7 @@ def test_tags_of_new_rows(tmp_path: Path) -> None:
     tags = ["|".join(name for name, c in (("a", -0.5), ("b", 0.5)) if v > c) for v in x]
     pl.DataFrame({"x": x, "tags": tags}).write_csv(tmp_path / "t.csv")
     plan = Plan(str(tmp_path / "t.csv"), "tags", model="linear", multi_label=True, metric="micro_f1")
-    setting = {"learning_rate": 0.02, "weight_decay": 0.1}
-    fitted = final.fit(plan, plan.load(), candidates.candidate("bce"), setting, "linear")
+    fitted = final.fit(plan, plan.load(), entry("bce"), "linear")
     fitted.save(tmp_path / "model")
     found = load(tmp_path / "model").predictions(str(tmp_path / "t.csv"))
     assert found.table.columns == ["a", "b", "p_a", "p_b"]
@@ -186,8 +190,7 @@ def test_images_of_another_depth_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", X=pixels, y=np.arange(40) % 2)
     plan = Plan(str(tmp_path / "t.npz"), model="linear")
     data = dataset.load(plan.source if isinstance(plan.source, str) else plan.source[0])
-    setting = {"learning_rate": 0.02, "weight_decay": 0.1}
-    fitted = final.fit(plan, data, candidates.candidate("cross_entropy"), setting, "linear")
+    fitted = final.fit(plan, data, entry("cross_entropy"), "linear")
     assert fitted.predict(pixels).height == 40
     with pytest.raises(InputError, match="Expected images of 8 bits, from 0 to 255, but the table holds float32 from"):
         fitted.predict(pixels / np.float32(255))

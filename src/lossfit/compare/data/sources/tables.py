@@ -37,6 +37,8 @@ MISSING = ("NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NAN", "-nan", "nul
 """What stands for a missing value in a text file, besides nothing."""
 _BLOCK = 1 << 22
 _SHOWN = 80
+LONGEST_HEADER = 1 << 24
+"""Bytes of the line with the names of the columns."""
 
 
 def suffix_of(path: Path) -> str:
@@ -121,6 +123,8 @@ def _without_blanks(name: str, raw: Raw) -> Raw:
 
 def _text(name: str, kind: str, data: bytes, options: FileOptions) -> Raw:
     data, notes = decoded(name, data, options.encoding)
+    if len(data) > LONGEST_HEADER and not any(end in data[:LONGEST_HEADER] for end in (b"\n", b"\r")):
+        raise InputError(f"The first line of the file {name!r} does not end within {LONGEST_HEADER >> 20} MiB.")
     try:
         dialect = detected(name, data, options, "\t" if kind == ".tsv" else None)
         names = _names(name, dialect, data)
