@@ -288,6 +288,16 @@ class TestSaved:
         assert found.rows == 36
         assert found.notes == ["The validation rows join the rows to train on: each split divides them anew."]
 
+    @pytest.mark.parametrize("label", [LABEL, {"dtype": "int64", "_type": "Value"}])
+    def test_a_split_whose_labels_are_kept_secret(self, tmp_path: Path, label: dict[str, Any]) -> None:
+        features = {**FEATURES, "label": label}
+        save_dataset(tmp_path / "d" / "train", columns(20), features)
+        save_dataset(tmp_path / "d" / "test", {**columns(10), "label": [-1] * 10}, features)
+        (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+        found = load(str(tmp_path / "d"), "label", drop=("text",))
+        assert (found.rows, found.test) == (20, None)
+        assert found.notes == ["Left out: the split 'test', which has no labels."]
+
     def test_images(self, tmp_path: Path) -> None:
         encoded = []
         for i in range(6):

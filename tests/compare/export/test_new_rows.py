@@ -98,7 +98,7 @@ def test_rows_in_any_spelling_are_predicted_alike(model: Model, write: Callable[
 def test_a_cell_that_cannot_be_read_is_counted_and_named(model: Model, write: Callable[[pl.DataFrame], str]) -> None:
     new = table().head(20)
     stray = new.with_columns(flag=pl.when(pl.col("id") == "0003").then(pl.lit("unknown")).otherwise("flag"))
-    told = "The column 'flag' is of numbers, but holds 'unknown' in row 4 (1 of 20 rows are no numbers)."
+    told = "The column 'flag' is of booleans, but holds 'unknown' in row 4 (1 of 20 rows are no booleans)."
     with pytest.raises(InputError) as caught:
         model.predict(write(stray))
     assert str(caught.value) == f"{told} Pass --impute to take these for missing."

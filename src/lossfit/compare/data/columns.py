@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -338,13 +339,13 @@ def _of_strings(column: pl.Series, rules: Rules) -> _Read | str:
         if plain.null_count():
             form = _format(column.name, known, rules)
             if form is None and not formats.are_codes(known):
-                almost = formats.almost_numbers(known, rules.decimal_comma)
+                almost = _format_of_most(column.name, known, rules)
         elif rules.missing.written:  # else whoever made the column says that these are strings
             form = _plain_format(known, plain, rules)
         if form is not None:
             return _of_numbers(column, cells, form, rules)
         if almost is not None:
-            return _as_numbers(column, rules, almost[0])
+            return _as_numbers(column, rules, almost)
     values = rules.missing.values(column)
     if _is_empty(values, rules):
         return _EMPTY
@@ -370,8 +371,25 @@ def _plain_format(known: pl.Series, numbers: pl.Series, rules: Rules) -> Format 
 
 
 def _format(name: str, known: pl.Series, rules: Rules) -> Format | None:
-    try:
+    with _dates_asked_about(name):
         return formats.of_text(known, decimal_comma=rules.decimal_comma, date_order=rules.roles.date_order)
+
+
+def _format_of_most(name: str, known: pl.Series, rules: Rules) -> Format | None:
+    """The format that more than half of the cells have; booleans where the user says that the column is numeric."""
+    with _dates_asked_about(name):
+        return formats.of_most(
+            known,
+            decimal_comma=rules.decimal_comma,
+            date_order=rules.roles.date_order,
+            booleans=name in rules.roles.numeric,
+        )
+
+
+@contextmanager
+def _dates_asked_about(name: str) -> Iterator[None]:
+    try:
+        yield
     except AmbiguousDatesError as error:
         raise InputError(
             f"The column {name!r} holds dates such as {str(error)!r}, of which the first number may be the day or the "
@@ -408,8 +426,7 @@ def _as_numbers(column: pl.Series, rules: Rules, form: Format | None = None) -> 
         known = cells.cast(pl.String).drop_nulls()
         form = NumberFormat()
         if form.read(known).to_series().null_count():
-            almost = formats.almost_numbers(known, rules.decimal_comma)
-            form = _format(name, known, rules) or (almost[0] if almost else form)
+            form = _format(name, known, rules) or _format_of_most(name, known, rules) or form
     elif form is None:
         form = NumberFormat() if not column.dtype.is_nested() else formats.of_type(column)
     assert form is not None
@@ -417,7 +434,7 @@ def _as_numbers(column: pl.Series, rules: Rules, form: Format | None = None) -> 
     wrong = unreadable(cells, read.values)
     if not wrong.any():
         return read
-    message = told_unreadable(name, cells, wrong)
+    message = told_unreadable(name, cells, wrong, form)
     asked = name in rules.roles.numeric
     if not rules.roles.impute:
         ways = (
@@ -428,6 +445,11 @@ def _as_numbers(column: pl.Series, rules: Rules, form: Format | None = None) -> 
         numeric = "" if asked else f"--numeric {shlex.quote(name)} "
         raise InputError(
             f"{'--numeric: ' if asked else ''}{message} Pass {ways}{numeric}--impute to take these for missing."
+        )
+    if wrong.sum() > cells.count() / 2:
+        raise InputError(
+            f"{message} That is more than half of its cells: pass --categorical {shlex.quote(name)} or "
+            f"--drop {shlex.quote(name)}."
         )
     if wrong.sum() > UNREADABLE * len(column) and not asked:
         raise InputError(
@@ -455,13 +477,14 @@ def unreadable(cells: pl.Series, values: pl.Series | pl.DataFrame) -> pl.Series:
     return first.is_null() & cells.is_not_null()
 
 
-def told_unreadable(name: str, cells: pl.Series, wrong: pl.Series) -> str:
-    """Which cells of a column of numbers are none, the first three with their rows."""
+def told_unreadable(name: str, cells: pl.Series, wrong: pl.Series, form: Format) -> str:
+    """Which cells of a column of numbers or dates are none, the first three with their rows."""
     rows = wrong.arg_true()
     first = ", ".join(f"{cells[int(at)]!r} in row {int(at) + 1}" for at in rows[:3])
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     return (
-        f"The column {name!r} is of numbers, but holds {first}{more} ({len(rows)} of {len(cells)} rows are no numbers)."
+        f"The column {name!r} is of {form.plural}, but holds {first}{more} ({len(rows)} of {len(cells)} rows are no "
+        f"{form.plural})."
     )
 
 

@@ -32,6 +32,7 @@ class Format(Protocol):
     """How the cells of a column are written."""
 
     kind: ClassVar[str]
+    plural: ClassVar[str]
 
     def read(self, column: pl.Series) -> pl.DataFrame:
         """Numeric columns of the cells; null where a cell is missing or written otherwise."""
@@ -56,6 +57,7 @@ class NumberFormat:
     """
 
     kind: ClassVar[str] = "number"
+    plural: ClassVar[str] = "numbers"
     thousands: str = ""
     decimal: str = "."
     currency: str = ""
@@ -116,6 +118,7 @@ class BooleanFormat:
     """True and false, yes and no, on and off, or their first letters, in any case: 1 and 0."""
 
     kind: ClassVar[str] = "boolean"
+    plural: ClassVar[str] = "booleans"
 
     def read(self, column: pl.Series) -> pl.DataFrame:
         if column.dtype not in STRINGS:
@@ -143,6 +146,7 @@ class DateFormat:
     """
 
     kind: ClassVar[str] = "date"
+    plural: ClassVar[str] = "dates"
     PARTS: ClassVar[tuple[str, ...]] = ("year", "month", "weekday", "hour", "days")
     pattern: str = "%Y-%m-%d"
     parts: tuple[str, ...] = PARTS
@@ -201,6 +205,7 @@ class ListFormat:
     """
 
     kind: ClassVar[str] = "list"
+    plural: ClassVar[str] = "lists of numbers"
     width: int
 
     def read(self, column: pl.Series) -> pl.DataFrame:
@@ -291,16 +296,32 @@ def of_text(cells: pl.Series, *, decimal_comma: bool = False, date_order: str | 
     return _number(distinct, decimal_comma) or _date(cells, distinct, date_order) or _list(distinct)
 
 
-def almost_numbers(cells: pl.Series, decimal_comma: bool = False) -> tuple[Format, pl.Series] | None:
-    """The format of numbers that more than half of the cells have, and where the others are; None if there is none."""
+def of_most(
+    cells: pl.Series, *, decimal_comma: bool = False, date_order: str | None = None, booleans: bool = False
+) -> Format | None:
+    """The format of numbers, dates, or booleans if asked for, that more than half of the cells have, but not all.
+
+    Args:
+        cells, decimal_comma, date_order: as in :func:`of_text`.
+        booleans: whether the cells may be booleans; strings with `yes` and `no` among them are categories otherwise.
+
+    Raises:
+        AmbiguousDatesError: most cells are dates with the day or the month first, and ``date_order`` is None.
+    """
     signs = cells.str.replace_all(_DIGITS, "")
     most = cells.filter(cells.str.contains(r"\d") & (signs == signs.mode().sort()[0]))
-    for form in (NumberFormat(), _number(most.unique(maintain_order=True), decimal_comma)):
-        if form is not None:
-            odd = form.read(cells).to_series().is_null() & cells.is_not_null()
-            if 0 < odd.sum() < cells.count() / 2:
-                return form, odd
-    return None
+    numbers = (NumberFormat(), _number(most.unique(maintain_order=True), decimal_comma))
+    for form in (*numbers, *((BooleanFormat(),) if booleans else ())):
+        if form is not None and _have_most(form, cells):
+            return form
+    shapes = cells.str.replace_all(r"\d+", "0").str.replace_all(r"\p{L}+", "a")
+    dates = cells.filter(shapes == shapes.mode().sort()[0])
+    form = _date(dates, dates.unique(maintain_order=True), date_order, 0.5)
+    return form if form is not None and _have_most(form, cells) else None
+
+
+def _have_most(form: Format, cells: pl.Series) -> bool:
+    return 0 < form.read(cells).to_series(0).null_count() < cells.count() / 2
 
 
 def has_decimal_commas(cells: pl.Series) -> bool:
@@ -389,7 +410,8 @@ _TIMES: tuple[tuple[str, str], ...] = (
 _ZONE = r"(?:Z| ?UTC| ?[+-]\d{2}:?\d{2})"
 
 
-def _date(cells: pl.Series, distinct: pl.Series, date_order: str | None) -> DateFormat | None:
+def _date(cells: pl.Series, distinct: pl.Series, date_order: str | None, least: float = 1.0) -> DateFormat | None:
+    """The format of dates that at least this share of strings of one shape has, more of them than any other."""
     first = distinct[0]
     if not re.search(r"\d", first):
         return None
@@ -402,12 +424,17 @@ def _date(cells: pl.Series, distinct: pl.Series, date_order: str | None) -> Date
         if not distinct.str.contains(f"^{shape}$").all():
             return None
         tail = f" {clock}{'%z' if zone else ''}" if clock else ""
-        fits = [pattern for pattern in patterns if not _moments(distinct, pattern + tail).null_count()]
+        wrong = {pattern: _moments(distinct, pattern + tail).null_count() for pattern in patterns}
+        fewest = min(wrong.values())
+        fits = [p for p, count in wrong.items() if count == fewest and count <= (1 - least) * len(distinct)]
         if len(fits) == 2 and fits[0].startswith("%d"):
             if date_order is None:
                 raise AmbiguousDatesError(first)
             fits = [pattern for pattern in fits if pattern.startswith("%d") == (date_order == "dmy")]
-        return DateFormat.of(cells, fits[0] + tail) if fits else None
+        if not fits:
+            return None
+        pattern = fits[0] + tail
+        return DateFormat.of(cells.filter(_moments(cells, pattern).is_not_null()), pattern)
     return None
 
 

@@ -287,7 +287,7 @@ class Reading:
         values = values.rename({values.columns[0]: name}) if isinstance(form, NumberFormat) else values
         wrong = columns.unreadable(cells, values)
         if wrong.any():
-            told = columns.told_unreadable(name, cells, wrong)
+            told = columns.told_unreadable(name, cells, wrong, form)
             if not impute:
                 problems.append(f"{told} Pass --impute to take these for missing.")
             elif wrong.sum() > columns.UNREADABLE * len(column):

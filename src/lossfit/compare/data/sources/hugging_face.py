@@ -52,7 +52,8 @@ def read(path: Path, size: tuple[int, int] | None = None) -> Raw:
             f"{given!r}. Name the folder of one of them."
         )
     there = {name: _read_one(files.child(path, name)) for name in names}
-    unlabelled += [name for name, part in there.items() if name != "train" and _lacks_labels(part)]
+    rest = {name: part for name, part in there.items() if name != "train"}
+    unlabelled += [name for name, part in rest.items() if _lacks_labels(part) or _is_hidden(part, there["train"])]
     names = [name for name in names if name not in unlabelled]
     parts = [there[name] for name in names]
     if any(part.rows.schema != parts[0].rows.schema or part.features != parts[0].features for part in parts):
@@ -77,6 +78,16 @@ def _lacks_labels(part: _Part) -> bool:
         return False
     labels = pl.Series(part.rows[names[0]])
     return bool((labels.is_null() | (labels == -1)).all()) if labels.dtype.is_integer() else False
+
+
+def _is_hidden(part: _Part, train: _Part) -> bool:
+    """Whether a column of numbers that is -1 in all rows is so in none of the rows to train on: labels kept secret."""
+    for name in part.rows.column_names:
+        if name in train.rows.column_names and pa.types.is_integer(part.rows[name].type) and len(part.rows):
+            here, there = pl.Series(part.rows[name]), pl.Series(train.rows[name])
+            if (here == -1).all() and not (there == -1).any():
+                return True
+    return False
 
 
 class _Part(NamedTuple):
