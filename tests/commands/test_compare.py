@@ -121,15 +121,15 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (("tweet",), "one of tweets, yeast or a .csv, .tsv, .parquet or .npz file, a folder of images"),
+            (("tweet",), "one of tweets, yeast or a .csv, .tsv, .txt, .json, .jsonl, .xlsx, .arrow"),
             (("missing.csv", "--target", "y"), "There is no file 'missing.csv'"),
             (("t.csv",), "Name the column with the classes by --target. The columns are: age, city, note, churned."),
             (("t.csv", "--target", "churn"), "there is no column 'churn'. The columns are: age, city, note, churned."),
             (("t.csv", "--target", "age", "--drop", "nota"), "--drop: there is no column 'nota'"),
-            (("t.csv", "--target", "churned", "--text", "age"), "Expected the column 'age' to hold text"),
+            (("t.parquet", "--target", "churned", "--text", "age"), "Expected the column 'age' to hold text"),
             (("empty.csv", "--target", "y"), "The file 'empty.csv' is empty"),
             (("header.csv", "--target", "y"), "has a header but no rows"),
-            (("binary.csv", "--target", "y"), "cannot be read as .csv"),
+            (("binary.csv", "--target", "y"), "is not in UTF-8 (see line 2), and its encoding cannot be told"),
             (("binary.parquet", "--target", "y"), "cannot be read as .parquet"),
             (("twice.csv", "--target", "y"), "several columns of the same name: 'x'"),
             (("nan.csv", "--target", "y"), "Values are missing in 'x' (1 rows). Pass --impute"),
@@ -156,6 +156,7 @@ class TestCompare:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         table.write_csv("t.csv")
+        table.write_parquet("t.parquet")
         for name, text in {
             "empty": "",
             "header": "x,y\n",

@@ -14,13 +14,15 @@ def shown(text: str) -> str:
 
 
 class InputError(ValueError):
-    """Something in the data or the arguments that the user can mend, told in a line, whatever names are in it."""
+    """What the user can mend in the data or the arguments: a line for each problem, whatever names are in it."""
 
-    def __init__(self, sentence: str) -> None:
-        line = shown(sentence).replace("\n", "\\n")
-        if len(line) > _LONGEST:
-            line = f"{line[: _LONGEST - 500]} ... {line[-480:]}"
-        super().__init__(line)
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(map(_line, problems)))
+
+
+def _line(sentence: str) -> str:
+    line = shown(sentence).replace("\n", "\\n")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 500]} ... {line[-480:]}"
 
 
 class NoFileError(InputError, FileNotFoundError):

@@ -162,7 +162,7 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
     if roles.target and roles.votes:
         raise InputError("Expected one of --target and --votes, but got both.")
     if wrong := columns.check_names(raw.frame, roles):
-        raise InputError("\n".join(wrong))
+        raise InputError(*wrong)
     notes, problems = list(raw.notes), list[str]()
     missing, told = _missing(raw, roles)
     notes += told
@@ -220,7 +220,7 @@ def _dataset(raw: Raw, name: str, roles: Roles) -> Dataset:
     found = columns.features(frame.drop(types), rules)
     problems += found.problems
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(*problems)
     if not found.numeric.width and not found.categorical.width and not found.text.width and raw.images is None:
         told_target = ", ".join(map(repr, roles.target or roles.votes))
         left = " ".join(found.notes)

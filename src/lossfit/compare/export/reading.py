@@ -196,11 +196,11 @@ class Reading:
             for name, there in zip(self.categorical, common, strict=True)
         ]
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError(*problems)
         numbers = pl.concat(numeric, how="horizontal") if numeric else pl.DataFrame()
         strings = pl.DataFrame(categorical).fill_null(MISSING)
         if infinite := columns.not_finite(numbers):
-            raise InputError("\n".join(infinite))
+            raise InputError(*infinite)
         if isinstance(known, Categories):
             notes += _unseen(strings, known)
         text: dict[str, np.ndarray] = {}
