@@ -316,7 +316,7 @@ class TestServe:
             "linked": "its report is a link, a pipe or a device",
             "empty": "summary.json is not there",
         }
-        page = Page(server.overview(tmp_path, found, left_out)).text
+        page = Page(server.overview(tmp_path, found, left_out, "a1b2")).text
         for run in left_out:
             assert f"{run.name}: {run.why}." in " ".join(page.split())
 
