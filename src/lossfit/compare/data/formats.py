@@ -310,8 +310,8 @@ def of_most(
     """
     signs = cells.str.replace_all(_DIGITS, "")
     most = cells.filter(cells.str.contains(r"\d") & (signs == signs.mode().sort()[0]))
-    numbers = (NumberFormat(), _number(most.unique(maintain_order=True), decimal_comma))
-    for form in (*numbers, *((BooleanFormat(),) if booleans else ())):
+    others: list[Format | None] = [NumberFormat(), _number(most.unique(maintain_order=True), decimal_comma)]
+    for form in [*others, BooleanFormat()] if booleans else others:
         if form is not None and _have_most(form, cells):
             return form
     shapes = cells.str.replace_all(r"\d+", "0").str.replace_all(r"\p{L}+", "a")
