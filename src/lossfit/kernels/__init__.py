@@ -53,8 +53,7 @@ def using(backend: Backend) -> Iterator[None]:
 
     Args:
         backend: "triton" takes Triton's kernels and "native" those in C++, or they raise; "torch" takes plain PyTorch.
-            "auto", the default, takes Triton's for CUDA tensors where Triton is installed and a check on the device,
-            once a process, finds no difference (LOSSFIT_KERNELS=on, off or check in the environment says otherwise);
+            "auto", the default, takes Triton's for CUDA tensors where Triton is installed,
             and the native ones for CPU tensors of float32, bfloat16 and float16 where lossfit was installed with a C++
             compiler; plain PyTorch inside of ``torch.compile``, which fuses it, and of transformations.
 
@@ -124,12 +123,8 @@ def chosen(tensor: Tensor) -> bool:
 
 
 def auto(tensor: Tensor) -> bool:
-    """Whether "auto" takes the kernels for this tensor: on a GPU where they have passed a check."""
-    if not tensor.is_cuda or torch.compiler.is_compiling() or not available(tensor):
-        return False
-    from lossfit.kernels.self_check import trusted
-
-    return trusted(tensor)
+    """Whether "auto" takes the kernels for this tensor: on a GPU, outside of a compiler."""
+    return tensor.is_cuda and not torch.compiler.is_compiling() and available(tensor)
 
 
 def is_native(scores: Tensor) -> bool:
