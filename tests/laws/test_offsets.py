@@ -240,3 +240,22 @@ def test_three_equal_scores() -> None:
         z = torch.full((1, 3), v)
         value = lossfit.CrossEntropyLoss()(z, torch.tensor([0]))
         assert value.item() == pytest.approx(1.0986123, abs=2e-7), v
+
+
+@pytest.mark.parametrize("offset", [1e2, -1e4, 1e6, -1e8])
+def test_scores_of_samples_and_of_chains(offset: float) -> None:
+    """Scores that are taken apart or summed up by the loss itself: as without the offset, from the same rounded ones."""
+    own, rivals, emissions = (3 * torch.randn(shape) + offset for shape in ((50,), (50, 20), (9, 6, 5)))
+    log_q, tags, transitions = torch.randn(20), torch.randint(5, (9, 6)), torch.randn(5, 5)
+    losses = {
+        "sampled": (lambda *s: lossfit.SampledSoftmaxLoss(reduction="none")(*s, log_q), (own, rivals)),
+        "chain": (lambda e: lossfit.CRFLoss(reduction="none")(e, tags, transitions), (emissions,)),
+    }
+    for name, (loss, scores) in losses.items():
+        results = []
+        for given in (scores, [(s.double() - offset).float() for s in scores]):
+            given = [s.clone().requires_grad_() for s in given]
+            value = loss(*given)
+            results.append((value.detach(), *torch.autograd.grad(value.sum(), given)))
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=4e-6, atol=4e-6, msg=lambda m, name=name: f"{name}: {m}")

@@ -189,11 +189,14 @@ class SampledSoftmaxLoss(OuterLoss):
         )  # the correction is divided by it with the scores
         if isinstance(temperature, Tensor) and temperature.ndim:
             temperature = temperature.unsqueeze(1)
-        corrected = rivals.to(dtype) - temperature * log_q.to(dtype)
+        own, rivals = own.to(dtype).unsqueeze(1), rivals.to(dtype)
+        level = own.detach().clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+        # Relative to the target first, so that a common offset of the scores costs the correction no digits.
+        corrected = (rivals - level) - temperature * log_q.to(dtype)
         if hits is not None:
             corrected = corrected.masked_fill(hits, -torch.inf)
-        scores = torch.cat([own.unsqueeze(1).to(dtype), corrected], 1)
-        return weighing.reduce(self.loss(weighing.blank(scores), torch.zeros_like(own, dtype=torch.int64)))
+        scores = torch.cat([own - level, corrected], 1)
+        return weighing.reduce(self.loss(weighing.blank(scores), own.new_zeros(len(own), dtype=torch.int64)))
 
 
 class NCELoss(Loss):

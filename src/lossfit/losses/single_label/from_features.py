@@ -163,7 +163,9 @@ class FromFeatures:
         sum. A second backward pass works; a second derivative makes the whole matrix of scores. Rows with
         ``ignore_index`` are left out of the products, but for "triton": there the host never waits, and they are
         multiplied as zeros. Under ``torch.compile`` the chunks are a graph break, but for "triton" where the loss is a
-        function of the gap: then they are operators, with four products.
+        function of the gap: then they are operators, with four products. In half precision the product rounds the
+        scores, so the best rivals of a hard gap may tie where they are apart without rounding; rivals that tie share
+        the gradient.
 
         Args:
             x: features (..., D).
