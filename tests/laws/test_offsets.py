@@ -244,7 +244,7 @@ def test_three_equal_scores() -> None:
 
 @pytest.mark.parametrize("offset", [1e2, -1e4, 1e6, -1e8])
 def test_scores_of_samples_and_of_chains(offset: float) -> None:
-    """Scores that are taken apart or summed up by the loss itself: as without the offset, from the same rounded ones."""
+    """Losses that take scores apart or sum them up themselves: as from the same rounded scores without the offset."""
     own, rivals, emissions = (3 * torch.randn(shape) + offset for shape in ((50,), (50, 20), (9, 6, 5)))
     log_q, tags, transitions = torch.randn(20), torch.randint(5, (9, 6)), torch.randn(5, 5)
     losses = {
