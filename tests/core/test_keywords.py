@@ -16,6 +16,7 @@ def test_the_signature_has_the_keywords_of_the_family_with_their_defaults() -> N
         "ignore_index",
         "reduction",
         "label_smoothing",
+        "smooth_over",
         "temperature",
         "class_prior",
     ]

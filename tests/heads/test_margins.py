@@ -278,7 +278,7 @@ class TestHyperParameters:
     ("make", "error", "message"),
     [
         (lambda: AngularMargin(0.5), ValueError, r"`m` in \[1, inf\), but got 0.5"),
-        (lambda: AngularMargin(math.inf), ValueError, "`m` to be finite, but got inf"),
+        (lambda: AngularMargin(math.inf), ValueError, r"`m` in \[1, inf\), but got inf"),
         (lambda: AngularMargin(math.nan), ValueError, r"`m` in \[1, inf\), but got nan"),
         (lambda: AngularMargin(2, annealing=-1.0), ValueError, r"`annealing` in \[0, inf\), but got -1"),
         (lambda: ArcMargin(-0.1), ValueError, r"`m` in \[0, 3.14159\], but got -0.1"),

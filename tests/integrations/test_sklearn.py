@@ -578,6 +578,7 @@ WORDS = ["red blue", "blue green", "red red", "green blue blue", "yellow red", "
 COLOURS = np.array([("warm" if "red" in words else "cold") for words in WORDS])
 
 
+@pytest.mark.filterwarnings("ignore:LossfitClassifier did not converge")
 @pytest.mark.parametrize(
     "settings", [{}, {"standardize": True}, {"hidden_layer_sizes": (4,)}, {"solver": "mini_batch"}]
 )

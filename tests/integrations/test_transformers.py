@@ -520,7 +520,7 @@ def test_schedules_are_at_the_optimisers_step_also_after_resuming(tmp_path: Path
         trainer = tf.Trainer(
             model,
             args,
-            train_dataset=rows("bert classes"),
+            train_dataset=rows("bert classes", count=16),
             compute_loss_func=compute_loss_func(loss, model, args),
             callbacks=[LossfitCallback(loss)],
         )
@@ -536,7 +536,7 @@ def test_the_callback_steps_what_the_model_holds_and_refuses_others() -> None:
     model = nn.ModuleDict({"margin": lossfit.AdditiveMargin(lossfit.schedules.Linear(0.0, 1.0, steps=10))})
     state = tf.TrainerState(global_step=7)
     LossfitCallback().on_step_end(None, state, None, model=model)
-    assert model["margin"].margin == pytest.approx(0.7)
+    assert model["margin"].m == pytest.approx(0.7)
     with pytest.raises(TypeError, match="Expected `modules` to be losses or margins, but got float"):
         LossfitCallback(0.5)
 

@@ -59,7 +59,10 @@ class Keywords:
             value = kept.get(argument.name, argument.default)
             if argument.name in but or argument.name not in kept or callable(value):
                 continue
-            value = tuple(value.shape) if isinstance(value, Tensor) else value
+            if isinstance(value, Tensor):
+                value = tuple(value.shape)
+            elif not isinstance(value, str | int | float | tuple | list | None):
+                value = True  # an object, such as a process group, is there
             if value != argument.default:
                 changed.append(f"{argument.name}={value!r}")
         return changed

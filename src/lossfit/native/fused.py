@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from lossfit.core.autograd import call, differentiated_again
+from lossfit.core.autograd import call, differentiated_again, transformed
 from lossfit.native import library
 
 _ONE_NUMBER = torch.empty((), dtype=torch.float32)
@@ -73,7 +73,14 @@ class Gradients(NamedTuple):
 
 
 def loss(scores: Tensor, job: Job) -> Tensor | None:
-    """The loss of scores, or None where a target is out of range."""
+    """The loss of scores, or None where a target is out of range or the loss not finite: PyTorch has those cases."""
+    value = _loss(scores, job)
+    if value is None or (value.isfinite().all() if value.ndim else math.isfinite(value.item())):
+        return value
+    return None
+
+
+def _loss(scores: Tensor, job: Job) -> Tensor | None:
     if torch.is_grad_enabled() and (scores.requires_grad or job.trainable is not None):
         try:
             value: Tensor = call(_Fused, scores, job.trainable, job)
@@ -111,6 +118,8 @@ class _Fused(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         job: Job = ctx.job
         scores, _ = ctx.saved_tensors
+        if transformed() and job.trainable is None:
+            return torch.func.vjp(job.again, scores)[1](grad)[0], None, None
         if differentiated_again(grad):
             with torch.enable_grad():
                 scores = scores.view_as(scores).requires_grad_()

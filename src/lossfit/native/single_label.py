@@ -63,6 +63,7 @@ class Packed(NamedTuple):
         hypers: the hyper-parameters that they were packed from.
         trainable: the hyper-parameter that gets a gradient.
         is_shared: whether they hold for any batch without weights of its own.
+        is_finite: whether the kernels take finite scores alone.
         session: of the library. A module may be unpickled in another one.
     """
 
@@ -70,6 +71,7 @@ class Packed(NamedTuple):
     hypers: dict[str, Number]
     trainable: Tensor | None
     is_shared: bool
+    is_finite: bool
     session: object = library.SESSION
 
     @property
@@ -98,6 +100,8 @@ def loss(
     if type(target) is not Tensor or target.dtype is not torch.int64 or target.shape != shape:
         return None
     if not target.is_contiguous():
+        return None
+    if packed.is_finite and not scores.isfinite().all():
         return None
     flat = scores if scores.ndim <= 3 else scores.flatten(2)
     result = shape if reduction == "none" else ()
@@ -141,7 +145,7 @@ def pack(shape: torch.Size, classes: int, hypers: dict[str, Number], term: Term,
         **arguments,
     )
     is_shared = not arguments and not any(isinstance(value, Tensor) for value in hypers.values())
-    return Packed(settings, hypers, trainable, is_shared)
+    return Packed(settings, hypers, trainable, is_shared, term.link in ("exact", "exact_log"))
 
 
 def _trainable(term: Term) -> Tensor | None:
