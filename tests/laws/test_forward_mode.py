@@ -10,6 +10,7 @@ from torch.func import hessian, jacfwd, jacrev, jvp
 from torch.testing import assert_close
 
 import lossfit
+from families import EXAMPLES
 from helpers import build, case_id, every_case, has_second_derivative
 
 N, C = 4, 5
@@ -84,3 +85,11 @@ def test_what_has_none_says_so() -> None:
     z, along, y = scores()
     with pytest.raises(NotImplementedError):
         jvp(lambda z: lossfit.ExactLoss()(z, y), (z,), (along,))
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if lossfit.registry.get(name).family != "ranking"])
+def test_every_loss_of_the_other_families(name: str) -> None:
+    given, *rest = EXAMPLES[name]()
+    loss, along = lossfit.make(name), torch.randn_like(given)
+    expected = slope(lambda z: loss(z, *rest), given.detach(), along)
+    assert_close(jvp(lambda z: loss(z, *rest), (given.detach(),), (along,))[1], expected, rtol=1e-8, atol=1e-10)
