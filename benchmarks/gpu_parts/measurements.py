@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from dense import losses as links_of_the_catalogue
+from dense import links as links_of_the_catalogue
 from torch import Tensor
 
 import lossfit
