@@ -146,7 +146,7 @@ class SingleLabelLoss(FromFeatures, Loss):
         classes, dtype = input.shape[1], accumulation_dtype(input)
         numbers = self._numbers(shape, dtype)
         settings = self._settings(shape, dtype, classes, numbers)
-        term = None if self.smooth_over == "others" else self._native_term(settings.own)
+        term = self._native_term(settings.own)
         if term is None:
             return None
         weights = native.Weights(
@@ -160,7 +160,8 @@ class SingleLabelLoss(FromFeatures, Loss):
             denominator,
         )
         packed = native.pack(shape, classes, numbers, term, weights)
-        if packed is not None and packed.is_shared:
+        # What is smoothed over the others depends on how many classes there are.
+        if packed is not None and packed.is_shared and self.smooth_over == "all":
             self.__dict__["_packed"] = packed
         return packed
 
