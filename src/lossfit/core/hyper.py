@@ -15,6 +15,11 @@ HyperValue = Number | Callable[[int], float]
 """A hyper-parameter as a user gives it."""
 
 
+def per_row(numbers: dict[str, Number], function: Callable[[Tensor], Tensor]) -> dict[str, Number]:
+    """Numbers by name, with tensors per row changed by a function."""
+    return {n: function(v) if isinstance(v, Tensor) and v.ndim else v for n, v in numbers.items()}
+
+
 @dataclass(frozen=True)
 class Hyper:
     """What a loss says of one of its hyper-parameters.

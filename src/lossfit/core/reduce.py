@@ -96,13 +96,13 @@ class LogMeanWeighing(Weighing):
         return True
 
     def reduce(self, rows: Tensor) -> Tensor:
+        if not rows.numel():
+            return rows.sum()
         log_p = -rows if self.factor is None else self.factor.log() - rows
         if self.valid is not None:
             log_p = torch.where(self.valid, log_p, -torch.inf)
-        count = max(rows.numel(), 1) if self.divisor is None else self.divisor
-        mass = torch.as_tensor(count, dtype=rows.dtype, device=rows.device)
-        if not rows.numel():
-            return rows.sum()
+        divisor = rows.numel() if self.divisor is None else self.divisor
+        mass = torch.as_tensor(divisor, dtype=rows.dtype, device=rows.device)
         total = torch.logsumexp(log_p.reshape(-1), 0)
         # An empty mean is 0, as everywhere.
         none = torch.zeros_like(total, dtype=torch.bool) if self.valid is None else ~self.valid.any()

@@ -63,9 +63,7 @@ class Win(NamedTuple):
 
 def exact_rows(scores: Tensor, target: Tensor, sigma: float | Tensor, log: bool, shard: Shard | None = None) -> Tensor:
     """1 - P, or -log P, of every row: scores (N, C), targets (N,), sigma a number or (N,)."""
-    if (
-        is_abstract(scores) and not torch.compiler.is_compiling()
-    ):  # there are no numbers to find a rule of integration by
+    if is_abstract(scores) and not torch.compiler.is_compiling():  # without numbers there is no rule of integration
         return scores.to(accumulation_dtype(scores)).sum(1) + (sigma if isinstance(sigma, Tensor) else 0.0)
     if shard is not None:
         rows: Tensor = call(_Sharded, shard, scores, target, sigma, log)

@@ -127,8 +127,7 @@ class Head(Keywords, nn.Module):
         x = self._rows(x)
         like = x.detach()[:, :1].expand(-1, self.num_classes)
         targets = read_batch(like, target, ignore_index, probabilities=self.margin is None).targets
-        if targets.valid is not None:  # what ignored rows hold would meet a gradient of 0 in the weight's
-            x = targets.blank(x)
+        x = targets.blank(x)  # the numbers of ignored rows would meet a gradient of 0 in the weight's
         if self.margin is None:
             scores: Tensor = self(x)
             return scores

@@ -14,7 +14,7 @@ from lossfit.core.autograd import call
 from lossfit.core.batch import Batch, Targets, read_batch
 from lossfit.core.checks import check_choice, check_constant
 from lossfit.core.cosines import autocast_dtype
-from lossfit.core.hyper import Hyper, HyperValue, Number
+from lossfit.core.hyper import Hyper, HyperValue, Number, per_row
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, Weighing, as_row, weigh
 from lossfit.linear import chunked, features
@@ -24,7 +24,6 @@ from lossfit.linear.products import product_dtype
 from lossfit.losses.nested import OuterLoss, without_reduction
 from lossfit.losses.single_label import from_features
 from lossfit.losses.single_label.base import SingleLabelLoss
-from lossfit.losses.single_label.settings import per_row
 
 
 class DistillationLoss(OuterLoss):

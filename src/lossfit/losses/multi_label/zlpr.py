@@ -13,7 +13,7 @@ from lossfit.core import class_shards
 from lossfit.core.autograd import readable, transformed
 from lossfit.core.batch import Targets
 from lossfit.core.checks import check_constant, check_index, check_tensor
-from lossfit.core.hyper import HyperValue, Number
+from lossfit.core.hyper import HyperValue, Number, per_row
 from lossfit.core.numerics import accumulation_dtype
 from lossfit.core.reduce import Reduction, Weighing, weigh
 from lossfit.linear import chunked, features
@@ -200,8 +200,7 @@ class MultiLabelLoss(Loss):
         ).flat(shape.numel())
         if weighing.valid is not None:  # what they hold would meet a gradient of 0 in the weight's
             layer = layer._replace(x=layer.x.masked_fill(~weighing.valid.unsqueeze(1), 0.0))
-        settings = self._numbers(shape, accumulation_dtype(x))
-        numbers = {n: v.reshape(-1) if isinstance(v, Tensor) and v.ndim else v for n, v in settings.items()}
+        numbers = per_row(self._numbers(shape, accumulation_dtype(x)), lambda value: value.reshape(-1))
 
         def rows(z: Tensor, at: slice, numbers: dict[str, float | Tensor]) -> tuple[Tensor, ...]:
             labels = read(z, flat[at], self.ignore_index)

@@ -15,14 +15,14 @@ from lossfit import kernels
 from lossfit.core.autograd import call, differentiated_again, transformed
 from lossfit.core.batch import Targets
 from lossfit.core.checks import check_choice
-from lossfit.core.hyper import HyperValue, Number
+from lossfit.core.hyper import HyperValue, Number, per_row
 from lossfit.core.reduce import Weighing
 from lossfit.core.row_stats import RowInputs, RowStats, Upstream, Wanted
 from lossfit.gaps.autograd_functions import row_stats, scores_grad
 from lossfit.gaps.gap import all_log_odds, gap_rows
 from lossfit.gaps.types import KINDS, Fields, Gap, Kind
 from lossfit.losses.single_label.base import Common, SingleLabelLoss
-from lossfit.losses.single_label.settings import Settings, per_row
+from lossfit.losses.single_label.settings import Settings
 from lossfit.native.single_label import LINKS, Term
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lossfit.core.hyper import Number
+from lossfit.core.hyper import Number, per_row
 
 
 class Settings(NamedTuple):
@@ -40,8 +40,3 @@ class Settings(NamedTuple):
     def map(self, function: Callable[[Tensor], Tensor]) -> Settings:
         """The same settings with tensors per row changed by a function."""
         return self.renewed(per_row(self.named(), function))
-
-
-def per_row(numbers: dict[str, Number], function: Callable[[Tensor], Tensor]) -> dict[str, Number]:
-    """Numbers by name, with tensors per row changed by a function."""
-    return {n: function(v) if isinstance(v, Tensor) and v.ndim else v for n, v in numbers.items()}
