@@ -49,7 +49,7 @@ class Keywords:
         return super().__new__(cls)
 
     def _changed(self, *but: str) -> list[str]:
-        """The arguments that differ from their default, but for some; tensors by their shape.
+        """The arguments that differ from their default, but for those named; a tensor is shown by its shape.
 
         Functions and modules are left out: a function has no short form, and a module shows itself.
         """

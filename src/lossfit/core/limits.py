@@ -45,7 +45,7 @@ _CURRENT: ContextVar[Limits] = ContextVar("limits", default=_USUAL)
 
 
 def limits() -> Limits:
-    """Those of this thread or task; a compiler sees the usual ones."""
+    """The limits of this thread or task; a compiler sees the usual ones."""
     return _USUAL if torch.compiler.is_compiling() else _CURRENT.get()
 
 
